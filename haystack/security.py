@@ -185,4 +185,4 @@ def _mac(secret: bytes, method: str, path_with_query: str, body: bytes, stamp: s
         raise AuthenticationError(f"{method!r} is not an HTTP method")
     body_hash = hashlib.sha256(body).hexdigest()
     text = "\n".join(("v1", stamp, nonce, body_hash, method, path_with_query))
-    return hmac.new(secret, text.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+    return hmac.new(secret, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()

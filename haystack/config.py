@@ -1,0 +1,414 @@
+"""Settings of every role: TOML file, then ``HAYSTACK_…`` environment, then flags. Later sources win.
+
+One dataclass is one TOML table; a field with a kind is a setting. From it follow the TOML key, the variable
+``HAYSTACK_<TABLE>_<KEY>`` and the flag ``--<key>``, so that the three cannot drift. The table ``[cluster]`` has short
+variables: ``HAYSTACK_SECRET``, ``HAYSTACK_SECRET_FILE``, ``HAYSTACK_DIRECTORY``.
+
+Anything unknown or out of range is a :class:`~haystack.errors.ConfigError` that names the setting, where it was found
+and what is allowed. Settings that are constructed in Python are checked in the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from haystack.config_kinds import (
+    PORT,
+    Choice,
+    Duration,
+    FilePath,
+    Integer,
+    Kind,
+    ListOf,
+    Size,
+    Text,
+    check_host,
+    check_public_url,
+    check_url,
+)
+from haystack.errors import ConfigError
+from haystack.security import check_secret, load_secret
+from haystack.units import GIB, KIB, MIB, TIB
+
+DEFAULT_DIRECTORY_PORT = 9333
+DEFAULT_STORE_PORT = 8080
+ADMIN_PORT_DISTANCE = 10_000
+DEFAULT_DIRECTORY_URL = f"http://127.0.0.1:{DEFAULT_DIRECTORY_PORT}"
+
+ENVIRONMENT_PREFIX = "HAYSTACK_"
+PLAIN_VARIABLES = frozenset({"HAYSTACK_CONFIG", "HAYSTACK_DEBUG"})
+"""Variables that the command itself reads; they are no settings."""
+
+MAX_CONFIG_FILE_BYTES = 1 * MIB
+ONE_DAY_SECONDS = 86_400.0
+
+_HOST = Text("a host name or an IP address", "HOST", check_host)
+_URL = Text("an address such as http://10.0.0.5:9333", "URL", check_url)
+_NAME = Text("a name of up to 255 characters", "NAME")
+
+
+def setting(kind: Kind, help_text: str) -> dict[str, Any]:
+    """Return the metadata that makes a dataclass field a setting."""
+    return {"kind": kind, "help": help_text}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSettings:
+    """Table ``[cluster]``: what all roles and the command share."""
+
+    secret: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(Text("a text of at least 32 characters", "SECRET", most_chars=4096), "The cluster's secret."),
+    )
+    secret_file: Path | None = field(
+        default=None, metadata=setting(FilePath(), "File with the cluster's secret; only its owner may read it.")
+    )
+    directories: tuple[str, ...] = field(default=(), metadata=setting(ListOf(_URL), "Addresses of the Directories."))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Table ``[store]``: one Store node. The limits and their reasons are listed in docs/design.md."""
+
+    data: tuple[Path, ...] = field(metadata=setting(ListOf(FilePath()), "Data folder; repeat it for several disks."))
+    host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address to listen on; 0.0.0.0 for all."))
+    port: int = field(default=DEFAULT_STORE_PORT, metadata=setting(PORT, "Port of the data path; 0: any free one."))
+    admin_port: int | None = field(
+        default=None, metadata=setting(PORT, f"Port of the admin API [default: port + {ADMIN_PORT_DISTANCE}].")
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=setting(
+            Text("host:port or an address with http:// or https://", "URL", check_public_url),
+            "Where clients reach this Store, when that is not host and port.",
+        ),
+    )
+    directories: tuple[str, ...] = ()
+    workers: int | None = field(
+        default=None, metadata=setting(Integer(1, 256), "Worker processes [default: one a processor].")
+    )
+    durability: Literal["fsync", "os"] = field(
+        default="fsync",
+        metadata=setting(Choice(("fsync", "os")), "When an upload is acknowledged: after fdatasync, or after write."),
+    )
+    data_center: str = field(default="default", metadata=setting(_NAME, "Data center that this machine is in."))
+    rack: str = field(default="default", metadata=setting(_NAME, "Rack that this machine is in."))
+    secret: bytes | None = field(default=None, repr=False)
+    max_photo_bytes: int = field(
+        default=64 * MIB, metadata=setting(Size(1, 4 * GIB - 1), "Largest photo that is accepted.")
+    )
+    max_volume_bytes: int = field(
+        default=32 * GIB, metadata=setting(Size(64 * KIB, 8 * TIB), "Size at which a volume takes no more photos.")
+    )
+    max_header_bytes: int = field(
+        default=16 * KIB, metadata=setting(Size(512, 1 * MIB), "Largest request line with headers.")
+    )
+    max_connections: int = field(
+        default=4096, metadata=setting(Integer(1, 1_000_000), "Connections that one worker keeps open.")
+    )
+    header_timeout_seconds: float = field(
+        default=10.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time for a client to send its headers.")
+    )
+    idle_timeout_seconds: float = field(
+        default=75.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a connection may stay without request.")
+    )
+    stall_timeout_seconds: float = field(
+        default=30.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a body may make no progress.")
+    )
+    upload_memory_bytes: int = field(
+        default=4 * MIB, metadata=setting(Size(4 * KIB, 4 * GIB), "Memory for one upload; more is spilled to disk.")
+    )
+    upload_memory_total_bytes: int = field(
+        default=256 * MIB, metadata=setting(Size(4 * KIB, 1 * TIB), "Memory for all uploads of one worker.")
+    )
+    stop_timeout_seconds: float = field(
+        default=20.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "store")
+        if not self.data:
+            raise ConfigError("store.data: at least one data folder is needed")
+        if self.admin_port is None and self.port + ADMIN_PORT_DISTANCE > 65535:
+            raise ConfigError(
+                f"store.admin_port: port {self.port} + {ADMIN_PORT_DISTANCE} is no port; set admin_port yourself"
+            )
+        if self.admin_port == self.port != 0:
+            raise ConfigError(f"store.admin_port: {self.port} is the data path's port already")
+        if self.max_photo_bytes >= self.max_volume_bytes:
+            raise ConfigError(
+                f"store.max_photo_bytes: {self.max_photo_bytes} must be smaller than "
+                f"max_volume_bytes ({self.max_volume_bytes})"
+            )
+        if self.upload_memory_bytes > self.upload_memory_total_bytes:
+            raise ConfigError(
+                f"store.upload_memory_bytes: {self.upload_memory_bytes} is more than "
+                f"upload_memory_total_bytes ({self.upload_memory_total_bytes})"
+            )
+
+    @property
+    def effective_admin_port(self) -> int:
+        """The admin API's port; 0 (any free one) when the data path's is 0 and none is set."""
+        if self.admin_port is not None:
+            return self.admin_port
+        return self.port + ADMIN_PORT_DISTANCE if self.port else 0
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers: as set, or one for each processor that this process may use."""
+        return self.workers if self.workers is not None else len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryOptions:
+    """Table ``[directory]``: one Directory.
+
+    The command maps it onto the Directory's own settings class, which ``haystack`` does not import.
+    """
+
+    data: Path = field(metadata=setting(FilePath(), "Data folder."))
+    host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address to listen on; 0.0.0.0 for all."))
+    port: int = field(default=DEFAULT_DIRECTORY_PORT, metadata=setting(PORT, "Port; 0: any free one."))
+    peers_index: int = field(
+        default=0, metadata=setting(Integer(0, 255), "Which of the Directories this is, counted from 0.")
+    )
+    peers_count: int = field(default=1, metadata=setting(Integer(1, 256), "How many Directories there are."))
+    writable_volumes: int = field(
+        default=7, metadata=setting(Integer(1, 10_000), "Writable volumes to keep, grown on demand.")
+    )
+    max_volume_bytes: int | None = field(
+        default=None, metadata=setting(Size(64 * KIB, 8 * TIB), "Size limit of new volumes [default: the Store's].")
+    )
+    heartbeat_seconds: float = field(default=1.0, metadata=setting(Duration(0.01, 3600), "How often a Store reports."))
+    dead_after_seconds: float = field(
+        default=5.0, metadata=setting(Duration(0.02, ONE_DAY_SECONDS), "Silence after which a Store counts as dead.")
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "directory")
+        if self.peers_index >= self.peers_count:
+            raise ConfigError(
+                f"directory.peers_index: {self.peers_index} must be smaller than peers_count ({self.peers_count})"
+            )
+        if self.dead_after_seconds <= self.heartbeat_seconds:
+            raise ConfigError(
+                f"directory.dead_after_seconds: {self.dead_after_seconds:g} must be larger than "
+                f"heartbeat_seconds ({self.heartbeat_seconds:g})"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings:
+    """Table ``[up]``: a whole cluster on one machine."""
+
+    data: Path = field(metadata=setting(FilePath(), "Folder of the whole cluster; made when it is not there."))
+    stores: int = field(default=1, metadata=setting(Integer(1, 64), "Number of Stores."))
+    host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address that all listen on; 0.0.0.0 for all."))
+    directory_port: int = field(
+        default=DEFAULT_DIRECTORY_PORT, metadata=setting(Integer(1, 65535, "PORT"), "Port of the Directory.")
+    )
+    store_port: int = field(
+        default=DEFAULT_STORE_PORT,
+        metadata=setting(Integer(1, 65535, "PORT"), "Port of the first Store; the others follow."),
+    )
+    port_offset: int = field(default=0, metadata=setting(Integer(0, 60_000), "Added to all ports."))
+    workers: int | None = field(
+        default=None, metadata=setting(Integer(1, 256), "Worker processes of each Store [default: share processors].")
+    )
+    durability: Literal["fsync", "os"] | None = field(
+        default=None, metadata=setting(Choice(("fsync", "os")), "As of a Store [default: the Store's].")
+    )
+    start_timeout_seconds: float = field(
+        default=60.0, metadata=setting(Duration(0.1, ONE_DAY_SECONDS), "Time for each process to become ready.")
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "up")
+
+
+TABLES: Mapping[str, type[Any]] = {
+    "cluster": ClusterSettings,
+    "directory": DirectoryOptions,
+    "store": StoreSettings,
+    "up": UpSettings,
+}
+_SHORT_VARIABLES = {
+    "HAYSTACK_SECRET": ("cluster", "secret"),
+    "HAYSTACK_SECRET_FILE": ("cluster", "secret_file"),
+    "HAYSTACK_DIRECTORY": ("cluster", "directories"),
+}
+_Settings = TypeVar("_Settings")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One setting's value and where it was found, in words."""
+
+    value: Any
+    source: str
+    rank: int
+    """0 file, 1 environment, 2 flag."""
+
+
+class Configuration:
+    """What file, environment and flags say, checked setting by setting, with the source of each."""
+
+    def __init__(self, found: Mapping[tuple[str, str], Found] | None = None) -> None:
+        self._found = dict(found or {})
+
+    @classmethod
+    def load(cls, path: Path | None, environ: Mapping[str, str]) -> Configuration:
+        """Read the file (if one is given) and the environment. Raises ConfigError."""
+        found: dict[tuple[str, str], Found] = {}
+        if path is not None:
+            found.update(_read_file(path))
+        found.update(_read_environment(environ))
+        return cls(found)
+
+    def with_flags(self, table: str, flags: Mapping[str, object]) -> Configuration:
+        """Return a copy in which the flags that were given (neither None nor empty) win. Raises ConfigError."""
+        found = dict(self._found)
+        for key, raw in flags.items():
+            if raw is not None and raw != ():
+                source = f"flag --{key.replace('_', '-')}"
+                found[table, key] = Found(_parse(table, key, raw, source, Path()), source, 2)
+        return Configuration(found)
+
+    def source(self, table: str, key: str) -> str | None:
+        """Where a setting was found, or None when it has its default."""
+        found = self._found.get((table, key))
+        return found.source if found else None
+
+    def store(self) -> StoreSettings:
+        """Return the Store's settings, with secret and Directories of the cluster. Raises ConfigError."""
+        return self._build(StoreSettings, "store", secret=self.secret(), directories=self.directories())
+
+    def directory(self) -> DirectoryOptions:
+        """Return the Directory's settings. Raises ConfigError."""
+        return self._build(DirectoryOptions, "directory")
+
+    def up(self) -> UpSettings:
+        """Return the settings of a cluster on one machine. Raises ConfigError."""
+        return self._build(UpSettings, "up")
+
+    def directories(self) -> tuple[str, ...]:
+        """Return the addresses of the Directories without a trailing slash; empty when none is set."""
+        found = self._found.get(("cluster", "directories"))
+        return tuple(url.rstrip("/") for url in found.value) if found else ()
+
+    def secret(self) -> bytes | None:
+        """Return the cluster's secret, or None when none is set. Raises ConfigError when it cannot be used."""
+        text = self._found.get(("cluster", "secret"))
+        file = self._found.get(("cluster", "secret_file"))
+        if text and file and text.rank == file.rank:
+            raise ConfigError(f"cluster.secret ({text.source}) and cluster.secret_file ({file.source}): set only one")
+        if file and (text is None or file.rank > text.rank):
+            return load_secret(file.value)
+        return check_secret(text.value.encode(), f"cluster.secret ({text.source})") if text else None
+
+    def _build(self, cls: type[_Settings], table: str, **extra: object) -> _Settings:
+        values = {key: found.value for (name, key), found in self._found.items() if name == table}
+        for one in dataclasses.fields(cls):  # type: ignore[arg-type]  # every table is a dataclass
+            required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+            if required and one.name not in values:
+                raise ConfigError(
+                    f"{table}.{one.name} is not set: give --{one.name.replace('_', '-')}, "
+                    f"{variable_name(table, one.name)} or {one.name} in table [{table}] of the configuration file"
+                )
+        return cls(**values, **extra)
+
+
+def settings_of(table: str) -> Iterator[tuple[str, Kind, str, object]]:
+    """Yield key, kind, help text and default (``dataclasses.MISSING`` if required) of each setting of a table."""
+    for one in dataclasses.fields(TABLES[table]):
+        if "kind" in one.metadata:
+            yield one.name, one.metadata["kind"], one.metadata["help"], one.default
+
+
+def variable_name(table: str, key: str) -> str:
+    """Return the environment variable of a setting."""
+    for name, place in _SHORT_VARIABLES.items():
+        if place == (table, key):
+            return name
+    return f"{ENVIRONMENT_PREFIX}{table}_{key}".upper()
+
+
+def _read_file(path: Path) -> dict[tuple[str, str], Found]:
+    document, mode = _load_toml(path)
+    found = {}
+    for table, content in document.items():
+        if table not in TABLES:
+            raise ConfigError(f"{path}: unknown table or setting {table!r}{_suggest(table, TABLES)}")
+        if not isinstance(content, dict):
+            raise ConfigError(f"{path}: {table} must be a table, written as [{table}]")
+        for key, raw in content.items():
+            found[table, key] = Found(_parse(table, key, raw, str(path), path.absolute().parent), f"{path}", 0)
+    if ("cluster", "secret") in found and mode & 0o077:
+        raise ConfigError(
+            f"{path}: holds cluster.secret but other users can read it; run: chmod 600 {path}, or use secret_file"
+        )
+    return found
+
+
+def _load_toml(path: Path) -> tuple[dict[str, Any], int]:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(MAX_CONFIG_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"configuration file {path}: cannot be read: {error.strerror}") from error
+    if len(text) > MAX_CONFIG_FILE_BYTES:
+        raise ConfigError(f"configuration file {path}: larger than {MAX_CONFIG_FILE_BYTES} bytes")
+    try:
+        return tomllib.loads(text.decode()), mode
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path}: not valid TOML: {error}") from error
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[tuple[str, str], Found]:
+    places = {variable_name(table, key): (table, key) for table in TABLES for key, *_ in settings_of(table)}
+    found = {}
+    for name, raw in environ.items():
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in PLAIN_VARIABLES:
+            continue
+        if name not in places:
+            raise ConfigError(f"environment variable {name}: no such setting{_suggest(name, places)}")
+        table, key = places[name]
+        source = f"environment variable {name}"
+        found[table, key] = Found(_parse(table, key, raw, source, Path()), source, 1)
+    return found
+
+
+def _parse(table: str, key: str, raw: object, source: str, base: Path) -> Any:
+    kinds = {name: kind for name, kind, *_ in settings_of(table)}
+    if key not in kinds:
+        raise ConfigError(f"{source}: unknown setting {table}.{key}{_suggest(key, kinds)}")
+    try:
+        return kinds[key].parse(raw, base)
+    except ValueError as error:
+        shown = "the value" if key == "secret" else f"{raw!r}"[:120]
+        raise ConfigError(f"{source}: {table}.{key}: {shown}: {error}; expected {kinds[key].allowed}") from error
+
+
+def _check_fields(settings: Any, table: str) -> None:
+    for key, kind, _, default in settings_of(table):
+        value = getattr(settings, key)
+        if value is None and default is None:
+            continue
+        try:
+            kind.check(value)
+        except ValueError as error:
+            raise ConfigError(f"{table}.{key}: {value!r}: {error}; expected {kind.allowed}") from error
+
+
+def _suggest(name: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; known: {', '.join(sorted(known))}"
