@@ -129,3 +129,25 @@ class WrongNeedle(VolumeFileError):
 
 class IndexDamaged(HaystackError):
     """The LMDB index cannot be trusted; it is rebuilt from the volume."""
+
+
+class ProtocolError(InvalidRequest):
+    """A request breaks the rules of HTTP, or a limit of the server; its connection is closed after the answer.
+
+    Parameters
+    ----------
+    message: what is wrong, for the client.
+    http_status: the status to answer with.
+    kind: short name for counters: ``malformed``, ``too_large``, ``timeout``, ``unsupported``.
+    """
+
+    def __init__(self, message: str, http_status: int = 400, kind: str = "malformed") -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.kind = kind
+
+
+class ClientGone(HaystackError):
+    """The client closed its connection, or stopped reading, before the answer was written."""
+
+    http_status = 499

@@ -4,7 +4,8 @@ fid:     ``<volume>,<key hex><cookie 16 hex>[_<alternate>]``
 locator: ``<volume>@<offset hex>,<key hex><cookie 16 hex>[_<alternate>]``
 
 The key is printed in lower-case hex without leading zeros, the cookie always as 16 digits. Parsing accepts upper-case
-hex and leading zeros, and nothing else: no sign, space, underscore between digits or ``0x``, which ``int()`` would take.
+hex and leading zeros, and nothing else: no sign, space, underscore between digits or ``0x``, all of which ``int()``
+would take.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ MAX_OFFSET = 2**43 - 1
 MAX_FID_LENGTH = 80
 
 _NEEDLE = r"([0-9a-fA-F]{1,16})([0-9a-fA-F]{16})(?:_([0-9]{1,10}))?"
-_FID = re.compile(r"([0-9]{1,10}),%s" % _NEEDLE)
-_LOCATOR = re.compile(r"([0-9]{1,10})@([0-9a-fA-F]{1,11}),%s" % _NEEDLE)
+_FID = re.compile(r"([0-9]{1,10})," + _NEEDLE)
+_LOCATOR = re.compile(r"([0-9]{1,10})@([0-9a-fA-F]{1,11})," + _NEEDLE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,31 @@
+"""The storage engine alone: volumes of needles with their index, usable without any server.
+
+>>> from haystack.volume import NeedleMeta, Volume                              # doctest: +SKIP
+>>> with Volume.create(Path("7.vol"), 7) as volume:                              # doctest: +SKIP
+...     volume.put(key=1, cookie=0x1f5a, data=photo, meta=NeedleMeta("cat.jpg", "image/jpeg"))
+...     assert volume.get(key=1, cookie=0x1f5a).data == photo
+"""
+
+from haystack.volume.append import Delete, Deleted, NewNeedle, Put, Stored
+from haystack.volume.check import CheckReport, check_volume
+from haystack.volume.layout import NeedleHeader, NeedleMeta, Superblock
+from haystack.volume.scan import Damage, ScannedNeedle
+from haystack.volume.volume import Needle, Volume, VolumeStat
+
+__all__ = [
+    "CheckReport",
+    "Damage",
+    "Delete",
+    "Deleted",
+    "Needle",
+    "NeedleHeader",
+    "NeedleMeta",
+    "NewNeedle",
+    "Put",
+    "ScannedNeedle",
+    "Stored",
+    "Superblock",
+    "Volume",
+    "VolumeStat",
+    "check_volume",
+]

@@ -1,0 +1,293 @@
+"""Appending to a volume: many operations, one lock, one write, one commit.
+
+Order of things, and what a crash between them leaves:
+
+1. take the index's write transaction (the append lock of all processes);
+2. cut off what a process that died here before had written behind the tail;
+3. mark the index dirty (``<id>.dirty``), once until the next checkpoint;
+4. write all needles at the tail with one ``pwritev``: a crash leaves a torn tail, which recovery cuts;
+5. commit the index with the new tail: a crash before leaves a torn tail, after it a needle that nobody was promised;
+6. (the caller) ``fdatasync``, then acknowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from haystack.errors import (
+    CookieMismatch,
+    DamagedNeedle,
+    DiskError,
+    HaystackError,
+    InvalidRequest,
+    NeedleNotFound,
+    TooLarge,
+    VolumeReadOnly,
+)
+from haystack.volume.dirty import DirtyMarker
+from haystack.volume.files import VolumeFile
+from haystack.volume.index import IndexEntry, IndexWriter, NeedleIndex
+from haystack.volume.layout import (
+    ALIGNMENT,
+    HEADER_BYTES,
+    MAX_BATCH_NEEDLES,
+    MAX_DATA_BYTES,
+    UNKNOWN_DISTANCE,
+    Buffer,
+    Flags,
+    LayoutError,
+    NeedleHeader,
+    Superblock,
+    needle_bytes,
+    pack_needle,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class NewNeedle:
+    """A needle to be stored.
+
+    Parameters
+    ----------
+    key, cookie, alternate: its name.
+    data: the photo in any number of pieces; they are not copied.
+    meta: packed :class:`~haystack.volume.layout.NeedleMeta`.
+    time_ms: milliseconds since 1970.
+    expires: seconds since 1970, 0 for never.
+    """
+
+    key: int
+    cookie: int
+    data: Sequence[Buffer]
+    time_ms: int
+    alternate: int = 0
+    meta: bytes = b""
+    expires: int = 0
+
+    @property
+    def data_bytes(self) -> int:
+        return sum(len(piece) for piece in self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Store needles, all or none."""
+
+    needles: tuple[NewNeedle, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete one needle by an appended tombstone."""
+
+    key: int
+    cookie: int
+    time_ms: int
+    alternate: int = 0
+
+
+Operation = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a needle was stored: byte offset, bytes of data, checksum (its ETag)."""
+
+    offset: int
+    data_bytes: int
+    checksum: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete freed: bytes of data of the deleted needle."""
+
+    data_bytes: int
+
+
+Outcome = list[Stored] | Deleted | HaystackError
+"""What became of one operation; an error concerns that operation alone and left nothing behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """Outcomes in the order of the operations, the new tail, and whether earlier answers became wrong by it."""
+
+    outcomes: list[Outcome]
+    tail: int
+    changed: bool
+
+
+class Appender:
+    """Appends to one volume from this process.
+
+    Parameters
+    ----------
+    max_bytes: size that puts may not go beyond; deletes may.
+    dirty: the volume's dirty marker.
+    """
+
+    def __init__(
+        self, file: VolumeFile, index: NeedleIndex, superblock: Superblock, dirty: DirtyMarker, *, max_bytes: int
+    ) -> None:
+        self._file = file
+        self._index = index
+        self._seed = superblock.seed
+        self._max_bytes = max_bytes
+        self._dirty = dirty
+        self._durable: int | None = None
+
+    def append(self, operations: Sequence[Operation]) -> Appended:
+        """Carry out operations in order. Waits for the append lock: never call it on an event loop.
+
+        Raises OutOfSpace or DiskError when nothing at all was stored; an error of a single operation is its outcome.
+        """
+        with self._index.write() as writer:
+            tail = writer.state.tail
+            self._require_tail(tail)
+            self._dirty.set()
+            plan = _Plan(self._file, writer, self._seed, tail, self._durable, self._max_bytes)
+            outcomes = [plan.add(operation) for operation in operations]
+            if plan.pieces:
+                self._write(plan.pieces, tail)
+                writer.move_tail(plan.tail)
+        return Appended(outcomes, plan.tail, plan.changed)
+
+    def durable(self, tail: int) -> None:
+        """Note that everything below ``tail`` has been made durable."""
+        if self._durable is None or tail > self._durable:
+            self._durable = tail
+
+    def _require_tail(self, tail: int) -> None:
+        size_bytes = self._file.size_bytes()
+        if size_bytes > tail:
+            # A process died between its write and its commit. Nobody was promised these bytes, and whole needles among
+            # them must not come back to life when the index is rebuilt one day.
+            self._file.truncate(tail)
+        elif size_bytes < tail:
+            raise DiskError(
+                f"{self._file.path}: has {size_bytes} bytes, but {tail} were written; somebody shortened it. "
+                "Restart the Store to recover what is there"
+            )
+
+    def _write(self, pieces: list[Buffer], tail: int) -> None:
+        try:
+            self._file.pwrite(pieces, tail)
+        except HaystackError:
+            self._file.truncate(tail)
+            raise
+
+
+class _Plan:
+    """The needles of one append, laid out behind the tail."""
+
+    def __init__(
+        self, file: VolumeFile, writer: IndexWriter, seed: int, tail: int, durable: int | None, max_bytes: int
+    ) -> None:
+        self.pieces: list[Buffer] = []
+        self.tail = tail
+        self.changed = False
+        self._file = file
+        self._writer = writer
+        self._seed = seed
+        self._durable = durable
+        self._max_bytes = max_bytes
+        self._new_cookies: dict[tuple[int, int], int] = {}
+
+    def add(self, operation: Operation) -> Outcome:
+        try:
+            if isinstance(operation, Delete):
+                return self._delete(operation)
+            self._require_allowed(operation)
+            size = len(operation.needles)
+            return [self._store(needle, index, size) for index, needle in enumerate(operation.needles)]
+        except (CookieMismatch, DamagedNeedle, InvalidRequest, NeedleNotFound, TooLarge, VolumeReadOnly) as error:
+            return error
+
+    def _require_allowed(self, put: Put) -> None:
+        """Refuse the whole put before the first of its needles is laid out."""
+        if not 1 <= len(put.needles) <= MAX_BATCH_NEEDLES:
+            raise InvalidRequest(f"{len(put.needles)} needles in one write; 1 to {MAX_BATCH_NEEDLES} are possible")
+        names = {(needle.key, needle.alternate) for needle in put.needles}
+        if len(names) != len(put.needles):
+            raise InvalidRequest("two needles of one write have the same key and alternate key")
+        total_bytes = 0
+        for needle in put.needles:
+            if needle.data_bytes > MAX_DATA_BYTES:
+                raise TooLarge(f"{needle.data_bytes} bytes; a needle holds at most {MAX_DATA_BYTES}")
+            total_bytes += needle_bytes(len(needle.meta), needle.data_bytes)
+            existing = self._writer.get(needle.key, needle.alternate)
+            if existing is not None and self._cookie_of(needle.key, needle.alternate, existing) != needle.cookie:
+                raise CookieMismatch(
+                    f"photo {needle.key:x}, alternate {needle.alternate} exists with another cookie; "
+                    "get a new fid from /dir/assign"
+                )
+        if self.tail + total_bytes > self._max_bytes:
+            raise VolumeReadOnly(
+                f"{self._file.path}: {total_bytes} bytes more would exceed the volume's limit of {self._max_bytes}; "
+                "get a new fid from /dir/assign"
+            )
+
+    def _store(self, needle: NewNeedle, index: int, size: int) -> Stored:
+        header = NeedleHeader(
+            key=needle.key,
+            cookie=needle.cookie,
+            alternate=needle.alternate,
+            data_bytes=needle.data_bytes,
+            meta_bytes=len(needle.meta),
+            time_ms=needle.time_ms,
+            expires=needle.expires,
+            batch_index=index,
+            batch_size=size,
+            durable_distance=self._distance(),
+        )
+        offset = self.tail
+        checksum = self._lay(header, needle.meta, needle.data)
+        overwritten = self._writer.get(needle.key, needle.alternate)
+        self.changed = self.changed or overwritten is not None
+        entry = IndexEntry(offset, header.data_bytes, header.meta_bytes, 0)
+        self._writer.store(needle.key, needle.alternate, entry, needle.time_ms)
+        self._new_cookies[needle.key, needle.alternate] = needle.cookie
+        return Stored(offset, header.data_bytes, checksum)
+
+    def _delete(self, delete: Delete) -> Deleted:
+        existing = self._writer.get(delete.key, delete.alternate)
+        if existing is None or existing.deleted:
+            raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
+        if self._cookie_of(delete.key, delete.alternate, existing) != delete.cookie:
+            raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
+        header = NeedleHeader(
+            key=delete.key,
+            cookie=delete.cookie,
+            alternate=delete.alternate,
+            data_bytes=0,
+            meta_bytes=0,
+            time_ms=delete.time_ms,
+            flags=Flags.TOMBSTONE,
+            durable_distance=self._distance(),
+        )
+        self._lay(header, b"", ())
+        self._writer.delete(delete.key, delete.alternate, header.total_bytes, delete.time_ms)
+        self.changed = True
+        return Deleted(existing.data_bytes)
+
+    def _lay(self, header: NeedleHeader, meta: bytes, data: Sequence[Buffer]) -> int:
+        pieces, checksum = pack_needle(header, meta, data, self._seed)
+        self.pieces += pieces
+        self.tail += header.total_bytes
+        return checksum
+
+    def _distance(self) -> int:
+        if self._durable is None:
+            return UNKNOWN_DISTANCE
+        return min((self.tail - self._durable) // ALIGNMENT, UNKNOWN_DISTANCE)
+
+    def _cookie_of(self, key: int, alternate: int, entry: IndexEntry) -> int:
+        known = self._new_cookies.get((key, alternate))
+        if known is not None:
+            return known
+        try:
+            return NeedleHeader.unpack(self._file.pread(HEADER_BYTES, entry.offset), self._seed).cookie
+        except LayoutError as error:
+            raise DamagedNeedle(self._file.path, entry.offset, str(error)) from error

@@ -1,0 +1,178 @@
+"""Checking a volume without changing it: structure, checksums, and index against volume both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from haystack.errors import IndexDamaged, UnknownFormat
+from haystack.volume.files import VolumeFile
+from haystack.volume.index import IndexEntry, IndexState, NeedleIndex
+from haystack.volume.layout import SUPERBLOCK_BYTES, NeedleHeader
+from haystack.volume.scan import Damage, ScannedNeedle, scan
+from haystack.volume.volume import read_superblock
+
+MAX_PROBLEMS = 1000
+"""Problems listed one by one; further ones are only counted."""
+
+PROGRESS_NEEDLES = 1000
+
+
+@dataclass(slots=True)
+class CheckReport:
+    """Result of a check.
+
+    Parameters
+    ----------
+    path: the volume file.
+    full: whether data was verified, or structure alone.
+    size_bytes: bytes walked.
+    needles, tombstones: valid ones found.
+    problems: one sentence each, at most MAX_PROBLEMS; ``problem_count`` counts all.
+    """
+
+    path: str
+    full: bool
+    size_bytes: int = 0
+    needles: int = 0
+    tombstones: int = 0
+    problem_count: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.problem_count
+
+    def add(self, problem: str) -> None:
+        self.problem_count += 1
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "path": self.path,
+            "ok": self.ok,
+            "full": self.full,
+            "sizeBytes": self.size_bytes,
+            "needles": self.needles,
+            "tombstones": self.tombstones,
+            "problemCount": self.problem_count,
+            "problems": self.problems,
+        }
+
+
+def check_volume(
+    path: Path, *, full: bool, progress: Callable[[int, int], None] | None = None, index: NeedleIndex | None = None
+) -> CheckReport:
+    """Check a volume, running or stopped; only reads.
+
+    Parameters
+    ----------
+    full: verify every checksum; otherwise only headers are followed and compared with the index.
+    progress: called with bytes done and bytes to do.
+    index: the open index when this process has it open already (LMDB allows one opening a process).
+
+    Raises DiskError when the file cannot be read at all.
+    """
+    report = CheckReport(str(path), full)
+    file = VolumeFile(path, readonly=True)
+    try:
+        seed = read_superblock(file).seed
+        opened, own = _open_index(path, index, report)
+        try:
+            end = opened.state().tail if opened else file.size_bytes()
+            _check_end(report, file.size_bytes(), end, opened is not None)
+            walked = scan(file, seed, SUPERBLOCK_BYTES, end, verify=full)
+            _Check(report, opened, progress, end).run(walked)
+        finally:
+            if opened and own:
+                opened.close()
+    except UnknownFormat as error:
+        report.add(str(error))
+    finally:
+        file.close()
+    return report
+
+
+def _open_index(path: Path, index: NeedleIndex | None, report: CheckReport) -> tuple[NeedleIndex | None, bool]:
+    if index is not None:
+        return index, False
+    try:
+        return NeedleIndex(path.with_suffix(".idx"), readonly=True), True
+    except IndexDamaged as error:
+        report.add(f"index: {error}; it is rebuilt when the Store starts")
+        return None, False
+
+
+def _check_end(report: CheckReport, size_bytes: int, tail: int, indexed: bool) -> None:
+    report.size_bytes = size_bytes
+    if size_bytes < tail:
+        report.add(f"the volume has {size_bytes} bytes, the index covers {tail}: its end is missing")
+    elif size_bytes > tail and indexed:
+        report.add(f"{size_bytes - tail} bytes at offset {tail} are not covered by the index (a torn append)")
+
+
+class _Check:
+    """One walk over a volume, compared with its index."""
+
+    def __init__(
+        self,
+        report: CheckReport,
+        index: NeedleIndex | None,
+        progress: Callable[[int, int], None] | None,
+        end: int,
+    ) -> None:
+        self._report = report
+        self._index = index
+        self._progress = progress
+        self._end = end
+        self._current = 0
+        self._deleted = 0
+
+    def run(self, walked: Iterator[ScannedNeedle | Damage]) -> None:
+        for count, item in enumerate(walked, 1):
+            if isinstance(item, Damage):
+                self._report.add(f"damage: {item}")
+                continue
+            self._needle(item)
+            if self._progress and count % PROGRESS_NEEDLES == 0:
+                self._progress(item.end, self._end)
+        if self._index:
+            state = self._index.state()
+            if state.tail == self._end:  # otherwise somebody appends meanwhile, and the sums are of another moment
+                self._compare_counts(self._index, state)
+        if self._progress:
+            self._progress(self._end, self._end)
+
+    def _needle(self, item: ScannedNeedle) -> None:
+        header = item.header
+        if header.is_tombstone:
+            self._report.tombstones += 1
+            return
+        self._report.needles += 1
+        if self._index is None:
+            return
+        entry = self._index.get(header.key, header.alternate)
+        where = f"photo {header.key:x}, alternate {header.alternate} at offset {item.offset}"
+        if entry is None or entry.offset < item.offset:
+            self._report.add(f"{where} is not in the index")
+        elif entry.offset == item.offset:
+            self._matched(header, entry, where)
+
+    def _matched(self, header: NeedleHeader, entry: IndexEntry, where: str) -> None:
+        if (entry.data_bytes, entry.meta_bytes) != (header.data_bytes, header.meta_bytes):
+            self._report.add(f"{where}: the index gives it other sizes")
+        if entry.deleted:
+            self._deleted += 1
+        else:
+            self._current += 1
+
+    def _compare_counts(self, index: NeedleIndex, state: IndexState) -> None:
+        """Entries whose needle was not met point to nothing; counting finds that there are any, a second walk which."""
+        found = self._current + self._deleted
+        entries = index.count()
+        if entries != found:
+            self._report.add(f"the index has {entries} entries, {found} of them match a needle of the volume")
+        if state.live_count != self._current:
+            self._report.add(f"the index counts {state.live_count} photos, the volume has {self._current}")

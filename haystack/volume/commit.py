@@ -1,0 +1,137 @@
+"""Group commit: uploads that come while a volume is busy share its next write, its next commit and its next fdatasync.
+
+One :class:`Committer` serves all volumes of a process with a few threads. A volume is worked on by at most one of them
+at a time; while that one waits for the disk, operations queue up, and all of them go into the next round.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from haystack.errors import HaystackError, OutOfSpace, VolumeUnavailable
+from haystack.volume.append import Appended, Operation, Outcome, Put
+from haystack.volume.volume import Volume
+
+_log = logging.getLogger(__name__)
+
+ROUND_OPERATIONS = 1024
+"""Operations in one write; bounds how long the append lock is held."""
+
+ROUND_BYTES = 64 * 2**20
+"""Bytes of photos in one write, unless a single one is larger."""
+
+Done = Callable[[Outcome], None]
+"""Receives the outcome of one operation, on a thread of the committer."""
+
+Committed = Callable[[Appended], None]
+"""Called once a round, before the outcomes are handed out, when all of it is as durable as was asked for."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    """What waits for one volume."""
+
+    volume: Volume
+    committed: Committed
+    waiting: deque[tuple[Operation, Done]] = field(default_factory=deque)
+    busy: bool = False
+
+
+class Committer:
+    """Carries out operations on any number of volumes.
+
+    Parameters
+    ----------
+    durable: wait for fdatasync before an operation is done.
+    threads: volumes that are written to at once.
+    deliver: hands a round's outcomes over, as pairs of ``Done`` and outcome; by default it calls them right there. An
+        event loop gives ``call_soon_threadsafe`` here, so that a round costs one wake-up.
+    """
+
+    def __init__(
+        self,
+        *,
+        durable: bool = True,
+        threads: int = 8,
+        deliver: Callable[[list[tuple[Done, Outcome]]], None] | None = None,
+    ) -> None:
+        self._durable = durable
+        self._deliver = deliver or deliver_now
+        self._pool = ThreadPoolExecutor(threads, "commit")
+        self._lock = threading.Lock()
+        self._queues: dict[int, _Queue] = {}
+
+    def submit(self, volume: Volume, operation: Operation, done: Done, committed: Committed = lambda _: None) -> None:
+        """Queue an operation; never blocks. ``committed`` of the first submission for a volume stays in force."""
+        with self._lock:
+            queue = self._queues.get(id(volume))
+            if queue is None:
+                queue = self._queues[id(volume)] = _Queue(volume, committed)
+            queue.waiting.append((operation, done))
+            if queue.busy:
+                return
+            queue.busy = True
+        self._pool.submit(self._work, queue)
+
+    def close(self) -> None:
+        """Finish what is queued, then stop the threads."""
+        self._pool.shutdown(wait=True)
+
+    def _work(self, queue: _Queue) -> None:
+        while round_ := self._take(queue):
+            outcomes = self._run(queue, [operation for operation, _ in round_])
+            self._deliver([(done, outcome) for (_, done), outcome in zip(round_, outcomes, strict=True)])
+
+    def _take(self, queue: _Queue) -> list[tuple[Operation, Done]]:
+        taken: list[tuple[Operation, Done]] = []
+        size_bytes = 0
+        with self._lock:
+            while queue.waiting and len(taken) < ROUND_OPERATIONS and size_bytes < ROUND_BYTES:
+                taken.append(queue.waiting.popleft())
+                size_bytes += _data_bytes(taken[-1][0])
+            if not taken:
+                queue.busy = False
+                del self._queues[id(queue.volume)]
+        return taken
+
+    def _run(self, queue: _Queue, operations: list[Operation]) -> list[Outcome]:
+        try:
+            appended = queue.volume.append(operations)
+        except OutOfSpace as error:
+            if len(operations) == 1:
+                return [error]
+            # One large upload must not take the small ones down with it.
+            return [outcome for operation in operations for outcome in self._run(queue, [operation])]
+        except HaystackError as error:
+            return [error] * len(operations)
+        except Exception as error:  # a bug here must answer the clients that wait, and be seen
+            _log.exception("append to %s failed", queue.volume.file.path)
+            return [_unexpected(queue.volume, error)] * len(operations)
+        try:
+            if self._durable:
+                queue.volume.sync(appended.tail)
+            queue.committed(appended)
+        except HaystackError as error:
+            return [error if not isinstance(outcome, HaystackError) else outcome for outcome in appended.outcomes]
+        return appended.outcomes
+
+
+def deliver_now(outcomes: list[tuple[Done, Outcome]]) -> None:
+    """Call each ``Done`` with its outcome."""
+    for done, outcome in outcomes:
+        done(outcome)
+
+
+def _data_bytes(operation: Operation) -> int:
+    return sum(needle.data_bytes for needle in operation.needles) if isinstance(operation, Put) else 0
+
+
+def _unexpected(volume: Volume, error: Exception) -> HaystackError:
+    failure = VolumeUnavailable(f"{volume.file.path}: unexpected {type(error).__name__}: {error}")
+    failure.__cause__ = error
+    return failure

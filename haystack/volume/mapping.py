@@ -1,0 +1,103 @@
+"""Reading from the page cache without a copy: views into a memory map, given out only for pages that are resident.
+
+Touching a mapped page that is not in memory blocks the thread for a disk read, and when the disk cannot deliver it the
+kernel sends SIGBUS, which kills the process. So a view is handed out only after ``mincore`` said that all its pages are
+in the page cache; everything else is read with ``pread`` on another thread, where an error is an exception. What
+remains is the moment between the question and the use; a worker killed by it is restarted by its supervisor.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import os
+
+PAGE_BYTES = mmap.PAGESIZE
+REMAP_BYTES = 16 * 2**20
+"""The map follows a growing file in steps of at least this size; what lies beyond it is read with pread."""
+
+MAX_PAGES = 4096
+"""Pages asked about at once (16 MiB); larger views are never handed out."""
+
+_libc = ctypes.PyDLL(None, use_errno=False)
+_mincore = _libc.mincore
+_mincore.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
+_mincore.restype = ctypes.c_int
+
+
+class _PyBuffer(ctypes.Structure):
+    """CPython's Py_buffer, of which only the address is used."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def _address(mapped: mmap.mmap) -> int:
+    buffer = _PyBuffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapped), ctypes.byref(buffer), 0)
+    address = buffer.buf or 0
+    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
+    return address
+
+
+class VolumeMap:
+    """A read-only map of one volume file. For one thread.
+
+    Parameters
+    ----------
+    fd: descriptor of the volume file; stays the caller's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._view = memoryview(b"")
+        self._address = 0
+        self._mapped_bytes = 0
+        self._states = bytearray(MAX_PAGES)
+        self._states_address = ctypes.addressof((ctypes.c_char * MAX_PAGES).from_buffer(self._states))
+        self._all_resident = b"\1" * MAX_PAGES
+
+    def view(self, offset: int, size_bytes: int) -> memoryview | None:
+        """The bytes, if they are mapped and resident, else None. Valid as long as it is referenced."""
+        end = offset + size_bytes
+        if end > self._mapped_bytes and not self._grow(end):
+            return None
+        return self._view[offset:end] if self.resident(offset, size_bytes) else None
+
+    def resident(self, offset: int, size_bytes: int) -> bool:
+        """Whether all mapped pages of this range are in the page cache right now."""
+        first = offset // PAGE_BYTES
+        pages = (offset + size_bytes - 1) // PAGE_BYTES - first + 1
+        if pages > MAX_PAGES:
+            return False
+        if _mincore(self._address + first * PAGE_BYTES, pages * PAGE_BYTES, self._states_address):
+            return False
+        # mincore gives one byte a page, of which only the lowest bit means anything; Linux sets no other.
+        return self._states.startswith(self._all_resident[:pages])
+
+    def _grow(self, end: int) -> bool:
+        size_bytes = os.fstat(self._fd).st_size
+        if end > size_bytes or (self._mapped_bytes and size_bytes - self._mapped_bytes < self._step()):
+            return False
+        mapped = mmap.mmap(self._fd, size_bytes, prot=mmap.PROT_READ)
+        mapped.madvise(mmap.MADV_RANDOM)
+        # Views into the former map keep it alive until the last of them is sent.
+        self._view = memoryview(mapped)
+        self._address = _address(mapped)
+        self._mapped_bytes = size_bytes
+        return True
+
+    def _step(self) -> int:
+        """A new map starts with empty page tables, so it must pay: grow by an eighth at least."""
+        return max(REMAP_BYTES, self._mapped_bytes // 8)

@@ -1,0 +1,437 @@
+"""One physical volume: an append-only file of needles with its index. The API of the engine alone.
+
+>>> volume = Volume.create(Path("/data/7.vol"), 7)                          # doctest: +SKIP
+>>> stored = volume.put(key=1, cookie=new_cookie(), data=photo_bytes)        # doctest: +SKIP
+>>> volume.get(key=1, cookie=cookie).data                                    # doctest: +SKIP
+
+Files of a volume, and what the loss of each costs:
+
+- ``<id>.vol``: the photos. Nothing else is needed to get every photo back.
+- ``<id>.idx``, ``<id>.idx-lock``: the index; rebuilt at the next opening, which then reads the whole volume.
+- ``<id>.dirty``: says that the index may not have reached the disk; losing it risks an outdated index after a power
+  cut, which ``haystack volume check`` finds.
+- ``<id>.torn-*``: bytes of appends that were never acknowledged, cut off by recovery; nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from uuid import uuid4
+
+from haystack.errors import (
+    DamagedNeedle,
+    HaystackError,
+    InvalidRequest,
+    NeedleNotFound,
+    UnknownFormat,
+    VolumeExists,
+    VolumeReadOnly,
+    VolumeUnavailable,
+    WrongNeedle,
+)
+from haystack.volume.append import Appended, Appender, Delete, Deleted, NewNeedle, Operation, Put, Stored
+from haystack.volume.dirty import DirtyMarker, current_boot_id
+from haystack.volume.files import VolumeFile, disk_error, write_durably
+from haystack.volume.index import IndexEntry, IndexState, NeedleIndex, remove_index
+from haystack.volume.layout import (
+    HEADER_BYTES,
+    MAX_VOLUME_BYTES,
+    SUPERBLOCK_BYTES,
+    Buffer,
+    LayoutError,
+    NeedleHeader,
+    NeedleMeta,
+    Superblock,
+    check_needle,
+)
+from haystack.volume.recovery import Progress, RecoveryReport, recover
+from haystack.volume.scan import Damage, ScannedNeedle, scan
+
+DEFAULT_MAX_BYTES = 32 * 2**30
+FIRST_READ_BYTES = 64 * 1024
+"""What a read by offset fetches before it knows the needle's size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """A needle as read and verified.
+
+    Parameters
+    ----------
+    offset: where it lies, bytes from the start of the volume.
+    header: its header.
+    raw_meta: packed metadata; ``meta`` unpacks it.
+    data: the photo; a view into the bytes that were read.
+    checksum: xxh3-64 over header, metadata and data.
+    """
+
+    offset: int
+    header: NeedleHeader
+    raw_meta: bytes
+    data: memoryview
+    checksum: int
+
+    @property
+    def meta(self) -> NeedleMeta:
+        return NeedleMeta.unpack(self.raw_meta)
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeStat:
+    """Sizes and counts of a volume; see :class:`~haystack.volume.index.IndexState` for the meaning of the sums."""
+
+    volume: int
+    uuid: str
+    generation: int
+    replication: int
+    created_ms: int
+    size_bytes: int
+    max_bytes: int
+    index_bytes: int
+    live_count: int
+    live_bytes: int
+    deleted_count: int
+    deleted_bytes: int
+    max_key: int
+    last_append_ms: int
+
+
+class Volume:
+    """An open volume; many threads may use it, and many processes when one opens it and the others attach.
+
+    Make one with :meth:`create`, :meth:`open` or :meth:`attach`, and close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self,
+        file: VolumeFile,
+        index: NeedleIndex,
+        superblock: Superblock,
+        dirty: DirtyMarker,
+        *,
+        max_bytes: int,
+        report: RecoveryReport | None = None,
+        owner: bool = True,
+    ) -> None:
+        self.superblock = superblock
+        self.seed = superblock.seed
+        self.file = file
+        self.index = index
+        self.max_bytes = max_bytes
+        self.report = report or RecoveryReport()
+        self.failed: str | None = None
+        self._owner = owner
+        self._closing = threading.Lock()
+        self._closed = False
+        self._dirty = dirty
+        self._appender = Appender(file, index, superblock, dirty, max_bytes=max_bytes)
+
+    # -- opening and closing
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        volume: int,
+        *,
+        uuid: bytes | None = None,
+        created_ms: int | None = None,
+        replication: int = 0,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> Volume:
+        """Make a new, empty volume and open it; it is durable when this returns.
+
+        Parameters
+        ----------
+        path: ``<folder>/<id>.vol``; must not exist.
+        volume: logical volume id.
+        uuid: 16 bytes, the same for all copies of a logical volume; random by default.
+        created_ms: milliseconds since 1970; now by default.
+        max_bytes: size that uploads may not exceed.
+
+        Raises VolumeExists, InvalidRequest, DiskError or OutOfSpace.
+        """
+        _require_max_bytes(max_bytes)
+        if path.exists():
+            raise VolumeExists(f"{path} exists already")
+        created = created_ms if created_ms is not None else _now_ms()
+        superblock = Superblock(volume, uuid or uuid4().bytes, created, replication=replication)
+        index_path = path.with_suffix(".idx")
+        remove_index(index_path)
+        write_durably(path, superblock.pack())
+        DirtyMarker(path, current_boot_id()).renew()
+        NeedleIndex.create(index_path, IndexState(superblock.uuid, 0, SUPERBLOCK_BYTES)).close()
+        return cls.open(path, max_bytes=max_bytes)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        boot_id: str | None = None,
+        progress: Progress | None = None,
+        file_type: Callable[[Path], VolumeFile] = VolumeFile,
+    ) -> Volume:
+        """Open a volume as its owner: lock it, recover it, mend its index. ``volume.report`` tells what was found.
+
+        Parameters
+        ----------
+        boot_id: identity of this boot of the machine (tests give their own).
+        file_type: how the file is opened (tests give one that fails).
+
+        Raises VolumeUnavailable when another process owns it, UnknownFormat, DiskError.
+        """
+        _require_max_bytes(max_bytes)
+        file = file_type(path)
+        try:
+            _lock(file)
+            superblock = read_superblock(file)
+            dirty = DirtyMarker(path, boot_id or current_boot_id())
+            index, report = recover(file, superblock, dirty, progress=progress)
+        except BaseException:
+            file.close()
+            raise
+        return cls(file, index, superblock, dirty, max_bytes=max_bytes, report=report)
+
+    @classmethod
+    def attach(cls, path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Volume:
+        """Open a volume that another process owns and has recovered, to read and to append.
+
+        Raises UnknownFormat, IndexDamaged, DiskError.
+        """
+        file = VolumeFile(path)
+        try:
+            superblock = read_superblock(file)
+            index = NeedleIndex(path.with_suffix(".idx"))
+        except BaseException:
+            file.close()
+            raise
+        dirty = DirtyMarker(path, current_boot_id())
+        return cls(file, index, superblock, dirty, max_bytes=max_bytes, owner=False)
+
+    def close(self) -> None:
+        """Checkpoint (as the owner) and close; may be called twice."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            try:
+                if self._owner and self.failed is None:
+                    self.checkpoint()
+            finally:
+                self.index.close()
+                self.file.close()
+
+    def __enter__(self) -> Volume:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- writing
+
+    def append(self, operations: Sequence[Operation]) -> Appended:
+        """Carry out puts and deletes with one lock, one write and one index commit; not yet durable: see :meth:`sync`.
+
+        Raises OutOfSpace, DiskError, VolumeUnavailable; errors of single operations are among the outcomes.
+        """
+        if self.failed is not None:
+            raise VolumeUnavailable(f"{self.file.path}: set aside after {self.failed}; restart the Store to recover it")
+        return self._appender.append(operations)
+
+    def sync(self, tail: int) -> None:
+        """Make everything below ``tail`` (of an :class:`Appended`) durable.
+
+        Raises DiskError; the volume then takes no more writes, because the kernel may have dropped the pages and would
+        report success for the next fdatasync.
+        """
+        try:
+            self.file.sync()
+        except HaystackError as error:
+            self.failed = str(error)
+            raise
+        self._appender.durable(tail)
+
+    def put(
+        self,
+        key: int,
+        cookie: int,
+        data: Buffer,
+        *,
+        alternate: int = 0,
+        meta: NeedleMeta | None = None,
+        time_ms: int | None = None,
+    ) -> Stored:
+        """Store one photo durably. Raises CookieMismatch, VolumeReadOnly (full), TooLarge, OutOfSpace, DiskError."""
+        packed = meta.pack() if meta else b""
+        when = _now_ms() if time_ms is None else time_ms
+        return self.put_many([NewNeedle(key, cookie, (data,), when, alternate, packed)])[0]
+
+    def put_many(self, needles: Sequence[NewNeedle]) -> list[Stored]:
+        """Store several needles durably, all or none. Raises as :meth:`put`."""
+        outcome = self._one(Put(tuple(needles)))
+        assert isinstance(outcome, list)
+        return outcome
+
+    def delete(self, key: int, cookie: int, *, alternate: int = 0, time_ms: int | None = None) -> int:
+        """Delete a needle durably; returns the bytes of its data. Raises NeedleNotFound, OutOfSpace, DiskError."""
+        outcome = self._one(Delete(key, cookie, _now_ms() if time_ms is None else time_ms, alternate))
+        assert isinstance(outcome, Deleted)
+        return outcome.data_bytes
+
+    def _one(self, operation: Operation) -> list[Stored] | Deleted:
+        if self.file.readonly:
+            raise VolumeReadOnly(f"{self.file.path}: opened read-only")
+        appended = self.append([operation])
+        outcome = appended.outcomes[0]
+        if isinstance(outcome, HaystackError):
+            raise outcome
+        self.sync(appended.tail)
+        return outcome
+
+    def checkpoint(self) -> None:
+        """Make volume and index durable and note that the index can be trusted after a power cut.
+
+        Appends wait only for what was written since a first sync without the lock. Raises DiskError.
+        """
+        if not self._dirty.is_set():
+            return
+        self.file.sync()
+        self.index.sync()
+        with self.index.lock():
+            self.file.sync()
+            self.index.sync()
+            self._dirty.clear()
+
+    # -- reading
+
+    def get(self, key: int, cookie: int, *, alternate: int = 0) -> Needle:
+        """Read a needle through the index and verify it.
+
+        Raises NeedleNotFound (unknown, deleted or wrong cookie), DamagedNeedle, DiskError.
+        """
+        entry = self.index.get(key, alternate)
+        if entry is None or entry.deleted:
+            raise NeedleNotFound(f"photo {key:x}, alternate {alternate} is not here")
+        needle = self.read(entry)
+        if needle.header.key != key or needle.header.alternate != alternate:
+            problem = f"holds photo {needle.header.key:x}, the index says {key:x}"
+            raise WrongNeedle(self.file.path, entry.offset, problem)
+        if needle.header.cookie != cookie:
+            raise NeedleNotFound(f"photo {key:x}, alternate {alternate} is not here")
+        return needle
+
+    def get_at(self, offset: int, key: int, cookie: int, *, alternate: int = 0) -> Needle:
+        """Read a needle by its offset. The index is only asked whether it was deleted or has moved since.
+
+        Raises as :meth:`get`.
+        """
+        entry = self.index.get(key, alternate)
+        if entry is not None:
+            return self.get(key, cookie, alternate=alternate)
+        first = self.file.pread(FIRST_READ_BYTES, offset)
+        try:
+            header = NeedleHeader.unpack(first, self.seed)
+        except LayoutError as error:
+            raise NeedleNotFound(f"no needle at offset {offset}") from error
+        if (header.key, header.alternate, header.cookie) != (key, alternate, cookie) or header.is_tombstone:
+            raise NeedleNotFound(f"photo {key:x} is not at offset {offset}")
+        return self.read(IndexEntry(offset, header.data_bytes, header.meta_bytes, 0), first)
+
+    def read(self, entry: IndexEntry, head: bytes = b"") -> Needle:
+        """Read and verify what an index entry points to. Raises DamagedNeedle or DiskError.
+
+        Parameters
+        ----------
+        head: bytes of the needle's beginning that were read already.
+        """
+        total_bytes = entry.total_bytes
+        raw = head[:total_bytes]
+        if len(raw) < total_bytes:
+            raw += self.file.pread(total_bytes - len(raw), entry.offset + len(raw))
+        return self.parse(entry.offset, raw)
+
+    def parse(self, offset: int, raw: Buffer) -> Needle:
+        """Verify the bytes of a whole needle. Raises DamagedNeedle."""
+        try:
+            header = NeedleHeader.unpack(raw, self.seed)
+            checksum = check_needle(raw, header, self.seed)
+        except LayoutError as error:
+            raise DamagedNeedle(self.file.path, offset, str(error)) from error
+        data_start = HEADER_BYTES + header.meta_bytes
+        view = memoryview(raw)
+        return Needle(
+            offset,
+            header,
+            bytes(view[HEADER_BYTES:data_start]),
+            view[data_start : data_start + header.data_bytes],
+            checksum,
+        )
+
+    def scan(self, start: int = SUPERBLOCK_BYTES, *, verify: bool = True) -> Iterator[ScannedNeedle | Damage]:
+        """Walk needles (tombstones and superseded ones too) and damage in the order of the file, up to the tail."""
+        return scan(self.file, self.seed, start, self.index.state().tail, verify=verify)
+
+    def tail(self) -> int:
+        """Where the next needle goes, bytes from the start of the file."""
+        return self.index.state().tail
+
+    def state(self) -> IndexState:
+        """Sums over the volume as of the last append."""
+        return self.index.state()
+
+    def stat(self) -> VolumeStat:
+        """Sizes and counts."""
+        state = self.index.state()
+        block = self.superblock
+        return VolumeStat(
+            volume=block.volume,
+            uuid=block.uuid.hex(),
+            generation=block.generation,
+            replication=block.replication,
+            created_ms=block.created_ms,
+            size_bytes=state.tail,
+            max_bytes=self.max_bytes,
+            index_bytes=self.index.size_bytes(),
+            live_count=state.live_count,
+            live_bytes=state.live_bytes,
+            deleted_count=state.deleted_count,
+            deleted_bytes=state.deleted_bytes,
+            max_key=state.max_key,
+            last_append_ms=state.last_append_ms,
+        )
+
+
+def read_superblock(file: VolumeFile) -> Superblock:
+    """The superblock of a volume file. Raises UnknownFormat, naming an unknown version."""
+    try:
+        return Superblock.unpack(file.pread(SUPERBLOCK_BYTES, 0))
+    except LayoutError as error:
+        raise UnknownFormat(file.path, 0, str(error)) from error
+
+
+def _lock(file: VolumeFile) -> None:
+    try:
+        fcntl.flock(file.read_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise VolumeUnavailable(f"{file.path}: another process has it open; stop it, or ask it instead") from error
+    except OSError as error:
+        raise disk_error(file.path, "lock it", error) from error
+
+
+def _require_max_bytes(max_bytes: int) -> None:
+    if not SUPERBLOCK_BYTES < max_bytes <= MAX_VOLUME_BYTES:
+        raise InvalidRequest(f"a volume's limit must be between {SUPERBLOCK_BYTES} and {MAX_VOLUME_BYTES}: {max_bytes}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
