@@ -210,14 +210,16 @@ class UpSettings:
     """Table ``[up]``: a whole cluster on one machine."""
 
     data: Path = field(metadata=setting(FilePath(), "Folder of the whole cluster; made when it is not there."))
-    stores: int = field(default=1, metadata=setting(Integer(1, 64), "Number of Stores."))
+    stores: int | None = field(
+        default=None, metadata=setting(Integer(1, 64), "Number of Stores [default: as many as are there, or 1].")
+    )
     host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address that all listen on; 0.0.0.0 for all."))
     directory_port: int = field(
-        default=DEFAULT_DIRECTORY_PORT, metadata=setting(Integer(1, 65535, "PORT"), "Port of the Directory.")
+        default=DEFAULT_DIRECTORY_PORT, metadata=setting(PORT, "Port of the Directory; 0: any free one.")
     )
     store_port: int = field(
         default=DEFAULT_STORE_PORT,
-        metadata=setting(Integer(1, 65535, "PORT"), "Port of the first Store; the others follow."),
+        metadata=setting(PORT, "Port of the first Store, the others follow; 0: any free ones."),
     )
     port_offset: int = field(default=0, metadata=setting(Integer(0, 60_000), "Added to all ports."))
     workers: int | None = field(
@@ -245,6 +247,7 @@ _SHORT_VARIABLES = {
     "HAYSTACK_SECRET_FILE": ("cluster", "secret_file"),
     "HAYSTACK_DIRECTORY": ("cluster", "directories"),
 }
+_SHORT_FLAGS = {("cluster", "directories"): "directory"}
 _Settings = TypeVar("_Settings")
 
 
@@ -278,7 +281,7 @@ class Configuration:
         found = dict(self._found)
         for key, raw in flags.items():
             if raw is not None and raw != ():
-                source = f"flag --{key.replace('_', '-')}"
+                source = f"flag --{flag_name(table, key)}"
                 found[table, key] = Found(_parse(table, key, raw, source, Path()), source, 2)
         return Configuration(found)
 
@@ -320,7 +323,7 @@ class Configuration:
             required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
             if required and one.name not in values:
                 raise ConfigError(
-                    f"{table}.{one.name} is not set: give --{one.name.replace('_', '-')}, "
+                    f"{table}.{one.name} is not set: give --{flag_name(table, one.name)}, "
                     f"{variable_name(table, one.name)} or {one.name} in table [{table}] of the configuration file"
                 )
         return cls(**values, **extra)
@@ -339,6 +342,11 @@ def variable_name(table: str, key: str) -> str:
         if place == (table, key):
             return name
     return f"{ENVIRONMENT_PREFIX}{table}_{key}".upper()
+
+
+def flag_name(table: str, key: str) -> str:
+    """Return the flag of a setting, without dashes in front."""
+    return _SHORT_FLAGS.get((table, key), key.replace("_", "-"))
 
 
 def _read_file(path: Path) -> dict[tuple[str, str], Found]:

@@ -1,0 +1,209 @@
+"""What every command gets: configuration, output, and the options that commands share.
+
+A command looks like this, and stands in the table of :mod:`tools.cli`::
+
+    @click.command()
+    @cluster_options          # --directory, --secret-file, --data, --config and --json
+    @pass_app
+    def stat(app: App) -> int | None:
+        app.output.say(app.directory_url())
+
+An integer that it returns is the exit code. It reports failures by raising an error of :mod:`haystack.errors`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, flag_name, settings_of
+from haystack.config_kinds import Choice, FilePath, Kind, ListOf
+from haystack.errors import ConfigError
+from haystack.units import exact_size
+from tools.output import Output
+
+RUNNING_FILE = "up.json"
+"""Written into the data folder by ``haystack up`` while it runs: where everything listens."""
+
+SECRET_FILE = "secret"  # noqa: S105 - a file's name
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class App:
+    """One run of the command."""
+
+    output: Output = field(default_factory=Output)
+    config_path: Path | None = None
+    cluster_flags: dict[str, object] = field(default_factory=dict)
+    data: Path | None = None
+    """The folder of a ``haystack up``, from which secret and addresses are taken."""
+
+    def configuration(self) -> Configuration:
+        """Return what file, environment and the shared flags say. Raises ConfigError."""
+        path = self.config_path
+        if path is None and os.environ.get("HAYSTACK_CONFIG"):
+            path = Path(os.environ["HAYSTACK_CONFIG"])
+        return Configuration.load(path, os.environ).with_flags("cluster", self.cluster_flags)
+
+    def directory_urls(self) -> tuple[str, ...]:
+        """Return the Directories' addresses: flag, environment, file, a running ``up`` in ``--data``, default."""
+        configured = self.configuration().directories()
+        if configured:
+            return configured
+        running = _running(self.data) if self.data is not None else None
+        return (running,) if running else (DEFAULT_DIRECTORY_URL,)
+
+    def directory_url(self) -> str:
+        """Return the address of the first Directory."""
+        return self.directory_urls()[0]
+
+    def secret(self) -> bytes:
+        """Return the cluster's secret. Raises ConfigError when there is none, saying how to give it."""
+        configuration = self.configuration()
+        given = configuration.secret()
+        if given is not None:
+            return given
+        if self.data is not None:
+            found = configuration.with_flags("cluster", {"secret_file": str(self.data / SECRET_FILE)}).secret()
+            if found is not None:
+                return found
+        raise ConfigError(
+            "this needs the cluster's secret: give --secret-file FILE, HAYSTACK_SECRET_FILE, secret_file in [cluster] "
+            "of the configuration file, or --data with the folder of `haystack up`"
+        )
+
+
+pass_app = click.make_pass_decorator(App, ensure=True)
+
+
+def json_option(command: _Function) -> _Function:
+    """Add ``--json``."""
+
+    def switch(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value:
+            context.ensure_object(App).output.json_mode = True
+
+    return click.option(
+        "--json", is_flag=True, expose_value=False, callback=switch, help="Print the result as JSON, and only that."
+    )(command)
+
+
+def config_option(command: _Function) -> _Function:
+    """Add ``--config FILE``."""
+
+    def take(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.ensure_object(App).config_path = Path(value)
+
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        expose_value=False,
+        callback=take,
+        help="Configuration file in TOML. [env: HAYSTACK_CONFIG]",
+    )(command)
+
+
+def secret_option(command: _Function) -> _Function:
+    """Add ``--secret-file FILE``."""
+    return click.option(
+        "--secret-file",
+        metavar="FILE",
+        type=click.Path(dir_okay=False),
+        expose_value=False,
+        callback=_cluster_flag("secret_file"),
+        help="File with the cluster's secret. [env: HAYSTACK_SECRET_FILE]",
+    )(command)
+
+
+def directory_option(command: _Function) -> _Function:
+    """Add ``--directory URL``."""
+    return click.option(
+        "--directory",
+        metavar="URL",
+        expose_value=False,
+        callback=_cluster_flag("directories"),
+        help=f"Address of the Directory. [env: HAYSTACK_DIRECTORY; default: {DEFAULT_DIRECTORY_URL}]",
+    )(command)
+
+
+def cluster_options(command: _Function) -> _Function:
+    """Add what a command needs that talks to a cluster."""
+
+    def take_data(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.ensure_object(App).data = Path(value)
+
+    data_option = click.option(
+        "--data",
+        metavar="DIR",
+        type=click.Path(file_okay=False),
+        expose_value=False,
+        callback=take_data,
+        help="Folder of a running `haystack up`: take addresses and secret from there.",
+    )
+    return directory_option(data_option(secret_option(config_option(json_option(command)))))
+
+
+def settings_options(table: str) -> Callable[[_Function], _Function]:
+    """Add one flag for each setting of a table; pass what the command gets to ``Configuration.with_flags``."""
+
+    def decorate(command: _Function) -> _Function:
+        for key, kind, help_text, default in reversed(list(settings_of(table))):
+            shown = _shown_default(key, default)
+            command = click.option(
+                f"--{flag_name(table, key)}",
+                key,
+                metavar=kind.placeholder,
+                type=_click_type(kind),
+                multiple=isinstance(kind, ListOf),
+                help=f"{help_text} [default: {shown}]" if shown else help_text,
+            )(command)
+        return command
+
+    return decorate
+
+
+def _click_type(kind: Kind) -> click.ParamType[Any]:
+    # Only what shells can complete; values are checked by the configuration, with one wording for all sources.
+    item = kind.item if isinstance(kind, ListOf) else kind
+    if isinstance(item, Choice):
+        return click.Choice(item.words)
+    return click.Path() if isinstance(item, FilePath) else click.STRING
+
+
+def _shown_default(key: str, default: object) -> str:
+    if default is None or default is dataclasses.MISSING or default == ():
+        return ""
+    if key.endswith("_bytes") and isinstance(default, int):
+        return exact_size(default)
+    return f"{default:g}s" if isinstance(default, float) else str(default)
+
+
+def _cluster_flag(key: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def take(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            context.ensure_object(App).cluster_flags[key] = value
+
+    return take
+
+
+def _running(data: Path) -> str | None:
+    try:
+        document = json.loads((data / RUNNING_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{data / RUNNING_FILE}: cannot be read: {error}; give --directory URL") from error
+    url = document.get("directory") if isinstance(document, dict) else None
+    return url if isinstance(url, str) else None

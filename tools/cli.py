@@ -1,0 +1,150 @@
+"""The ``haystack`` command: its table of subcommands, and what becomes of their errors.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted. An error is one line on standard error;
+``HAYSTACK_DEBUG=1`` adds the traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+import click
+
+import haystack
+from haystack.errors import HaystackError
+from tools.app import App, config_option, json_option
+from tools.output import printable
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_PIPE_CLOSED = 141
+"""The reader of our output went away, as in ``haystack volume list | head -1``: what the shell says after SIGPIPE."""
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "up": ("tools.up:up", "Start a whole cluster on this machine."),
+    "directory": ("tools.roles:directory", "Run one Directory."),
+    "store": ("tools.roles:store", "Run one Store."),
+    "status": ("tools.status:status", "Say how the cluster is."),
+    "volume": ("tools.volume:volume", "List, show, check and grow volumes."),
+    "completion": ("tools.completion:completion", "Print the completion script of a shell."),
+}
+"""Name, where it is (loaded only when it is used), and one line for the overview."""
+
+
+class Group(click.Group):
+    """A group that shows its help, as wrong usage, when it is called without a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
+
+
+class LazyGroup(Group):
+    """A group whose commands are imported when they are used, so that each starts as fast as it can."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{module}:{attribute} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+            import difflib
+
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else "`haystack --help` lists them"
+            ctx.fail(f"no such command {args[0]!r}; {hint}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(haystack.__version__, prog_name="haystack", message="%(prog)s %(version)s")
+@config_option
+@json_option
+def cli() -> None:
+    """Haystack keeps photos: billions of them, one disk read each."""
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and end the process with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Parameters
+    ----------
+    arguments: as after the command's name; of this process by default.
+    """
+    try:
+        result = cli.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="haystack",
+            obj=App(),
+            standalone_mode=False,
+        )
+        sys.stdout.flush()
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "haystack"
+        return _fail(f"{_one_line(error.format_message())} (`{where} --help` tells more)", EXIT_USAGE)
+    except click.ClickException as error:
+        return _fail(_one_line(error.format_message()), error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    except HaystackError as error:
+        return _fail(_one_line(str(error)), error.exit_code)
+    except BrokenPipeError:
+        # Python flushes standard output at exit and would complain about the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE_CLOSED
+    except OSError as error:
+        return _fail(_one_line(_os_error(error)), EXIT_FAILED)
+    except Exception as error:
+        return _fail(
+            f"unexpected {type(error).__name__}: {_one_line(str(error))} (a bug in Haystack; run again with "
+            "HAYSTACK_DEBUG=1 for the trace to report)",
+            EXIT_FAILED,
+        )
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    if os.environ.get("HAYSTACK_DEBUG", "0") not in ("", "0"):
+        traceback.print_exc()
+    print(f"haystack: {printable(message)}", file=sys.stderr)
+    return exit_code
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())
+
+
+def _os_error(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename is not None else reason
+
+
+if __name__ == "__main__":
+    main()

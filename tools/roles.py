@@ -1,0 +1,60 @@
+"""``haystack directory`` and ``haystack store``: one role in this process, as a service manager starts it."""
+
+from __future__ import annotations
+
+import click
+
+from tools.app import App, config_option, directory_option, pass_app, secret_option, settings_options
+
+
+@click.command()
+@settings_options("directory")
+@secret_option
+@config_option
+@pass_app
+def directory(app: App, /, **flags: object) -> None:
+    """Run one Directory until it is told to stop.
+
+    Settings come from the tables [cluster] and [directory] of the configuration file, then from HAYSTACK_DIRECTORY_…
+    variables, then from flags.
+    """
+    configuration = app.configuration().with_flags("directory", flags)
+    options = configuration.directory()
+    secret = configuration.secret()
+    # Imported here: the command must start fast, and a Store need not load the Directory's code.
+    from directory.server import run
+
+    from directory.settings import DirectorySettings
+
+    run(
+        DirectorySettings(
+            data=options.data,
+            host=options.host,
+            port=options.port,
+            secret=secret,
+            peers_index=options.peers_index,
+            peers_count=options.peers_count,
+            writable_volumes=options.writable_volumes,
+            max_volume_bytes=options.max_volume_bytes,
+            heartbeat_seconds=options.heartbeat_seconds,
+            dead_after_seconds=options.dead_after_seconds,
+        )
+    )
+
+
+@click.command()
+@settings_options("store")
+@directory_option
+@secret_option
+@config_option
+@pass_app
+def store(app: App, /, **flags: object) -> None:
+    """Run one Store, with its workers, until it is told to stop.
+
+    Settings come from the tables [cluster] and [store] of the configuration file, then from HAYSTACK_STORE_… variables,
+    then from flags.
+    """
+    settings = app.configuration().with_flags("store", flags).store()
+    from haystack.store.supervisor import run
+
+    run(settings)

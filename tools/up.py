@@ -1,0 +1,220 @@
+"""``haystack up``: a whole cluster on one machine, in one folder, from one command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+
+from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, StoreSettings, UpSettings
+from haystack.errors import ConfigError
+from tools.app import SECRET_FILE, App, config_option, json_option, pass_app, settings_options
+from tools.children import Ready
+from tools.cluster import DIRECTORY, STOP_MARGIN_SECONDS, Cluster, Commands, Running, local_url
+from tools.output import Output
+from tools.updir import UpFolder
+
+EXIT_KILLED = 130
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_Result = TypeVar("_Result")
+
+
+@click.command()
+@settings_options("up")
+@config_option
+@json_option
+@pass_app
+def up(app: App, /, **flags: object) -> int:
+    """Start a whole cluster on this machine: one Directory and some Stores.
+
+    Everything is kept in the folder --data, which is made when it is not there, with a new secret for the cluster.
+    Ctrl-C stops all of it cleanly; a second Ctrl-C kills it. A process that dies is started again.
+
+    Settings of the roles come from [store] and [directory] of the configuration file and from the environment.
+    """
+    configuration = app.configuration().with_flags("up", flags)
+    settings = configuration.up()
+    with UpFolder(settings.data, note=app.output.note) as folder:
+        count = folder.store_count(settings.stores)
+        own_secret = configuration.secret() is None
+        if own_secret:
+            folder.ensure_secret()
+        commands = RoleCommands(settings, count, configuration, config_path=app.config_path, own_secret=own_secret)
+        stop_timeout_seconds = commands.check().stop_timeout_seconds + STOP_MARGIN_SECONDS
+        return asyncio.run(_Up(app.output, settings, folder).run(commands, count, stop_timeout_seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCommands:
+    """Command lines of the roles: everything that an operator wants to see in ``ps``, nothing that is secret.
+
+    Parameters
+    ----------
+    settings: of this cluster.
+    store_count: how many Stores there will be.
+    configuration: what file and environment say; the children read the same.
+    config_path: configuration file to pass on.
+    own_secret: the secret is the one in the cluster's folder.
+    """
+
+    settings: UpSettings
+    store_count: int
+    configuration: Configuration
+    config_path: Path | None
+    own_secret: bool
+
+    def directory(self, before: Ready | None) -> list[str]:
+        """Return the Directory's command line."""
+        port = urlsplit(before.url).port if before else self._port(self.settings.directory_port)
+        return self._role(DIRECTORY, self.settings.data / DIRECTORY, port)
+
+    def store(self, number: int, before: Ready | None, directory_url: str) -> list[str]:
+        """Return the command line of Store ``number``, counted from 1."""
+        port = urlsplit(before.url).port if before else self._port(self.settings.store_port, number - 1)
+        argv = self._role("store", self.settings.data / f"store{number}", port)
+        if before and before.admin_url:
+            argv += ["--admin-port", str(urlsplit(before.admin_url).port)]
+        argv += ["--directory", directory_url]
+        workers = self.settings.workers
+        if workers is None and self.configuration.source("store", "workers") is None:
+            workers = max(1, len(os.sched_getaffinity(0)) // self.store_count)
+        if workers is not None:
+            argv += ["--workers", str(workers)]
+        if self.settings.durability is not None:
+            argv += ["--durability", self.settings.durability]
+        return argv
+
+    def check(self) -> StoreSettings:
+        """Return the last Store's settings. Raises ConfigError for what the children would refuse one after another."""
+        names = [("Directory", self._port(self.settings.directory_port))]
+        for number in range(1, self.store_count + 1):
+            names.append((f"store{number}", self._port(self.settings.store_port, number - 1)))
+        taken: dict[int, str] = {}
+        for name, port in names:
+            if port and port in taken:
+                raise ConfigError(f"up: {taken[port]} and {name} would both listen on port {port}; set other ports")
+            taken[port] = name
+        for key in ("admin_port", "public_url"):
+            source = self.configuration.source("store", key)
+            if source and self.store_count > 1:
+                raise ConfigError(f"{source}: store.{key} is for one Store, but here are {self.store_count}")
+        self.configuration.with_flags("directory", {"data": str(self.settings.data)}).directory()
+        last = {"data": (str(self.settings.data),), "port": names[-1][1]}
+        return self.configuration.with_flags("store", last).store()
+
+    def _port(self, base: int, distance: int = 0) -> int:
+        # 0 is any free port for each of them, wherever it is counted from.
+        return base + self.settings.port_offset + distance if base else 0
+
+    def _role(self, role: str, data: Path, port: int | None) -> list[str]:
+        # -P: a folder named "tools" where the user happens to stand must not be taken for ours.
+        argv = [sys.executable, "-P", "-m", "tools.cli", role, "--data", str(data)]
+        argv += ["--host", self.settings.host, "--port", str(port)]
+        if self.config_path is not None:
+            argv += ["--config", str(self.config_path)]
+        if self.own_secret:
+            argv += ["--secret-file", str(self.settings.data / SECRET_FILE)]
+        return argv
+
+
+class _Up:
+    """One run of the cluster."""
+
+    def __init__(self, output: Output, settings: UpSettings, folder: UpFolder) -> None:
+        self._output = output
+        self._settings = settings
+        self._folder = folder
+        self._stop = asyncio.Event()
+        self._killed = False
+
+    async def run(self, commands: Commands, store_count: int, stop_timeout_seconds: float) -> int:
+        """Start the cluster, say where it is, keep it until a signal comes, stop it. Returns the exit code."""
+        cluster = Cluster(
+            commands,
+            store_count,
+            report=lambda text: self._log("up", text),
+            on_line=self._log,
+            start_timeout_seconds=self._settings.start_timeout_seconds,
+            stop_timeout_seconds=stop_timeout_seconds,
+            environ={**os.environ, "PYTHONUNBUFFERED": "1"},
+            pass_fds=(self._folder.lock_fd,),
+        )
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal, cluster)
+        running = await self._until_stopped(cluster.start())
+        if running is not None:
+            try:
+                self._folder.write_running(running)
+                self._announce(running)
+                await self._until_stopped(cluster.failed())
+            finally:
+                self._folder.remove_running()
+                await cluster.stop()
+        return EXIT_KILLED if self._killed else 0
+
+    async def _until_stopped(self, work: Coroutine[Any, Any, _Result]) -> _Result | None:
+        """Return the work's result, or None when the signal to stop came first."""
+        task = asyncio.create_task(work)
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait((task,))
+        return None if task.cancelled() else task.result()
+
+    def _on_signal(self, cluster: Cluster) -> None:
+        if self._stop.is_set():
+            self._killed = True
+            self._output.note("Killing everything.")
+            cluster.kill_now()
+        else:
+            self._output.note("Stopping; Ctrl-C again kills.")
+            self._stop.set()
+
+    def _log(self, name: str, line: str) -> None:
+        self._output.note(f"{name:<{len(DIRECTORY)}} | {line}")
+
+    def _announce(self, running: Running) -> None:
+        out, data = self._output, self._settings.data
+        out.document(
+            {
+                "directory": running.directory_url,
+                "stores": [{"url": local_url(one.url), "data": one.data} for one in running.stores],
+                "data": str(data),
+            }
+        )
+        out.say(f"Haystack is up. Everything is kept in {data}")
+        out.say(f"  directory  {running.directory.url}")
+        for number, store in enumerate(running.stores, 1):
+            out.say(f"  {f'store{number}':<9}  {store.url}")
+        program = _program()
+        where = "" if running.directory_url == DEFAULT_DIRECTORY_URL else f" --directory {running.directory_url}"
+        photo = f"{local_url(running.stores[0].url)}/<fid>"
+        lines = [
+            (f"{program} import{where} ~/Pictures", "puts a folder of photos in and prints the fid of each"),
+            (f"{program} status --data {data}", "says how the cluster is"),
+            (photo, "shows a photo in your browser"),
+        ]
+        width = max(len(what) for what, _ in lines)
+        out.say("Next, while this runs:")
+        for what, why in lines:
+            out.say(f"  {what:<{width}}  {why}")
+
+
+def _program() -> str:
+    """Return how the user may call us again: by name, or by the path that was used when that is not on PATH."""
+    called = Path(sys.argv[0])
+    if shutil.which("haystack") or called.name != "haystack":
+        return "haystack"
+    return os.path.relpath(called)
