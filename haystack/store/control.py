@@ -1,0 +1,297 @@
+"""The control block: the memory that the supervisor of a Store and its workers share.
+
+One memfd, mapped by all. A header, one slot a volume, one region a worker; every cell is an unsigned 64-bit number, so a
+cell is read and written whole. A worker adds only to its own region, the supervisor writes the slots, readers sum over
+the regions: nobody needs a lock. Two cells of a slot may be written by workers too, in a way that bears it:
+
+- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached under
+  another epoch are void, so an old value that arrives late can only cost a cache entry.
+- ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back.
+"""
+
+from __future__ import annotations
+
+import enum
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from haystack.errors import OutOfSpace
+
+MAGIC: Final = 0x4B434F4C42534148  # b"HASBLOCK"
+LAYOUT_VERSION: Final = 1
+CELL_BYTES: Final = 8
+MAX_VOLUMES: Final = 8192
+"""Volumes of one Store; 256 TiB at 32 GiB each."""
+
+HEADER_CELLS: Final = 8
+SLOT_CELLS: Final = 8
+VOLUME_CELLS: Final = 8
+HISTOGRAM_BUCKETS: Final = 26
+"""Bucket i counts latencies below 2**i microseconds; the last one counts the rest (above 16 s)."""
+
+STATUSES: Final = (
+    200, 201, 202, 204, 206, 301, 302, 304,
+    400, 401, 404, 405, 408, 409, 411, 412, 413, 414, 416, 417, 431,
+    500, 501, 503, 505, 507,
+)  # fmt: skip
+"""HTTP statuses that are counted one by one; any other counts with the last of its hundred that is listed here."""
+
+
+class Header(enum.IntEnum):
+    """Cells of the header."""
+
+    MAGIC = 0
+    VERSION = 1
+    CATALOG = 2
+    SLOTS = 3
+    WORKERS = 4
+    READY = 5
+    STOPPING = 6
+
+
+class Slot(enum.IntEnum):
+    """Cells of a volume's slot."""
+
+    VOLUME = 0
+    FOLDER = 1
+    STATE = 2
+    EPOCH = 3
+    MAX_BYTES = 4
+    MEMBERSHIP_EPOCH = 5
+
+
+class VolumeState(enum.IntEnum):
+    """What a volume of this Store can do now."""
+
+    GONE = 0
+    RECOVERING = 1
+    WRITABLE = 2
+    READONLY = 3
+    FAILED = 4
+
+
+class Counter(enum.IntEnum):
+    """Counters of a worker; statuses and histograms follow them."""
+
+    CONNECTIONS_OPEN = 0
+    CONNECTIONS_TOTAL = 1
+    CONNECTIONS_REFUSED = 2
+    GET = 3
+    HEAD = 4
+    PUT = 5
+    DELETE = 6
+    OTHER = 7
+    BYTES_IN = 8
+    BYTES_OUT = 9
+    COLD_READS = 10
+    CACHED_ENTRIES = 11
+    TIMEOUTS = 12
+    ABORTED_UPLOADS = 13
+    DAMAGED_READS = 14
+    DISK_ERRORS = 15
+    UPLOAD_MEMORY_BYTES = 16
+    SPILLED_UPLOADS = 17
+    PID = 18
+    STARTED_MS = 19
+
+
+class VolumeCell(enum.IntEnum):
+    """Cells of one volume in a worker's region."""
+
+    READS = 0
+    BYTES_READ = 1
+    WRITES = 2
+    BYTES_WRITTEN = 3
+    DELETES = 4
+    ERRORS = 5
+    DURABLE_TAIL = 6
+
+
+class Histogram(enum.IntEnum):
+    """Latency histograms of a worker; each has its buckets and then the sum in microseconds."""
+
+    READ = 0
+    WRITE = 1
+    DELETE = 2
+
+
+COUNTER_CELLS: Final = 32
+STATUS_START: Final = COUNTER_CELLS
+HISTOGRAM_START: Final = STATUS_START + 32
+HISTOGRAM_CELLS: Final = 32
+WORKER_CELLS: Final = HISTOGRAM_START + 4 * HISTOGRAM_CELLS
+REGION_CELLS: Final = WORKER_CELLS + MAX_VOLUMES * VOLUME_CELLS
+_SLOTS_START: Final = HEADER_CELLS
+_REGIONS_START: Final = _SLOTS_START + MAX_VOLUMES * SLOT_CELLS
+
+STATUS_CELL: Final = {status: STATUS_START + index for index, status in enumerate(STATUSES)}
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """A volume's slot as read at one moment."""
+
+    slot: int
+    volume: int
+    folder: int
+    state: VolumeState
+    epoch: int
+    max_bytes: int
+    membership_epoch: int
+
+
+class ControlBlock:
+    """The shared memory of one Store; make it with :meth:`create` in the supervisor, :meth:`attach` in a worker.
+
+    ``cells`` is the whole block as a memoryview of 64-bit numbers: the hot path counts with ``cells[i] += 1``.
+    """
+
+    def __init__(self, fd: int, workers: int) -> None:
+        self.fd = fd
+        self.workers = workers
+        self._map = mmap.mmap(fd, _block_bytes(workers))
+        self.cells = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def create(cls, workers: int) -> ControlBlock:
+        """A new block for this many workers; its descriptor is inheritable by them."""
+        fd = os.memfd_create("haystack-control", 0)
+        os.ftruncate(fd, _block_bytes(workers))
+        block = cls(fd, workers)
+        block.cells[Header.MAGIC] = MAGIC
+        block.cells[Header.VERSION] = LAYOUT_VERSION
+        block.cells[Header.WORKERS] = workers
+        return block
+
+    @classmethod
+    def attach(cls, fd: int) -> ControlBlock:
+        """Open the block behind an inherited descriptor. Raises ValueError when it is none."""
+        head = memoryview(os.pread(fd, HEADER_CELLS * CELL_BYTES, 0)).cast("Q")
+        if len(head) != HEADER_CELLS or head[Header.MAGIC] != MAGIC or head[Header.VERSION] != LAYOUT_VERSION:
+            raise ValueError(f"descriptor {fd} is no control block of this release")
+        return cls(fd, head[Header.WORKERS])
+
+    def close(self) -> None:
+        """Unmap and close."""
+        self.cells.release()
+        self._map.close()
+        os.close(self.fd)
+
+    # -- volumes
+
+    @property
+    def catalog(self) -> int:
+        """Rises with every volume added or removed."""
+        return self.cells[Header.CATALOG]
+
+    def add_volume(self, volume: int, folder: int, state: VolumeState, *, max_bytes: int, epoch: int = 1) -> int:
+        """Give a volume a slot (supervisor). ``epoch`` is that of its membership. Raises OutOfSpace when all are taken."""
+        slot = self._free_slot()
+        base = _slot_base(slot)
+        cells = self.cells
+        cells[base + Slot.FOLDER] = folder
+        cells[base + Slot.EPOCH] = 0
+        cells[base + Slot.MAX_BYTES] = max_bytes
+        cells[base + Slot.MEMBERSHIP_EPOCH] = epoch
+        cells[base + Slot.STATE] = state
+        for worker in range(self.workers):
+            start = self.volume_base(worker, slot)
+            for cell in range(start, start + VOLUME_CELLS):
+                cells[cell] = 0
+        cells[base + Slot.VOLUME] = volume  # last: a slot with a volume id is complete
+        cells[Header.CATALOG] += 1
+        return slot
+
+    def remove_volume(self, slot: int) -> None:
+        """Take a volume out (supervisor)."""
+        base = _slot_base(slot)
+        self.cells[base + Slot.STATE] = VolumeState.GONE
+        self.cells[base + Slot.VOLUME] = 0
+        self.cells[Header.CATALOG] += 1
+
+    def slots(self) -> Iterator[SlotView]:
+        """All volumes."""
+        for slot in range(self.cells[Header.SLOTS]):
+            view = self.slot(slot)
+            if view.volume:
+                yield view
+
+    def slot(self, slot: int) -> SlotView:
+        """One slot as it is now."""
+        base = _slot_base(slot)
+        row = self.cells[base : base + SLOT_CELLS]
+        return SlotView(
+            slot,
+            row[Slot.VOLUME],
+            row[Slot.FOLDER],
+            VolumeState(row[Slot.STATE]),
+            row[Slot.EPOCH],
+            row[Slot.MAX_BYTES],
+            row[Slot.MEMBERSHIP_EPOCH],
+        )
+
+    def state(self, slot: int) -> VolumeState:
+        return VolumeState(self.cells[_slot_base(slot) + Slot.STATE])
+
+    def set_state(self, slot: int, state: VolumeState) -> None:
+        self.cells[_slot_base(slot) + Slot.STATE] = state
+
+    def epoch_cell(self, slot: int) -> int:
+        """Index into ``cells`` of a slot's cache epoch."""
+        return _slot_base(slot) + Slot.EPOCH
+
+    def void_caches(self) -> None:
+        """Make every cached entry of every worker void, e.g. after a worker died between a commit and its epoch."""
+        for slot in range(self.cells[Header.SLOTS]):
+            # Tails are multiples of 8, so an odd value differs from every tail, past and future.
+            self.cells[self.epoch_cell(slot)] = int.from_bytes(os.urandom(7), "little") << 1 | 1
+
+    def _free_slot(self) -> int:
+        used = self.cells[Header.SLOTS]
+        for slot in range(used):
+            if not self.cells[_slot_base(slot) + Slot.VOLUME]:
+                return slot
+        if used >= MAX_VOLUMES:
+            raise OutOfSpace(f"this Store has {MAX_VOLUMES} volumes, the most that it can keep; add another Store")
+        self.cells[Header.SLOTS] = used + 1
+        return used
+
+    # -- workers
+
+    def worker_base(self, worker: int) -> int:
+        """Index into ``cells`` of a worker's counters."""
+        return _REGIONS_START + worker * REGION_CELLS
+
+    def volume_base(self, worker: int, slot: int) -> int:
+        """Index into ``cells`` of a worker's cells for a volume."""
+        return self.worker_base(worker) + WORKER_CELLS + slot * VOLUME_CELLS
+
+    def counter(self, counter: int) -> int:
+        """A counter (or status cell) summed over the workers."""
+        return sum(self.cells[self.worker_base(worker) + counter] for worker in range(self.workers))
+
+    def histogram(self, histogram: Histogram) -> tuple[list[int], int]:
+        """Buckets and sum (microseconds) over the workers."""
+        start = HISTOGRAM_START + histogram * HISTOGRAM_CELLS
+        buckets = [self.counter(start + index) for index in range(HISTOGRAM_BUCKETS)]
+        return buckets, self.counter(start + HISTOGRAM_BUCKETS)
+
+    def volume_sum(self, slot: int, cell: VolumeCell) -> int:
+        """A volume's cell summed over the workers."""
+        return sum(self.cells[self.volume_base(worker, slot) + cell] for worker in range(self.workers))
+
+    def durable_tail(self, slot: int) -> int:
+        """How far the volume is known to be durable; 0 before the first append since the Store's start."""
+        cells = self.cells
+        return max(cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] for worker in range(self.workers))
+
+
+def _slot_base(slot: int) -> int:
+    return _SLOTS_START + slot * SLOT_CELLS
+
+
+def _block_bytes(workers: int) -> int:
+    return (_REGIONS_START + workers * REGION_CELLS) * CELL_BYTES
