@@ -1,0 +1,725 @@
+"""One client connection: reads requests, hands them to the handler, writes the answers.
+
+Two ways lead from received bytes to the handler.
+
+**The strict way.** Bytes are collected up to the empty line, parsed by :class:`~haystack.http.head.HeadParser`, the
+body is framed by ``Content-Length`` or :class:`~haystack.http.chunked.ChunkedDecoder`, and the next head begins where
+the body ended. One request is handled at a time; what a client sends meanwhile waits in a bounded buffer, and then in
+its socket.
+
+**The fast way**, for what a photo store does most: ``data_received`` with exactly one plain GET. The bytes are cut at
+the first CRLF into request line and header block. The block must be one that the strict way has parsed before, in a
+request that was HTTP/1.1, keep-alive, without a body, Expect, Upgrade or conditions; the line must be one that the
+handler has seen on the strict way (it keeps its own cache of those). This accepts nothing that the strict way would
+not, and gives it the same meaning:
+
+1. A head is a line, and a block that begins with its CRLF and ends with the first empty line; the strict way cuts at
+   the same place. The block in the cache ends with its only empty line, so nothing is behind the request.
+2. Line and block are judged separately by every rule in :mod:`haystack.http.head`, except three which look at both: the
+   version (Host, Expect, Transfer-Encoding and keep-alive depend on it), which is HTTP/1.1 in both; the limit on the
+   bytes of both together, which is why the limits make room for a longest line beside a longest cached block; and the
+   form of the target, which is an absolute path in cached lines, so that Host means the same for all.
+3. It is taken only when the connection is at the start of a request with nothing buffered before it.
+
+Slow clients: nothing here has a timer. The server's sweep calls :meth:`HttpConnection.check` once a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from typing import TYPE_CHECKING, Any, cast
+
+from haystack.errors import ClientGone, HaystackError, ProtocolError, TooLarge
+from haystack.http.chunked import ChunkedDecoder
+from haystack.http.head import MAX_BLANK_LINES, find_head_end
+from haystack.http.response import BODILESS_STATUSES, CONTINUE, JSON_TYPE, STATUS_LINES, error_body
+
+if TYPE_CHECKING:
+    from haystack.http.handler import BodySink
+    from haystack.http.request import Request, RequestHeaders
+    from haystack.http.server import Server
+
+logger = logging.getLogger(__name__)
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Phase(enum.Enum):
+    """What the connection is doing."""
+
+    HEAD = enum.auto()
+    """Waiting for a request, or in the middle of its head."""
+    BODY = enum.auto()
+    """A sink is being given the body."""
+    HANDLING = enum.auto()
+    """The handler has the request; its answer is awaited."""
+    LINGER = enum.auto()
+    """The last answer was written; input is discarded until the client closes."""
+    CLOSED = enum.auto()
+    """Closed, or closing as soon as the last answer is out."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """Protocol of one connection, made by its :class:`~haystack.http.server.Server`."""
+
+    __slots__ = (
+        "_blank_lines",
+        "_blocks",
+        "_body_left",
+        "_body_paused",
+        "_body_received",
+        "_buffer",
+        "_chunks",
+        "_continue_due",
+        "_drain_waiter",
+        "_eof",
+        "_handler",
+        "_head_tick",
+        "_linger_tick",
+        "_lingered_bytes",
+        "_pending_seen",
+        "_phase",
+        "_progress_bytes",
+        "_pumping",
+        "_reading_paused",
+        "_ready",
+        "_request",
+        "_responded",
+        "_scanned",
+        "_server",
+        "_sink",
+        "_stream_left",
+        "_tick",
+        "_transport",
+        "_turn_scheduled",
+        "_write_paused",
+        "_write_tick",
+        "_writelines",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._handler = server.handler
+        self._blocks = server.header_blocks
+        self._buffer = bytearray()
+        self._phase = Phase.HEAD
+        self._ready = False
+        """The fast way is open: at the start of a request, nothing buffered, output flowing, not stopping."""
+        self._scanned = 0
+        self._blank_lines = 0
+        self._request: Request | None = None
+        self._responded = False
+        self._sink: BodySink | None = None
+        self._chunks: ChunkedDecoder | None = None
+        self._body_left = 0
+        self._body_received = 0
+        self._body_paused = False
+        self._continue_due = False
+        self._stream_left = 0
+        self._drain_waiter: asyncio.Future[None] | None = None
+        self._pumping = False
+        self._turn_scheduled = False
+        self._reading_paused = False
+        self._write_paused = False
+        self._eof = False
+        self._tick = server.tick
+        self._head_tick = 0.0
+        self._write_tick = 0.0
+        self._pending_seen = 0
+        self._progress_bytes = 0
+        self._linger_tick = 0.0
+        self._lingered_bytes = 0
+
+    # Callbacks of the transport.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the base class.
+        self._writelines = self._transport.writelines
+        self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
+        if self._server.admit(self):
+            self._ready = not self._server.stopping
+        elif self._server.turns_away_at_once:
+            self._server.count("connection_limit")
+            self.abort()
+        else:
+            self._fail(ProtocolError("too many connections; try again later", 503, "connection_limit"))
+
+    def data_received(self, data: bytes) -> None:
+        if self._ready:
+            cut = data.find(b"\r\n")
+            headers = self._blocks.get(data[cut:])
+            if headers is not None and self._answer_fast(data[:cut], headers):
+                return
+        self._receive(data)
+
+    def eof_received(self) -> bool:
+        """The client will send nothing more; it may still want the answers to what it has sent."""
+        self._eof = True
+        self._ready = False
+        if self._phase is Phase.HANDLING:
+            return True
+        return self._phase is Phase.HEAD and bool(self._buffer) and (self._write_paused or self._turn_scheduled)
+
+    def pause_writing(self) -> None:
+        self._write_paused = True
+        self._ready = False
+
+    def resume_writing(self) -> None:
+        self._write_paused = False
+        self._pending_seen = 0
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_result(None)
+        self._pump()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        aborted = self._phase is Phase.BODY
+        self._phase = Phase.CLOSED
+        self._ready = False
+        self._buffer.clear()
+        self._server.forget(self)
+        if aborted:
+            self._server.count("aborted")
+            self._abort_sink()
+        if self._drain_waiter is not None and not self._drain_waiter.done():
+            self._drain_waiter.set_exception(ClientGone("the client closed its connection"))
+
+    # What handlers use.
+
+    @property
+    def closed(self) -> bool:
+        """The client can no longer be answered."""
+        return self._phase is Phase.CLOSED or self._phase is Phase.LINGER
+
+    @property
+    def peer(self) -> str:
+        """Address of the client, for messages."""
+        return str(self._transport.get_extra_info("peername"))
+
+    def respond_prepared(self, head: bytes, body: Buffer | None) -> None:
+        """Answer with a head from :func:`~haystack.http.response.prepared_head`.
+
+        Parameters
+        ----------
+        body: exactly as long as the head says; None for HEAD (and 304, 204). Not copied: it must not change until
+            it was sent, so give a buffer that nobody writes to again.
+        """
+        if self._ready:
+            self._server.requests += 1
+            self._tick = self._server.tick
+            if body is None:
+                self._writelines((head, self._server.tails.keep))
+            else:
+                self._writelines((head, self._server.tails.keep, body))
+            return
+        if not self._begin_answer():
+            return
+        self._writelines((head, self._tail()) if body is None or self.head_only else (head, self._tail(), body))
+        self._after_answer()
+
+    def respond(
+        self, status: int, headers: bytes = b"", body: Buffer = b"", *, content_length_bytes: int | None = None
+    ) -> None:
+        """Answer the current request.
+
+        Parameters
+        ----------
+        headers: lines as from :func:`~haystack.http.response.header_block`; Date, Server, Content-Length and
+            Connection are added here.
+        body: not copied, see :meth:`respond_prepared`; not sent to HEAD.
+        content_length_bytes: for HEAD without a body at hand: the length that GET would send.
+        """
+        if not self._begin_answer():
+            return
+        pieces: list[Buffer] = [STATUS_LINES[status], headers]
+        if status not in BODILESS_STATUSES:
+            pieces.append(
+                b"Content-Length: %d\r\n" % (len(body) if content_length_bytes is None else content_length_bytes)
+            )
+        pieces.append(self._tail())
+        if len(body) and not self.head_only and status not in BODILESS_STATUSES:
+            pieces.append(body)
+        self._writelines(pieces)
+        self._after_answer()
+
+    def respond_error(self, status: int, message: str, headers: bytes = b"") -> None:
+        """Answer with ``{"error": message}``."""
+        self.respond(status, JSON_TYPE + headers, error_body(message))
+
+    def start_stream(self, status: int, headers: bytes, content_length_bytes: int) -> None:
+        """Write the head of an answer whose body follows through :meth:`send`, ``content_length_bytes`` in all."""
+        if not self._begin_answer():
+            return
+        length = b"Content-Length: %d\r\n" % content_length_bytes
+        self._writelines((STATUS_LINES[status], headers, length, self._tail()))
+        self._stream_left = 0 if self.head_only else content_length_bytes
+
+    async def send(self, piece: Buffer) -> None:
+        """Send the next piece of a stream, waiting while the client is slower than we are.
+
+        Raises :class:`ClientGone` when there is nobody left to send to.
+        """
+        if self._phase is not Phase.HANDLING:
+            raise ClientGone("the client closed its connection")
+        if len(piece) > self._stream_left:
+            raise ValueError(f"a piece of {len(piece)} bytes is more than the {self._stream_left} announced and left")
+        self._stream_left -= len(piece)
+        self._transport.write(piece)
+        if self._write_paused:
+            await self.drain()
+
+    async def drain(self) -> None:
+        """Wait until the client has taken enough of what was written. Raises :class:`ClientGone`."""
+        if self._phase is Phase.CLOSED:
+            raise ClientGone("the client closed its connection")
+        while self._write_paused:
+            self._drain_waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._drain_waiter
+            finally:
+                self._drain_waiter = None
+
+    async def respond_stream(
+        self, status: int, headers: bytes, content_length_bytes: int, pieces: AsyncIterator[Buffer]
+    ) -> None:
+        """Answer with a body that is made piece by piece; memory stays bounded by one piece and the write buffer.
+
+        When ``pieces`` fails or ends early, the connection is reset so that the client sees a short body.
+        """
+        self.start_stream(status, headers, content_length_bytes)
+        if self.head_only:
+            return
+        async for piece in pieces:
+            await self.send(piece)
+
+    @property
+    def head_only(self) -> bool:
+        """The current request is HEAD: no body is sent."""
+        return self._request is not None and self._request.method == "HEAD"
+
+    def pause_body(self) -> None:
+        """Ask for no more pieces of the body for now; at most one that is on its way still comes."""
+        self._body_paused = True
+        self._regulate_reading()
+
+    def resume_body(self) -> None:
+        """Go on with the body after :meth:`pause_body`. May call the sink before it returns."""
+        self._body_paused = False
+        self._tick = self._server.tick
+        self._pump()
+
+    # Receiving.
+
+    def _answer_fast(self, line: bytes, headers: RequestHeaders) -> bool:
+        try:
+            return self._handler.fast_get(self, line, headers)
+        except Exception:
+            logger.exception("the handler failed on %r", line)
+            self._server.count("handler")
+            self.abort()
+            return True
+
+    def _receive(self, data: bytes) -> None:
+        self._ready = False
+        if self._phase is Phase.LINGER:
+            self._discard(len(data))
+        elif self._phase is Phase.BODY and self._chunks is None and not self._buffer and not self._pumping:
+            self._receive_body(data)
+        elif self._phase is not Phase.CLOSED:
+            self._buffer += data
+            self._pump()
+
+    def _receive_body(self, data: bytes) -> None:
+        """A large upload's way: pieces reach the sink without being copied."""
+        if self._body_paused or len(data) > self._body_left:
+            self._buffer += data
+        else:
+            self._deliver(data)
+        self._pump()
+
+    def _pump(self) -> None:
+        """Go on as far as the input and the client's reading allow. Not entered twice."""
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            turns = self._server.limits.max_requests_per_turn
+            while self._step():
+                turns -= self._phase is Phase.HEAD
+                if not turns:
+                    self._take_turns()
+                    break
+        finally:
+            self._pumping = False
+        self._settle()
+
+    def _take_turns(self) -> None:
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self._server.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn_scheduled = False
+        self._pump()
+
+    def _step(self) -> bool:
+        """Do one thing; False when there is nothing to do now."""
+        if self._phase is Phase.HEAD:
+            return bool(self._buffer) and not self._write_paused and not self._turn_scheduled and self._step_head()
+        if self._phase is Phase.BODY:
+            return not self._body_paused and self._step_body()
+        return False
+
+    def _settle(self) -> None:
+        """After the input was worked off as far as possible: what to wait for now."""
+        if self._phase is Phase.HEAD:
+            waiting = self._write_paused or self._turn_scheduled
+            if self._eof and not waiting:
+                self._close()
+                return
+            if not self._buffer:
+                self._head_tick = 0.0
+                self._ready = not waiting and not self._server.stopping
+            elif not self._head_tick and not waiting:
+                self._head_tick = self._server.tick
+        self._regulate_reading()
+
+    def _regulate_reading(self) -> None:
+        if self._phase is Phase.CLOSED:
+            return
+        full = len(self._buffer) >= self._server.limits.max_pipeline_bytes
+        pause = full or (self._phase is Phase.BODY and self._body_paused)
+        if pause != self._reading_paused:
+            self._reading_paused = pause
+            if pause:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    def _step_head(self) -> bool:
+        buffer = self._buffer
+        try:
+            if buffer[0] in b"\r\n":
+                return self._skip_blank_line()
+            end = find_head_end(buffer, self._scanned, self._server.limits)
+            if end < 0:
+                self._scanned = len(buffer)
+                return False
+            head = bytes(memoryview(buffer)[:end])
+            request = self._server.parser.parse(head)
+        except ProtocolError as error:
+            self._fail(error)
+            return False
+        del buffer[:end]
+        self._scanned = self._blank_lines = 0
+        self._head_tick = 0.0
+        self._server.remember_block(request, head)
+        self._dispatch(request)
+        return True
+
+    def _skip_blank_line(self) -> bool:
+        if not b"\r\n".startswith(self._buffer[:2]):
+            raise ProtocolError("malformed request: it must begin with a method")
+        if len(self._buffer) < 2:
+            return False
+        self._blank_lines += 1
+        if self._blank_lines > MAX_BLANK_LINES:
+            raise ProtocolError("malformed request: nothing but empty lines")
+        del self._buffer[:2]
+        return True
+
+    def _dispatch(self, request: Request) -> None:
+        server = self._server
+        server.requests += 1
+        self._tick = server.tick
+        self._request = request
+        self._responded = False
+        self._phase = Phase.HANDLING
+        self._body_left = -1 if request.headers.chunked else request.headers.content_length or 0
+        try:
+            outcome = self._handler.begin(self, request)
+        except Exception as error:
+            self._answer_exception(error)
+            return
+        if outcome is None:
+            self._finish()
+        elif isinstance(outcome, Coroutine):
+            self._run(outcome)
+        else:
+            self._begin_body(request, outcome)
+
+    # Bodies.
+
+    def _begin_body(self, request: Request, sink: BodySink) -> None:
+        self._sink = sink
+        self._phase = Phase.BODY
+        self._chunks = ChunkedDecoder(self._server.limits) if request.headers.chunked else None
+        self._body_received = 0
+        self._progress_bytes = 0
+        self._continue_due = request.headers.expect_continue
+        if self._responded:
+            self._after_answer()
+        elif self._body_left > sink.max_bytes:
+            self._refuse_body(_too_large(sink.max_bytes))
+        elif not self._body_left:
+            self._end_body()
+
+    def _step_body(self) -> bool:
+        if not self._buffer:
+            if self._continue_due and self._body_left:
+                self._continue_due = False
+                self._transport.write(CONTINUE)
+            return False
+        if self._chunks is not None:
+            return self._step_chunk(self._chunks)
+        piece = bytes(memoryview(self._buffer)[: self._body_left])
+        del self._buffer[: len(piece)]
+        self._deliver(piece)
+        return True
+
+    def _step_chunk(self, chunks: ChunkedDecoder) -> bool:
+        self._continue_due = False
+        try:
+            piece = chunks.next_piece(self._buffer)
+        except ProtocolError as error:
+            self._refuse_body(error)
+            return False
+        if piece is not None:
+            self._deliver(piece)
+        elif chunks.finished:
+            self._body_left = 0
+            self._end_body()
+        else:
+            return False
+        return True
+
+    def _deliver(self, piece: bytes) -> None:
+        sink = self._sink
+        assert sink is not None
+        self._continue_due = False
+        self._body_received += len(piece)
+        self._note_progress(len(piece))
+        if self._chunks is None:
+            self._body_left -= len(piece)
+        elif self._body_received > sink.max_bytes:
+            self._refuse_body(_too_large(sink.max_bytes))
+            return
+        try:
+            sink.data(piece)
+        except Exception as error:
+            self._refuse_body(error)
+            return
+        if not self._body_left and self._phase is Phase.BODY:
+            self._end_body()
+
+    def _note_progress(self, count: int) -> None:
+        self._progress_bytes += count
+        if self._progress_bytes >= self._server.limits.min_progress_bytes:
+            self._progress_bytes = 0
+            self._tick = self._server.tick
+
+    def _end_body(self) -> None:
+        sink, self._sink, self._chunks = self._sink, None, None
+        assert sink is not None
+        self._phase = Phase.HANDLING
+        self._body_paused = False
+        try:
+            outcome = sink.end()
+        except Exception as error:
+            self._answer_exception(error)
+            return
+        if outcome is None:
+            self._finish()
+        else:
+            self._run(outcome)
+
+    def _refuse_body(self, error: Exception) -> None:
+        """Give up a body that is on its way: the sink forgets it, the client gets the reason, the rest is discarded."""
+        self._phase = Phase.HANDLING
+        self._abort_sink()
+        self._answer_exception(error)
+
+    def _abort_sink(self) -> None:
+        sink, self._sink, self._chunks = self._sink, None, None
+        if sink is None:
+            return
+        try:
+            sink.abort()
+        except Exception:
+            logger.exception("aborting an upload failed")
+            self._server.count("handler")
+
+    # Answering.
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        self._server.spawn(coroutine, self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            self.abort()
+            return
+        error = task.exception()
+        if error is None:
+            self._finish()
+        elif isinstance(error, Exception):
+            self._answer_exception(error)
+        self._pump()
+
+    def _begin_answer(self) -> bool:
+        """Whether there is somebody to answer to. A second answer to one request is a bug of the handler."""
+        if self._phase is Phase.CLOSED or self._phase is Phase.LINGER:
+            return False
+        if self._phase is Phase.HEAD or self._responded:
+            raise RuntimeError("the handler answered a request twice")
+        self._responded = True
+        return True
+
+    def _tail(self) -> bytes:
+        tails = self._server.tails
+        if not self._may_stay_open():
+            return tails.close
+        assert self._request is not None
+        return tails.keep if self._request.is_http_11 else tails.keep_http_10
+
+    def _may_stay_open(self) -> bool:
+        request = self._request
+        if request is None or self._body_left or self._eof or self._server.stopping:
+            return False
+        return request.keep_alive
+
+    def _after_answer(self) -> None:
+        if self._phase is Phase.BODY:  # The sink answered before the body was complete: nobody wants the rest.
+            self._abort_sink()
+            self._close()
+
+    def _finish(self) -> None:
+        """The handler is done with the current request."""
+        if self._phase is not Phase.HANDLING:
+            return
+        if not self._responded:
+            self._answer_exception(RuntimeError("the handler ended without an answer"))
+            return
+        if self._stream_left:
+            self._server.count("broken_stream")
+            self.abort()
+            return
+        if not self._may_stay_open():
+            self._close()
+            return
+        self._request = None
+        self._phase = Phase.HEAD
+        self._tick = self._server.tick
+
+    def _answer_exception(self, error: Exception) -> None:
+        if self._phase is Phase.CLOSED or self._phase is Phase.LINGER:
+            if not isinstance(error, HaystackError):
+                logger.error("the handler failed after its client had gone", exc_info=error)
+            return
+        if isinstance(error, ProtocolError):
+            self._server.count(error.kind)
+        elif not isinstance(error, HaystackError):
+            self._server.count("handler")
+            logger.error("the handler failed", exc_info=error)
+        if self._responded:
+            self._server.count("broken_stream")
+            self.abort()
+        elif isinstance(error, HaystackError):
+            self.respond_error(error.http_status if error.http_status in STATUS_LINES else 500, str(error))
+            self._finish()
+        else:
+            self.respond_error(500, "internal error; see the server's log")
+            self._finish()
+
+    def _fail(self, error: ProtocolError) -> None:
+        """Answer what is no request, and close."""
+        self._server.count(error.kind)
+        self._ready = False
+        self._request = None
+        self._body_left = -1
+        self._phase = Phase.HANDLING
+        self._responded = False
+        self.respond_error(error.http_status, str(error))
+        self._close()
+
+    # Closing.
+
+    def _close(self) -> None:
+        """Close after what was written is out; linger when the client may still be sending."""
+        self._ready = False
+        if self._body_left or self._buffer:
+            self._phase = Phase.LINGER
+            self._linger_tick = self._tick = self._server.tick
+            self._buffer.clear()
+            self._regulate_reading()
+            if not self._eof:
+                self._transport.write_eof()
+                return
+        self._phase = Phase.CLOSED
+        self._transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection now; what was not sent yet is lost."""
+        self._ready = False
+        if self._phase is Phase.BODY:
+            self._abort_sink()
+        self._phase = Phase.CLOSED
+        self._transport.abort()
+
+    def _discard(self, count: int) -> None:
+        self._lingered_bytes += count
+        self._tick = self._server.tick
+        if self._lingered_bytes > self._server.limits.max_linger_bytes:
+            self.abort()
+
+    def stop(self) -> None:
+        """The server is stopping: close when idle, else after the request that is being handled."""
+        self._ready = False
+        if self._phase is Phase.HEAD and not self._buffer:
+            self._close()
+
+    def check(self, tick: float) -> None:
+        """Close the connection when its client is too slow. Called about once a second with the server's clock."""
+        limits = self._server.limits
+        if self._phase is Phase.LINGER:
+            self._check_linger(tick)
+        elif self._check_output(tick):
+            return
+        elif self._phase is Phase.BODY:
+            if not self._body_paused and tick - self._tick >= limits.stall_timeout_seconds:
+                self._refuse_body(ProtocolError("the body did not arrive in time", 408, "timeout"))
+        elif self._phase is Phase.HEAD:
+            if self._head_tick:
+                if tick - self._head_tick >= limits.header_timeout_seconds:
+                    self._fail(ProtocolError("the request header did not arrive in time", 408, "timeout"))
+            elif tick - self._tick >= limits.idle_timeout_seconds:
+                self._server.count("idle")
+                self._close()
+
+    def _check_linger(self, tick: float) -> None:
+        limits = self._server.limits
+        quiet = tick - self._tick >= limits.linger_idle_seconds
+        if quiet or tick - self._linger_tick >= limits.linger_timeout_seconds:
+            self.abort()
+
+    def _check_output(self, tick: float) -> bool:
+        """Whether output waits for the client; resets the connection when it has not moved for too long."""
+        pending = self._transport.get_write_buffer_size()
+        if not pending:
+            self._pending_seen = 0
+            return False
+        limits = self._server.limits
+        moved = pending <= self._pending_seen - limits.min_progress_bytes
+        if moved or not self._pending_seen or pending > self._pending_seen:
+            self._pending_seen, self._write_tick = pending, tick
+        elif tick - self._write_tick >= limits.stall_timeout_seconds:
+            self._server.count("stalled")
+            self.abort()
+        return True
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the body is larger than the limit of {max_bytes} bytes")

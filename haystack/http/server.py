@@ -1,0 +1,225 @@
+"""The server: listens, keeps the live connections and what they share, closes slow ones, stops gracefully.
+
+One server belongs to one event loop (uvloop in production, any asyncio loop in tests). What connections share is kept
+here once: limits, handler, the parser of heads, the cache of parsed header blocks, the Date of the second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from haystack.http.connection import HttpConnection
+from haystack.http.dates import format_http_date
+from haystack.http.handler import Handler, Observer
+from haystack.http.head import HeadParser
+from haystack.http.limits import HttpLimits
+from haystack.http.request import Request, RequestHeaders
+from haystack.http.response import Tails
+
+logger = logging.getLogger(__name__)
+
+SWEEP_INTERVAL_SECONDS = 1.0
+BACKLOG = 1024
+
+
+class Server:
+    """An HTTP/1.1 server for one handler.
+
+    Parameters
+    ----------
+    handler: see :class:`haystack.http.handler.Handler`.
+    limits: bounds on what clients can make the server hold.
+    observer: is told of connections and refusals; None for nobody.
+    wall_clock: seconds since 1970, for Date.
+    monotonic_clock: seconds for time-outs.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: HttpLimits | None = None,
+        *,
+        observer: Observer | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        monotonic_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.handler = handler
+        self.limits = limits or HttpLimits()
+        self.parser = HeadParser(self.limits)
+        self.header_blocks: dict[bytes, RequestHeaders] = {}
+        self.stopping = False
+        self.requests = 0
+        """Requests that were given to the handler so far."""
+        self.connections_total = 0
+        """Connections accepted so far."""
+        self.refusals: Counter[str] = Counter()
+        """What the server itself refused or broke off, by kind (see ``Observer.refused``)."""
+        self._observer = observer
+        self._wall_clock = wall_clock
+        self._monotonic_clock = monotonic_clock
+        self._connections: set[HttpConnection] = set()
+        self._turned_away: set[HttpConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.AbstractServer | None = None
+        self._sweep_timer: asyncio.TimerHandle | None = None
+        self._all_closed = asyncio.Event()
+        self.tick = monotonic_clock()
+        """The monotonic clock as of the last sweep: precise to a second, and free to read."""
+        self.tails = Tails(format_http_date(int(wall_clock())))
+
+    # Life.
+
+    async def start(
+        self, host: str = "127.0.0.1", port: int = 0, *, reuse_port: bool = True, sock: socket.socket | None = None
+    ) -> int:
+        """Listen and begin to serve.
+
+        Parameters
+        ----------
+        host, port: where to listen; port 0 lets the kernel choose.
+        reuse_port: let other processes listen on the same port (SO_REUSEPORT).
+        sock: a bound socket to use instead.
+
+        Returns the port. Raises OSError when the address cannot be used.
+        """
+        loop = asyncio.get_running_loop()
+        if sock is not None:
+            listener = await loop.create_server(self.new_connection, sock=sock, backlog=BACKLOG)
+        else:
+            listener = await loop.create_server(self.new_connection, host, port, reuse_port=reuse_port, backlog=BACKLOG)
+        self._listener = listener
+        self.begin_sweeping()
+        return int(listener.sockets[0].getsockname()[1])
+
+    async def graceful_stop(self, timeout_seconds: float) -> None:
+        """Stop accepting, close idle connections, let requests in flight finish, then reset what is left.
+
+        Parameters
+        ----------
+        timeout_seconds: how long to wait for requests in flight.
+        """
+        self.stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        for connection in list(self._connections | self._turned_away):
+            connection.stop()
+        self._update_all_closed()
+        try:
+            await asyncio.wait_for(self._all_closed.wait(), timeout_seconds)
+        except TimeoutError:
+            logger.warning("resetting %d connections that did not finish in time", self.connections_now)
+        await self._end()
+
+    async def _end(self) -> None:
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+        for connection in list(self._connections | self._turned_away):
+            connection.abort()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._update_all_closed()
+        await self._all_closed.wait()
+        if self._listener is not None:
+            await self._listener.wait_closed()
+
+    @property
+    def connections_now(self) -> int:
+        """Connections open at the moment, those that are being turned away included."""
+        return len(self._connections) + len(self._turned_away)
+
+    # Slow clients.
+
+    def begin_sweeping(self) -> None:
+        """Look at the clock and at all connections, now and every second from now on."""
+        self.sweep()
+        self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_INTERVAL_SECONDS, self.begin_sweeping)
+
+    def sweep(self) -> None:
+        """Set the second's Date and close connections whose clients are too slow."""
+        self.tick = self._monotonic_clock()
+        self.tails = Tails(format_http_date(int(self._wall_clock())))
+        for connection in list(self._connections | self._turned_away):
+            connection.check(self.tick)
+
+    # What connections ask of the server.
+
+    def new_connection(self) -> HttpConnection:
+        """The protocol for a new connection."""
+        return HttpConnection(self)
+
+    def admit(self, connection: HttpConnection) -> bool:
+        """Count a new connection in; False when there are too many and it has to be turned away."""
+        self.connections_total += 1
+        if self._observer is not None:
+            self._observer.connection_opened()
+        admitted = len(self._connections) < self.limits.max_connections
+        (self._connections if admitted else self._turned_away).add(connection)
+        return admitted
+
+    @property
+    def turns_away_at_once(self) -> bool:
+        """So many are being turned away already that the next one is not even told why."""
+        return len(self._turned_away) > self.limits.max_lingering_refusals
+
+    def forget(self, connection: HttpConnection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        self._turned_away.discard(connection)
+        if self._observer is not None:
+            self._observer.connection_closed()
+        self._update_all_closed()
+
+    def count(self, kind: str) -> None:
+        """Count a refusal, see ``Observer.refused``."""
+        self.refusals[kind] += 1
+        if self._observer is not None:
+            self._observer.refused(kind)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], done: Callable[[asyncio.Task[None]], None]) -> None:
+        """Run a handler's coroutine as a task and call ``done`` at its end."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        task.add_done_callback(done)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_soon(callback)
+
+    def remember_block(self, request: Request, head: bytes) -> None:
+        """Keep the parsed header block of a plain request for the fast way (see :mod:`haystack.http.connection`)."""
+        block = head[len(request.line) :]
+        if len(block) > self.limits.max_cached_block_bytes or not _is_plain(request):
+            return
+        if len(self.header_blocks) >= self.limits.max_cached_blocks:
+            self.header_blocks.clear()
+        self.header_blocks[block] = request.headers
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._update_all_closed()
+
+    def _update_all_closed(self) -> None:
+        if self._connections or self._turned_away or self._tasks:
+            self._all_closed.clear()
+        else:
+            self._all_closed.set()
+
+
+def _is_plain(request: Request) -> bool:
+    headers = request.headers
+    return (
+        request.cacheable_line is not None
+        and request.keep_alive
+        and headers.plain
+        and not any(
+            headers.get(name) is not None for name in ("content-length", "transfer-encoding", "expect", "upgrade")
+        )
+    )
