@@ -1,11 +1,11 @@
 """The control block: the memory that the supervisor of a Store and its workers share.
 
-One memfd, mapped by all. A header, one slot a volume, one region a worker; every cell is an unsigned 64-bit number, so a
-cell is read and written whole. A worker adds only to its own region, the supervisor writes the slots, readers sum over
-the regions: nobody needs a lock. Two cells of a slot may be written by workers too, in a way that bears it:
+One memfd, mapped by all. A header, one slot a volume, one region a worker; every cell is an unsigned 64-bit number, so
+a cell is read and written whole. A worker adds only to its own region, the supervisor writes the slots, readers sum
+over the regions: nobody needs a lock. Two cells of a slot may be written by workers too, in a way that bears it:
 
-- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached under
-  another epoch are void, so an old value that arrives late can only cost a cache entry.
+- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached
+  under another epoch are void, so an old value that arrives late can only cost a cache entry.
 - ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back.
 """
 
@@ -188,7 +188,7 @@ class ControlBlock:
         return self.cells[Header.CATALOG]
 
     def add_volume(self, volume: int, folder: int, state: VolumeState, *, max_bytes: int, epoch: int = 1) -> int:
-        """Give a volume a slot (supervisor). ``epoch`` is that of its membership. Raises OutOfSpace when all are taken."""
+        """Give a volume a slot (supervisor); ``epoch`` is its membership's. Raises OutOfSpace when all are taken."""
         slot = self._free_slot()
         base = _slot_base(slot)
         cells = self.cells
