@@ -1,8 +1,8 @@
 """What a command prints: text or ``--json``, tables, progress bars.
 
 Standard output holds the result and nothing else: with ``--json`` one JSON document, otherwise text. Notes, warnings
-and progress go to standard error. On a terminal tables and bars are drawn by rich; in a pipe tables are plain aligned text
-and there are no bars, so that scripts and logs stay readable.
+and progress go to standard error. On a terminal tables and bars are drawn by rich; in a pipe tables are plain aligned
+text and there are no bars, so that scripts and logs stay readable.
 """
 
 from __future__ import annotations
