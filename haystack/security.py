@@ -26,7 +26,6 @@ import stat
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from haystack.errors import AuthenticationError, ConfigError
 
@@ -145,7 +144,8 @@ def load_secret(path: str | os.PathLike[str]) -> bytes:
     ConfigError: the file is missing, readable by group or others, or holds no usable secret.
     """
     try:
-        with Path(path).open("rb") as file:
+        # Without O_NONBLOCK, opening a FIFO would wait for its writer.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ConfigError(f"secret file {path}: not a regular file")
