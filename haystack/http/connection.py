@@ -27,15 +27,16 @@ Slow clients: nothing here has a timer. The server's sweep calls :meth:`HttpConn
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
-from collections.abc import AsyncIterator, Coroutine
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from haystack.errors import ClientGone, HaystackError, ProtocolError, TooLarge
+from haystack.http.answering import AnsweringConnection
 from haystack.http.chunked import ChunkedDecoder
 from haystack.http.head import MAX_BLANK_LINES, find_head_end
-from haystack.http.response import BODILESS_STATUSES, CONTINUE, JSON_TYPE, STATUS_LINES, error_body
+from haystack.http.response import CONTINUE, STATUS_LINES
+from haystack.http.wire import Phase
 
 if TYPE_CHECKING:
     from haystack.http.handler import BodySink
@@ -44,103 +45,43 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Buffer = bytes | bytearray | memoryview
 
-
-class Phase(enum.Enum):
-    """What the connection is doing."""
-
-    HEAD = enum.auto()
-    """Waiting for a request, or in the middle of its head."""
-    BODY = enum.auto()
-    """A sink is being given the body."""
-    HANDLING = enum.auto()
-    """The handler has the request; its answer is awaited."""
-    LINGER = enum.auto()
-    """The last answer was written; input is discarded until the client closes."""
-    CLOSED = enum.auto()
-    """Closed, or closing as soon as the last answer is out."""
-
-
-class HttpConnection(asyncio.Protocol):
+class HttpConnection(AnsweringConnection):
     """Protocol of one connection, made by its :class:`~haystack.http.server.Server`."""
 
     __slots__ = (
         "_blank_lines",
         "_blocks",
-        "_body_left",
-        "_body_paused",
         "_body_received",
-        "_buffer",
         "_chunks",
         "_continue_due",
-        "_drain_waiter",
-        "_eof",
         "_handler",
         "_head_tick",
-        "_linger_tick",
-        "_lingered_bytes",
-        "_pending_seen",
-        "_phase",
         "_progress_bytes",
         "_pumping",
-        "_reading_paused",
-        "_ready",
-        "_request",
-        "_responded",
         "_scanned",
-        "_server",
         "_sink",
-        "_stream_left",
-        "_tick",
-        "_transport",
         "_turn_scheduled",
-        "_write_paused",
-        "_write_tick",
-        "_writelines",
     )
 
-    _transport: asyncio.Transport
-
     def __init__(self, server: Server) -> None:
-        self._server = server
+        super().__init__(server)
         self._handler = server.handler
         self._blocks = server.header_blocks
-        self._buffer = bytearray()
-        self._phase = Phase.HEAD
-        self._ready = False
-        """The fast way is open: at the start of a request, nothing buffered, output flowing, not stopping."""
         self._scanned = 0
         self._blank_lines = 0
-        self._request: Request | None = None
-        self._responded = False
+        self._head_tick = 0.0
+        """When a head began to arrive; 0 when none did."""
         self._sink: BodySink | None = None
         self._chunks: ChunkedDecoder | None = None
-        self._body_left = 0
         self._body_received = 0
-        self._body_paused = False
+        self._progress_bytes = 0
         self._continue_due = False
-        self._stream_left = 0
-        self._drain_waiter: asyncio.Future[None] | None = None
         self._pumping = False
         self._turn_scheduled = False
-        self._reading_paused = False
-        self._write_paused = False
-        self._eof = False
-        self._tick = server.tick
-        self._head_tick = 0.0
-        self._write_tick = 0.0
-        self._pending_seen = 0
-        self._progress_bytes = 0
-        self._linger_tick = 0.0
-        self._lingered_bytes = 0
-
-    # Callbacks of the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the base class.
-        self._writelines = self._transport.writelines
-        self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
+        self._attach(transport)
         if self._server.admit(self):
             self._ready = not self._server.stopping
         elif self._server.turns_away_at_once:
@@ -165,17 +106,6 @@ class HttpConnection(asyncio.Protocol):
             return True
         return self._phase is Phase.HEAD and bool(self._buffer) and (self._write_paused or self._turn_scheduled)
 
-    def pause_writing(self) -> None:
-        self._write_paused = True
-        self._ready = False
-
-    def resume_writing(self) -> None:
-        self._write_paused = False
-        self._pending_seen = 0
-        if self._drain_waiter is not None and not self._drain_waiter.done():
-            self._drain_waiter.set_result(None)
-        self._pump()
-
     def connection_lost(self, error: Exception | None) -> None:
         aborted = self._phase is Phase.BODY
         self._phase = Phase.CLOSED
@@ -188,119 +118,6 @@ class HttpConnection(asyncio.Protocol):
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_exception(ClientGone("the client closed its connection"))
 
-    # What handlers use.
-
-    @property
-    def closed(self) -> bool:
-        """The client can no longer be answered."""
-        return self._phase is Phase.CLOSED or self._phase is Phase.LINGER
-
-    @property
-    def peer(self) -> str:
-        """Address of the client, for messages."""
-        return str(self._transport.get_extra_info("peername"))
-
-    def respond_prepared(self, head: bytes, body: Buffer | None) -> None:
-        """Answer with a head from :func:`~haystack.http.response.prepared_head`.
-
-        Parameters
-        ----------
-        body: exactly as long as the head says; None for HEAD (and 304, 204). Not copied: it must not change until
-            it was sent, so give a buffer that nobody writes to again.
-        """
-        if self._ready:
-            self._server.requests += 1
-            self._tick = self._server.tick
-            if body is None:
-                self._writelines((head, self._server.tails.keep))
-            else:
-                self._writelines((head, self._server.tails.keep, body))
-            return
-        if not self._begin_answer():
-            return
-        self._writelines((head, self._tail()) if body is None or self.head_only else (head, self._tail(), body))
-        self._after_answer()
-
-    def respond(
-        self, status: int, headers: bytes = b"", body: Buffer = b"", *, content_length_bytes: int | None = None
-    ) -> None:
-        """Answer the current request.
-
-        Parameters
-        ----------
-        headers: lines as from :func:`~haystack.http.response.header_block`; Date, Server, Content-Length and
-            Connection are added here.
-        body: not copied, see :meth:`respond_prepared`; not sent to HEAD.
-        content_length_bytes: for HEAD without a body at hand: the length that GET would send.
-        """
-        if not self._begin_answer():
-            return
-        pieces: list[Buffer] = [STATUS_LINES[status], headers]
-        if status not in BODILESS_STATUSES:
-            pieces.append(
-                b"Content-Length: %d\r\n" % (len(body) if content_length_bytes is None else content_length_bytes)
-            )
-        pieces.append(self._tail())
-        if len(body) and not self.head_only and status not in BODILESS_STATUSES:
-            pieces.append(body)
-        self._writelines(pieces)
-        self._after_answer()
-
-    def respond_error(self, status: int, message: str, headers: bytes = b"") -> None:
-        """Answer with ``{"error": message}``."""
-        self.respond(status, JSON_TYPE + headers, error_body(message))
-
-    def start_stream(self, status: int, headers: bytes, content_length_bytes: int) -> None:
-        """Write the head of an answer whose body follows through :meth:`send`, ``content_length_bytes`` in all."""
-        if not self._begin_answer():
-            return
-        length = b"Content-Length: %d\r\n" % content_length_bytes
-        self._writelines((STATUS_LINES[status], headers, length, self._tail()))
-        self._stream_left = 0 if self.head_only else content_length_bytes
-
-    async def send(self, piece: Buffer) -> None:
-        """Send the next piece of a stream, waiting while the client is slower than we are.
-
-        Raises :class:`ClientGone` when there is nobody left to send to.
-        """
-        if self._phase is not Phase.HANDLING:
-            raise ClientGone("the client closed its connection")
-        if len(piece) > self._stream_left:
-            raise ValueError(f"a piece of {len(piece)} bytes is more than the {self._stream_left} announced and left")
-        self._stream_left -= len(piece)
-        self._transport.write(piece)
-        if self._write_paused:
-            await self.drain()
-
-    async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written. Raises :class:`ClientGone`."""
-        if self._phase is Phase.CLOSED:
-            raise ClientGone("the client closed its connection")
-        while self._write_paused:
-            self._drain_waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._drain_waiter
-            finally:
-                self._drain_waiter = None
-
-    async def respond_stream(
-        self, status: int, headers: bytes, content_length_bytes: int, pieces: AsyncIterator[Buffer]
-    ) -> None:
-        """Answer with a body that is made piece by piece; memory stays bounded by one piece and the write buffer.
-
-        When ``pieces`` fails or ends early, the connection is reset so that the client sees a short body.
-        """
-        self.start_stream(status, headers, content_length_bytes)
-        if self.head_only:
-            return
-        async for piece in pieces:
-            await self.send(piece)
-
-    @property
-    def head_only(self) -> bool:
-        """The current request is HEAD: no body is sent."""
-        return self._request is not None and self._request.method == "HEAD"
-
     def pause_body(self) -> None:
         """Ask for no more pieces of the body for now; at most one that is on its way still comes."""
         self._body_paused = True
@@ -311,8 +128,6 @@ class HttpConnection(asyncio.Protocol):
         self._body_paused = False
         self._tick = self._server.tick
         self._pump()
-
-    # Receiving.
 
     def _answer_fast(self, line: bytes, headers: RequestHeaders) -> bool:
         try:
@@ -388,18 +203,6 @@ class HttpConnection(asyncio.Protocol):
                 self._head_tick = self._server.tick
         self._regulate_reading()
 
-    def _regulate_reading(self) -> None:
-        if self._phase is Phase.CLOSED:
-            return
-        full = len(self._buffer) >= self._server.limits.max_pipeline_bytes
-        pause = full or (self._phase is Phase.BODY and self._body_paused)
-        if pause != self._reading_paused:
-            self._reading_paused = pause
-            if pause:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
-
     def _step_head(self) -> bool:
         buffer = self._buffer
         try:
@@ -451,8 +254,6 @@ class HttpConnection(asyncio.Protocol):
             self._run(outcome)
         else:
             self._begin_body(request, outcome)
-
-    # Bodies.
 
     def _begin_body(self, request: Request, sink: BodySink) -> None:
         self._sink = sink
@@ -553,8 +354,6 @@ class HttpConnection(asyncio.Protocol):
             logger.exception("aborting an upload failed")
             self._server.count("handler")
 
-    # Answering.
-
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         self._server.spawn(coroutine, self._task_done)
 
@@ -568,28 +367,6 @@ class HttpConnection(asyncio.Protocol):
         elif isinstance(error, Exception):
             self._answer_exception(error)
         self._pump()
-
-    def _begin_answer(self) -> bool:
-        """Whether there is somebody to answer to. A second answer to one request is a bug of the handler."""
-        if self._phase is Phase.CLOSED or self._phase is Phase.LINGER:
-            return False
-        if self._phase is Phase.HEAD or self._responded:
-            raise RuntimeError("the handler answered a request twice")
-        self._responded = True
-        return True
-
-    def _tail(self) -> bytes:
-        tails = self._server.tails
-        if not self._may_stay_open():
-            return tails.close
-        assert self._request is not None
-        return tails.keep if self._request.is_http_11 else tails.keep_http_10
-
-    def _may_stay_open(self) -> bool:
-        request = self._request
-        if request is None or self._body_left or self._eof or self._server.stopping:
-            return False
-        return request.keep_alive
 
     def _after_answer(self) -> None:
         if self._phase is Phase.BODY:  # The sink answered before the body was complete: nobody wants the rest.
@@ -645,36 +422,6 @@ class HttpConnection(asyncio.Protocol):
         self.respond_error(error.http_status, str(error))
         self._close()
 
-    # Closing.
-
-    def _close(self) -> None:
-        """Close after what was written is out; linger when the client may still be sending."""
-        self._ready = False
-        if self._body_left or self._buffer:
-            self._phase = Phase.LINGER
-            self._linger_tick = self._tick = self._server.tick
-            self._buffer.clear()
-            self._regulate_reading()
-            if not self._eof:
-                self._transport.write_eof()
-                return
-        self._phase = Phase.CLOSED
-        self._transport.close()
-
-    def abort(self) -> None:
-        """Reset the connection now; what was not sent yet is lost."""
-        self._ready = False
-        if self._phase is Phase.BODY:
-            self._abort_sink()
-        self._phase = Phase.CLOSED
-        self._transport.abort()
-
-    def _discard(self, count: int) -> None:
-        self._lingered_bytes += count
-        self._tick = self._server.tick
-        if self._lingered_bytes > self._server.limits.max_linger_bytes:
-            self.abort()
-
     def stop(self) -> None:
         """The server is stopping: close when idle, else after the request that is being handled."""
         self._ready = False
@@ -698,27 +445,6 @@ class HttpConnection(asyncio.Protocol):
             elif tick - self._tick >= limits.idle_timeout_seconds:
                 self._server.count("idle")
                 self._close()
-
-    def _check_linger(self, tick: float) -> None:
-        limits = self._server.limits
-        quiet = tick - self._tick >= limits.linger_idle_seconds
-        if quiet or tick - self._linger_tick >= limits.linger_timeout_seconds:
-            self.abort()
-
-    def _check_output(self, tick: float) -> bool:
-        """Whether output waits for the client; resets the connection when it has not moved for too long."""
-        pending = self._transport.get_write_buffer_size()
-        if not pending:
-            self._pending_seen = 0
-            return False
-        limits = self._server.limits
-        moved = pending <= self._pending_seen - limits.min_progress_bytes
-        if moved or not self._pending_seen or pending > self._pending_seen:
-            self._pending_seen, self._write_tick = pending, tick
-        elif tick - self._write_tick >= limits.stall_timeout_seconds:
-            self._server.count("stalled")
-            self.abort()
-        return True
 
 
 def _too_large(max_bytes: int) -> TooLarge:

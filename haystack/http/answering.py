@@ -1,0 +1,145 @@
+"""The answering side of a connection: what handlers write through."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from haystack.errors import ClientGone
+from haystack.http.response import BODILESS_STATUSES, JSON_TYPE, STATUS_LINES, error_body
+from haystack.http.wire import Phase, Wire
+
+if TYPE_CHECKING:
+    from haystack.http.request import Request
+    from haystack.http.server import Server
+
+Buffer = bytes | bytearray | memoryview
+
+
+class AnsweringConnection(Wire):
+    """A connection as its handler sees it when it answers the current request."""
+
+    __slots__ = ("_request", "_responded", "_stream_left")
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._request: Request | None = None
+        self._responded = False
+        self._stream_left = 0
+        """Bytes of a streamed answer that were announced and not sent yet."""
+
+    def _after_answer(self) -> None:
+        """An answer was written; look whether it came before the end of the request's body."""
+        raise NotImplementedError
+
+    def respond_prepared(self, head: bytes, body: Buffer | None) -> None:
+        """Answer with a head from :func:`~haystack.http.response.prepared_head`.
+
+        Parameters
+        ----------
+        body: exactly as long as the head says; None for HEAD (and 304, 204). Not copied: it must not change until
+            it was sent, so give a buffer that nobody writes to again.
+        """
+        if self._ready:
+            self._server.requests += 1
+            self._tick = self._server.tick
+            if body is None:
+                self._writelines((head, self._server.tails.keep))
+            else:
+                self._writelines((head, self._server.tails.keep, body))
+            return
+        if not self._begin_answer():
+            return
+        self._writelines((head, self._tail()) if body is None or self.head_only else (head, self._tail(), body))
+        self._after_answer()
+
+    def respond(
+        self, status: int, headers: bytes = b"", body: Buffer = b"", *, content_length_bytes: int | None = None
+    ) -> None:
+        """Answer the current request.
+
+        Parameters
+        ----------
+        headers: lines as from :func:`~haystack.http.response.header_block`; Date, Server, Content-Length and
+            Connection are added here.
+        body: not copied, see :meth:`respond_prepared`; not sent to HEAD.
+        content_length_bytes: for HEAD without a body at hand: the length that GET would send.
+        """
+        if not self._begin_answer():
+            return
+        pieces: list[Buffer] = [STATUS_LINES[status], headers]
+        if status not in BODILESS_STATUSES:
+            pieces.append(
+                b"Content-Length: %d\r\n" % (len(body) if content_length_bytes is None else content_length_bytes)
+            )
+        pieces.append(self._tail())
+        if len(body) and not self.head_only and status not in BODILESS_STATUSES:
+            pieces.append(body)
+        self._writelines(pieces)
+        self._after_answer()
+
+    def respond_error(self, status: int, message: str, headers: bytes = b"") -> None:
+        """Answer with ``{"error": message}``."""
+        self.respond(status, JSON_TYPE + headers, error_body(message))
+
+    def start_stream(self, status: int, headers: bytes, content_length_bytes: int) -> None:
+        """Write the head of an answer whose body follows through :meth:`send`, ``content_length_bytes`` in all."""
+        if not self._begin_answer():
+            return
+        length = b"Content-Length: %d\r\n" % content_length_bytes
+        self._writelines((STATUS_LINES[status], headers, length, self._tail()))
+        self._stream_left = 0 if self.head_only else content_length_bytes
+
+    async def send(self, piece: Buffer) -> None:
+        """Send the next piece of a stream, waiting while the client is slower than we are.
+
+        Raises :class:`ClientGone` when there is nobody left to send to.
+        """
+        if self._phase is not Phase.HANDLING:
+            raise ClientGone("the client closed its connection")
+        if len(piece) > self._stream_left:
+            raise ValueError(f"a piece of {len(piece)} bytes is more than the {self._stream_left} announced and left")
+        self._stream_left -= len(piece)
+        self._transport.write(piece)
+        if self._write_paused:
+            await self.drain()
+
+    async def respond_stream(
+        self, status: int, headers: bytes, content_length_bytes: int, pieces: AsyncIterator[Buffer]
+    ) -> None:
+        """Answer with a body that is made piece by piece; memory stays bounded by one piece and the write buffer.
+
+        When ``pieces`` fails or ends early, the connection is reset so that the client sees a short body.
+        """
+        self.start_stream(status, headers, content_length_bytes)
+        if self.head_only:
+            return
+        async for piece in pieces:
+            await self.send(piece)
+
+    @property
+    def head_only(self) -> bool:
+        """The current request is HEAD: no body is sent."""
+        return self._request is not None and self._request.method == "HEAD"
+
+    def _begin_answer(self) -> bool:
+        """Whether there is somebody to answer to. A second answer to one request is a bug of the handler."""
+        if self._phase is Phase.CLOSED or self._phase is Phase.LINGER:
+            return False
+        if self._phase is Phase.HEAD or self._responded:
+            raise RuntimeError("the handler answered a request twice")
+        self._responded = True
+        return True
+
+    def _tail(self) -> bytes:
+        tails = self._server.tails
+        if not self._may_stay_open():
+            return tails.close
+        assert self._request is not None
+        return tails.keep if self._request.is_http_11 else tails.keep_http_10
+
+    def _may_stay_open(self) -> bool:
+        request = self._request
+        if request is None or self._body_left or self._eof or self._server.stopping:
+            return False
+        return request.keep_alive
