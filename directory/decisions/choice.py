@@ -1,0 +1,112 @@
+"""Which volume takes the next photo.
+
+The choice is random, weighted by the room that a volume really has: its own limit, or its share of what its data folder
+has left, whichever is smaller. So volumes and disks fill up evenly in proportion, without any state between choices. A
+Store with more than the average load gets less of the new photos, but at least a quarter of its share.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+CROWDED_FRACTION = 0.9
+"""A volume filled up to here takes photos only while there is no emptier one, and is replaced by a new one."""
+
+MAX_LOAD_RATIO = 3.0
+"""A Store's load counts at most as this many times the average: one busy moment must not shut it out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A volume that takes photos now, on a Store that is alive. Sizes in bytes."""
+
+    volume: int
+    store_id: str
+    url: str
+    public_url: str
+    data_center: str
+    rack: str
+    folder: str
+    size_bytes: int
+    max_bytes: int
+    folder_free_bytes: int
+    store_writes_per_second: float = 0.0
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the volume is nearly full."""
+        return self.size_bytes >= self.max_bytes * CROWDED_FRACTION
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where a photo should go, as the caller asks; an empty text leaves it open."""
+
+    data_center: str = ""
+    rack: str = ""
+    data_node: str = ""
+    """A Store's address, as in SeaweedFS."""
+
+    def admits(self, data_center: str, rack: str, url: str) -> bool:
+        """Say whether a Store is one of those asked for."""
+        return (
+            (not self.data_center or self.data_center == data_center)
+            and (not self.rack or self.rack == rack)
+            and (not self.data_node or self.data_node == url)
+        )
+
+    def __str__(self) -> str:
+        named = (("data center", self.data_center), ("rack", self.rack), ("Store", self.data_node))
+        return " ".join(f"{kind} {name!r}" for kind, name in named if name)
+
+
+ANYWHERE = Where()
+
+
+def weights(candidates: Sequence[Candidate]) -> list[float]:
+    """Return the weight of each candidate, above 0."""
+    sharing = Counter((c.store_id, c.folder) for c in candidates)
+    load = {c.store_id: c.store_writes_per_second for c in candidates}
+    mean_load = sum(load.values()) / len(load) if load else 0.0
+    return [_room(c, sharing[c.store_id, c.folder]) / _slowdown(load[c.store_id], mean_load) for c in candidates]
+
+
+def _room(candidate: Candidate, sharing: int) -> float:
+    room_bytes = min(candidate.max_bytes - candidate.size_bytes, candidate.folder_free_bytes / sharing)
+    return max(1.0, room_bytes)  # the Store says when it is full, not we: what is writable can be chosen
+
+
+def _slowdown(load: float, mean_load: float) -> float:
+    return 1.0 + min(load / mean_load, MAX_LOAD_RATIO) if mean_load > 0 else 1.0
+
+
+class WriteTable:
+    """The candidates with their weights added up, made once for many choices.
+
+    A choice costs a binary search among the candidates.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], where: Where = ANYWHERE) -> None:
+        admitted = [c for c in candidates if where.admits(c.data_center, c.rack, c.url)]
+        roomy = [c for c in admitted if not c.crowded]
+        self._candidates = roomy or admitted
+        self._bounds = list(accumulate(weights(self._candidates)))
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def choose(self, fraction: float) -> Candidate | None:
+        """Return a candidate, None when there is none.
+
+        Parameters
+        ----------
+        fraction: a random number, evenly distributed in 0 ≤ fraction < 1.
+        """
+        if not self._candidates:
+            return None
+        place = bisect_right(self._bounds, fraction * self._bounds[-1])
+        return self._candidates[min(place, len(self._candidates) - 1)]

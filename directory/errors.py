@@ -1,0 +1,41 @@
+"""What only the Directory refuses or reports, in the tree of :mod:`haystack.errors`."""
+
+from __future__ import annotations
+
+from haystack.errors import HaystackError
+
+
+class NotSupported(HaystackError):
+    """A well-formed request for something that this release cannot do."""
+
+    http_status = 501
+
+
+class NothingWritable(HaystackError):
+    """No volume takes photos now; the message says why."""
+
+    http_status = 503
+
+
+class DirectoryBusy(HaystackError):
+    """Too much is waiting already; the caller should try again later."""
+
+    http_status = 503
+
+
+class PhotoNotFound(HaystackError):
+    """The Directory knows no photo with this id."""
+
+    http_status = 404
+
+
+class MembershipConflict(HaystackError):
+    """A Store speaks for a cluster or a volume that is not its own."""
+
+    http_status = 409
+
+
+class StorageConflict(HaystackError):
+    """A record changed between reading and writing it: read again, decide again. Never leaves the Directory."""
+
+    http_status = 503

@@ -1,0 +1,169 @@
+"""The embedded backend: one LMDB file, synced at every commit.
+
+Files: ``<path>`` holds everything (its loss costs what ``docs/design.md`` says of a lost Directory), ``<path>-lock`` is
+LMDB's table of readers and may be removed while nobody has the file open.
+
+Each table is a named LMDB database. A value is msgpack of ``[version, value]``; the version is the number of the LMDB
+transaction that wrote it, so no key ever gets one twice.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import lmdb
+import msgpack
+
+from directory.errors import StorageConflict
+from directory.storage import Change, Check, Put, Storage, Stored, Table
+from haystack.errors import DiskError, FolderError, OutOfSpace
+
+LMDB_ENGINE = 0
+"""The 0.9 engine and its file format; the binding also bundles 1.0, whose files are incompatible."""
+
+DEFAULT_MAP_BYTES = 1 << 30
+"""Address space to begin with. It is doubled when it is full; the file itself grows with what it holds."""
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class LmdbStorage(Storage):
+    """A :class:`~directory.storage.Storage` in one LMDB file.
+
+    Parameters
+    ----------
+    path: the file; made when it is not there. Its folder must exist, and no other process may write to the file.
+    map_bytes: address space to begin with.
+
+    Raises
+    ------
+    FolderError: the file cannot be opened or is no LMDB 0.9 file.
+    """
+
+    def __init__(self, path: Path, *, map_bytes: int = DEFAULT_MAP_BYTES) -> None:
+        self._path = path
+        # Held for the moment of each read, and while the map is replaced: LMDB forbids that during a transaction.
+        self._gate = threading.Lock()
+        self._failure: str | None = None
+        self._closed = False
+        try:
+            self._env = lmdb.Environment(
+                str(path),
+                map_size=map_bytes,
+                subdir=False,
+                max_dbs=len(Table),
+                readahead=False,
+                mode=0o600,
+                lib_version=LMDB_ENGINE,
+            )
+            self._tables = {table: self._env.open_db(table.value.encode()) for table in Table}
+        except lmdb.Error as error:
+            raise FolderError(
+                f"{path}: cannot be opened as the Directory's storage: {error}; restore it from a backup, or move it "
+                "away: the Stores then register and confirm everything again"
+            ) from error
+
+    def get(self, table: Table, key: bytes) -> Stored | None:
+        with self._gate:
+            self._require_open()
+            try:
+                with self._env.begin(db=self._tables[table]) as transaction:
+                    packed = transaction.get(key)
+            except lmdb.Error as error:
+                raise DiskError(f"{self._path}: cannot read {table.value}: {error}") from error
+        return _unpack(packed) if packed is not None else None
+
+    def scan(self, table: Table, *, after: bytes = b"", limit: int) -> list[tuple[bytes, Stored]]:
+        rows: list[tuple[bytes, bytes]] = []
+        with self._gate:
+            self._require_open()
+            try:
+                with self._env.begin(db=self._tables[table]) as transaction, transaction.cursor() as cursor:
+                    # The smallest key above ``after`` is ``after`` with a zero byte.
+                    found = cursor.set_range(after + b"\0") if after else cursor.first()
+                    while found and len(rows) < limit:
+                        rows.append(cursor.item())
+                        found = cursor.next()
+            except lmdb.Error as error:
+                raise DiskError(f"{self._path}: cannot read {table.value}: {error}") from error
+        return [(key, _unpack(packed)) for key, packed in rows]
+
+    def count(self, table: Table) -> int:
+        with self._gate:
+            self._require_open()
+            with self._env.begin() as transaction:
+                return transaction.stat(self._tables[table])["entries"]
+
+    def commit(self, changes: Sequence[Change]) -> None:
+        if self._failure:
+            raise DiskError(self._failure)
+        while True:
+            self._require_open()
+            try:
+                self._commit_once(changes)
+                return
+            except lmdb.MapFullError:
+                self._double_map()
+            except lmdb.Error as error:
+                self._fail(error)
+
+    @property
+    def failure(self) -> str | None:
+        return self._failure
+
+    def close(self) -> None:
+        with self._gate:
+            if not self._closed:
+                self._closed = True
+                self._env.close()
+
+    def _commit_once(self, changes: Sequence[Change]) -> None:
+        with self._env.begin(write=True) as transaction:
+            # All expectations first: a conflict must leave nothing behind, and this way nothing has been written.
+            for change in changes:
+                packed = transaction.get(change.key, db=self._tables[change.table])
+                version = _unpack(packed).version if packed is not None else 0
+                if version != change.expected:
+                    raise StorageConflict(
+                        f"{self._path}: {change.table.value} {change.key.hex()} has version {version}, "
+                        f"expected {change.expected}"
+                    )
+            new_version = transaction.id()
+            for change in changes:
+                database = self._tables[change.table]
+                if isinstance(change, Put):
+                    transaction.put(change.key, msgpack.packb([new_version, change.value]), db=database)
+                elif not isinstance(change, Check):
+                    transaction.delete(change.key, db=database)
+
+    def _double_map(self) -> None:
+        with self._gate:
+            size_bytes = self._env.info()["map_size"] * 2
+            try:
+                self._env.set_mapsize(size_bytes)
+            except lmdb.Error as error:
+                raise OutOfSpace(
+                    f"{self._path}: no {size_bytes} bytes of address space for it: {error}; raise the process's limit "
+                    "of virtual memory"
+                ) from error
+
+    def _fail(self, error: lmdb.Error) -> NoReturn:
+        if error.code in _NO_SPACE:
+            raise OutOfSpace(f"{self._path}: the disk is full; nothing was recorded: free some space") from error
+        # After any other failure it is unknown what the disk holds, and a second sync of the same pages would lie.
+        # Opening the file again goes on from the last commit that was synced.
+        self._failure = f"{self._path}: writing failed: {error}; check the disk, then restart the Directory"
+        raise DiskError(self._failure) from error
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise DiskError(f"{self._path}: the Directory's storage is closed")
+
+
+def _unpack(packed: bytes) -> Stored:
+    version, value = msgpack.unpackb(packed, strict_map_key=False)
+    return Stored(version, value)

@@ -1,0 +1,326 @@
+"""What Stores send to the Directory, read from JSON into typed documents and checked field by field.
+
+Unknown fields are left aside, so that a newer Store can talk to an older Directory.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from directory.settings import MAX_FOLDERS_PER_STORE, MAX_NEEDLES_PER_CONFIRMATION, MAX_VOLUMES_PER_STORE
+from haystack.errors import InvalidRequest
+from haystack.fid import MAX_ALTERNATE, MAX_VOLUME_ID
+
+MAX_TEXT_CHARS = 4096
+MAX_NUMBER = 2**63 - 1
+MAX_U64 = 2**64 - 1
+
+FOLDER_STATES = ("ok", "full", "failed")
+VOLUME_STATES = ("recovering", "writable", "readonly", "failed")
+
+STORED, DELETED = 0, 1
+
+_ADDRESS = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}:[0-9]{1,5}")
+_PUBLIC_ADDRESS = re.compile(r"(?:https?://)?[A-Za-z0-9._\-\[\]:]{1,255}(?:/[A-Za-z0-9._~\-/]{0,255})?")
+_HEX64 = re.compile(r"[0-9a-fA-F]{1,16}")
+_REPLICATION = re.compile(r"[0-9]{3}")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderDocument:
+    """One data folder of a Store, sizes in bytes."""
+
+    id: str
+    path: str
+    total_bytes: int
+    free_bytes: int
+    state: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeDocument:
+    """One physical volume as its Store reports it."""
+
+    volume: int
+    uuid: str
+    generation: int
+    epoch: int
+    folder: str
+    state: str
+    reason: str
+    size_bytes: int
+    max_bytes: int
+    live_count: int
+    live_bytes: int
+    deleted_count: int
+    deleted_bytes: int
+    max_key: int
+    reads: int
+    writes: int
+    replication: str
+    last_append_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreDocument:
+    """A Store's identity and addresses, as registered. Volumes and folders come beside it."""
+
+    store_id: str
+    cluster_id: str | None
+    url: str
+    public_url: str
+    admin_url: str
+    data_center: str
+    rack: str
+    version: str
+    started_ms: int
+    workers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """All that a Store says of itself."""
+
+    store: StoreDocument
+    folders: tuple[FolderDocument, ...]
+    volumes: tuple[VolumeDocument, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """What changed at a Store since its last message."""
+
+    store_id: str
+    sequence: int
+    folders: tuple[FolderDocument, ...]
+    volumes: tuple[VolumeDocument, ...]
+    removed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """One needle of a confirmation. ``kind``: :data:`STORED` or :data:`DELETED`."""
+
+    key: int
+    alternate: int
+    cookie: int
+    size_bytes: int
+    checksum: int
+    time_ms: int
+    kind: int
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The needles of a volume's bytes ``begin`` … ``end``, in their order."""
+
+    store_id: str
+    volume: int
+    generation: int
+    begin: int
+    end: int
+    needles: tuple[Needle, ...]
+
+
+class Fields:
+    """A JSON object, read field by field; every complaint names the field."""
+
+    def __init__(self, document: Any, where: str) -> None:
+        if not isinstance(document, dict):
+            raise InvalidRequest(f"{where}: expected a JSON object, got {type(document).__name__}")
+        self._document = document
+        self._where = where
+
+    def number(self, name: str, most: int = MAX_NUMBER, default: int | None = None) -> int:
+        """Return a whole number, 0 … ``most``."""
+        value = self._document.get(name, default)
+        if type(value) is not int or not 0 <= value <= most:
+            raise self.wrong(name, f"a whole number from 0 to {most}", value)
+        return value
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """Return a text; null counts as not given."""
+        value = self._document.get(name)
+        if value is None:
+            value = default
+        if not isinstance(value, str) or len(value) > MAX_TEXT_CHARS:
+            raise self.wrong(name, f"a text of at most {MAX_TEXT_CHARS} characters", value)
+        return value
+
+    def one_of(self, name: str, allowed: tuple[str, ...]) -> str:
+        """Return a text that is one of those allowed."""
+        value = self.text(name)
+        if value not in allowed:
+            raise self.wrong(name, "one of " + ", ".join(allowed), value)
+        return value
+
+    def matching(self, name: str, pattern: re.Pattern[str], example: str, default: str | None = None) -> str:
+        """Return a text that the pattern matches as a whole."""
+        value = self.text(name, default)
+        if not pattern.fullmatch(value):
+            raise self.wrong(name, example, value)
+        return value
+
+    def uuid(self, name: str) -> str:
+        """Return a UUID in its usual form with hyphens, lower-case."""
+        value = self.text(name)
+        try:
+            return str(UUID(value))
+        except ValueError:
+            raise self.wrong(name, "a UUID", value) from None
+
+    def hex64(self, name: str, default: str) -> int:
+        """Return the 64-bit number that a hex text means."""
+        value = self.text(name, default)
+        if not _HEX64.fullmatch(value):
+            raise self.wrong(name, "up to 16 hex digits", value)
+        return int(value, 16)
+
+    def items(self, name: str, most: int) -> list[Any]:
+        """Return a list; one that is not there is empty."""
+        value = self._document.get(name, [])
+        if not isinstance(value, list) or len(value) > most:
+            raise self.wrong(name, f"a list of at most {most} items", value)
+        return value
+
+    def has(self, name: str) -> bool:
+        """Say whether the field is there and not null."""
+        return self._document.get(name) is not None
+
+    def wrong(self, name: str, expected: str, value: Any) -> InvalidRequest:
+        """Return the error to raise for a field."""
+        return InvalidRequest(f"{self._where}: field {name!r} must be {expected}, got {str(value)[:100]!r}")
+
+
+def parse_json(body: bytes, where: str) -> Any:
+    """Return the JSON value of a body. Raises InvalidRequest."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{where}: the body is not JSON: {error}") from None
+
+
+def parse_registration(document: Any) -> Registration:
+    """Read a Store document. Raises InvalidRequest."""
+    fields = Fields(document, "registration")
+    store = StoreDocument(
+        store_id=fields.uuid("storeId"),
+        cluster_id=fields.uuid("clusterId") if fields.has("clusterId") else None,
+        url=fields.matching("url", _ADDRESS, "host:port"),
+        public_url=fields.matching("publicUrl", _PUBLIC_ADDRESS, "host:port or an http address"),
+        admin_url=fields.matching("adminUrl", _ADDRESS, "host:port"),
+        data_center=fields.text("dataCenter", "default"),
+        rack=fields.text("rack", "default"),
+        version=fields.text("version", ""),
+        started_ms=fields.number("startedMs", default=0),
+        workers=fields.number("workers", default=0),
+    )
+    return Registration(store, _folders(fields), _volumes(fields))
+
+
+def parse_heartbeat(document: Any) -> Heartbeat:
+    """Read a heartbeat. Raises InvalidRequest."""
+    fields = Fields(document, "heartbeat")
+    removed = fields.items("removed", MAX_VOLUMES_PER_STORE)
+    if not all(type(volume) is int for volume in removed):
+        raise fields.wrong("removed", "a list of volume ids", removed)
+    return Heartbeat(
+        store_id=fields.uuid("storeId"),
+        sequence=fields.number("sequence"),
+        folders=_folders(fields),
+        volumes=_volumes(fields),
+        removed=tuple(removed),
+    )
+
+
+def parse_volume(document: Any) -> VolumeDocument:
+    """Read a volume document. Raises InvalidRequest."""
+    fields = Fields(document, "volume document")
+    volume = fields.number("volume", MAX_VOLUME_ID)
+    if volume == 0:
+        raise fields.wrong("volume", f"1 … {MAX_VOLUME_ID}", volume)
+    return VolumeDocument(
+        volume=volume,
+        uuid=fields.uuid("uuid"),
+        generation=fields.number("generation"),
+        epoch=fields.number("epoch", default=1),
+        folder=fields.text("folder"),
+        state=fields.one_of("state", VOLUME_STATES),
+        reason=fields.text("reason", ""),
+        size_bytes=fields.number("sizeBytes"),
+        max_bytes=fields.number("maxBytes"),
+        live_count=fields.number("liveCount", default=0),
+        live_bytes=fields.number("liveBytes", default=0),
+        deleted_count=fields.number("deletedCount", default=0),
+        deleted_bytes=fields.number("deletedBytes", default=0),
+        max_key=fields.hex64("maxKey", "0"),
+        reads=fields.number("reads", default=0),
+        writes=fields.number("writes", default=0),
+        replication=fields.matching("replication", _REPLICATION, "three digits", default="000"),
+        last_append_ms=fields.number("lastAppendMs", default=0),
+    )
+
+
+def parse_confirmation(document: Any) -> Confirmation:
+    """Read a confirmation. Raises InvalidRequest."""
+    fields = Fields(document, "confirmation")
+    begin, end = fields.number("from"), fields.number("to")
+    if end < begin:
+        raise fields.wrong("to", f"at least 'from' ({begin})", end)
+    return Confirmation(
+        store_id=fields.uuid("storeId"),
+        volume=fields.number("volume", MAX_VOLUME_ID),
+        generation=fields.number("generation"),
+        begin=begin,
+        end=end,
+        needles=tuple(_needle(row) for row in fields.items("needles", MAX_NEEDLES_PER_CONFIRMATION)),
+    )
+
+
+def _needle(row: Any) -> Needle:
+    try:
+        key, alternate, cookie, size_bytes, checksum, time_ms, kind = row
+        if (
+            _HEX64.fullmatch(key)
+            and _HEX64.fullmatch(cookie)
+            and _HEX64.fullmatch(checksum)
+            and type(alternate) is int
+            and 0 <= alternate <= MAX_ALTERNATE
+            and type(size_bytes) is int
+            and 0 <= size_bytes <= MAX_NUMBER
+            and type(time_ms) is int
+            and 0 <= time_ms <= MAX_NUMBER
+            and kind in (STORED, DELETED)
+        ):
+            return Needle(int(key, 16), alternate, int(cookie, 16), size_bytes, int(checksum, 16), time_ms, kind)
+    except (TypeError, ValueError):
+        pass  # the complaint is the same for a row of the wrong shape and for a wrong value in it
+    raise InvalidRequest(
+        "confirmation: a needle must be [key hex, alternate, cookie hex, size, checksum hex, time_ms, kind 0 or 1], "
+        f"got {str(row)[:200]!r}"
+    )
+
+
+def _folders(fields: Fields) -> tuple[FolderDocument, ...]:
+    return tuple(_folder(item) for item in fields.items("folders", MAX_FOLDERS_PER_STORE))
+
+
+def _folder(document: Any) -> FolderDocument:
+    fields = Fields(document, "folder document")
+    return FolderDocument(
+        id=fields.text("id"),
+        path=fields.text("path"),
+        total_bytes=fields.number("totalBytes"),
+        free_bytes=fields.number("freeBytes"),
+        state=fields.one_of("state", FOLDER_STATES),
+        error=fields.text("error", ""),
+    )
+
+
+def _volumes(fields: Fields) -> tuple[VolumeDocument, ...]:
+    return tuple(parse_volume(item) for item in fields.items("volumes", MAX_VOLUMES_PER_STORE))

@@ -1,0 +1,73 @@
+"""What the Directory counts, for Prometheus."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from directory.decisions.liveness import Liveness
+from directory.service import Service
+from directory.storage import Table
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """Counters of one Directory, in a registry of their own."""
+
+    def __init__(self, service: Service) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "haystack_directory_requests", "Requests answered.", ["call", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "haystack_directory_request_seconds",
+            "Time to answer a request.",
+            ["call"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.needles = Counter(
+            "haystack_directory_confirmed_needles",
+            "Needles confirmed by Stores: stored, deleted, or unlisted (their key is another photo's).",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.registry.register(_State(service))
+
+    def render(self) -> bytes:
+        """Return everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class _State(Collector):
+    """Gauges that are read from the state at each scrape."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        service = self._service
+        now_seconds = service.clock()
+        stores = GaugeMetricFamily("haystack_directory_stores", "Stores by liveness.", labels=["state"])
+        states = [service.cluster.liveness(store_id, now_seconds) for store_id in service.cluster.stores]
+        for state in Liveness:
+            stores.add_metric([state.value], states.count(state))
+        single = {
+            "volumes": ("Logical volumes.", len(service.cluster.records)),
+            "writable_volumes": ("Volumes that take photos now.", service.writable_count()),
+            "photos": ("Photos in the map.", service.storage.count(Table.PHOTOS)),
+            "misfit_volumes": (
+                "Copies that are not used because they conflict with, or exceed, the volume of the same id.",
+                sum(len(store.misfits) for store in service.cluster.stores.values()),
+            ),
+            "waiting_commits": ("Changes that wait to be written.", service.committer.waiting),
+            "next_photo_id": ("The lowest photo id that may still be handed out.", service.ids.next_id),
+        }
+        gauges = [
+            GaugeMetricFamily(f"haystack_directory_{name}", text, value=value) for name, (text, value) in single.items()
+        ]
+        return [stores, *gauges]

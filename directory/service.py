@@ -1,0 +1,228 @@
+"""The Directory's work, without HTTP: what each call does, on top of storage, ids and the picture of the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from directory import transactions
+from directory.cluster import Cluster
+from directory.committer import Committer
+from directory.decisions.choice import ANYWHERE, Candidate, Where, WriteTable
+from directory.ids import IdAllocator
+from directory.messages import Confirmation, FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
+from directory.storage import Storage, Table, scan_all
+from directory.tables import PhotoRecord, VolumeRecord, photo_key
+from directory.transactions import Admission, Confirmed
+
+TABLE_AGE_SECONDS = 0.2
+"""How old the weights of the volumes may get while only sizes change."""
+
+MAX_WRITE_TABLES = 64
+"""Tables kept for callers that ask for a data center, a rack or a Store."""
+
+log = logging.getLogger(__name__)
+
+
+class Service:
+    """State and actions of one Directory. Make it inside the event loop.
+
+    Parameters
+    ----------
+    storage: opened, and closed by whoever opened it, after :meth:`close`.
+    dead_after_seconds: silence after which a Store counts as dead.
+    peers_index, peers_count: this is Directory k of N.
+    clock: monotonic seconds. wall_clock: unix seconds. dice: random numbers in 0 ≤ x < 1.
+
+    Raises
+    ------
+    FolderError: the storage is of a format that this release does not know.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        dead_after_seconds: float,
+        peers_index: int = 0,
+        peers_count: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.storage = storage
+        self.clock = clock
+        self.wall_clock = wall_clock
+        self._dice = dice
+        self.cluster_id = transactions.prepare(storage)
+        self.committer = Committer(storage)
+        self.ids = IdAllocator(storage, self.committer, index=peers_index, count=peers_count)
+        self.cluster = Cluster(dead_after_seconds=dead_after_seconds, started_seconds=clock())
+        _load(storage, self.cluster)
+        self._write_tables: dict[Where, WriteTable] = {}
+        self._tables_made_seconds = float("-inf")
+        self._changed = asyncio.Event()
+
+    async def close(self) -> None:
+        """Finish what is being written."""
+        await self.ids.close()
+        await self.committer.close()
+
+    # -- assign
+
+    def choose(self, where: Where = ANYWHERE) -> Candidate | None:
+        """Return a volume for a photo, None when none takes any."""
+        table = self._write_tables.get(where)
+        if table is None or self.clock() - self._tables_made_seconds > TABLE_AGE_SECONDS:
+            table = self._make_write_table(where)
+        return table.choose(self._dice())
+
+    def writable_count(self) -> int:
+        """Return how many volumes take photos now."""
+        return len(self.cluster.candidates(self.clock()))
+
+    def cluster_changed(self) -> None:
+        """Forget what was derived from the cluster's state, and wake those who wait for a change."""
+        self._write_tables.clear()
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def wait_for_change(self, timeout_seconds: float) -> None:
+        """Return when the cluster's state has changed, or the time is over."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass  # the caller looks at the state again in either case
+
+    def _make_write_table(self, where: Where) -> WriteTable:
+        now_seconds = self.clock()
+        if now_seconds - self._tables_made_seconds > TABLE_AGE_SECONDS or len(self._write_tables) >= MAX_WRITE_TABLES:
+            self._write_tables.clear()
+            self._tables_made_seconds = now_seconds
+        table = self._write_tables[where] = WriteTable(self.cluster.candidates(now_seconds), where)
+        return table
+
+    # -- what Stores say
+
+    async def register(self, message: Registration) -> None:
+        """Take a Store and its volumes in. Raises MembershipConflict when it belongs to another cluster."""
+        store_id = message.store.store_id
+        before = self.cluster.stores.get(store_id)
+        # A volume loses its end only while its Store is down. A running Store registers again after a restart of the
+        # Directory, and may then have confirmed more than the sizes that it had noted for the registration.
+        restarted = before is None or before.document.started_ms != message.store.started_ms
+        may_have_shrunk = frozenset(volume.volume for volume in message.volumes) if restarted else frozenset()
+        abandoned = self.cluster.abandoned(store_id, message.volumes)
+        now_ms = int(self.wall_clock() * 1000)
+        for volume in message.volumes:
+            self.ids.raise_above_reported(volume.max_key)
+
+        def apply(decided: tuple[str, Admission]) -> None:
+            self.cluster_id, admission = decided
+            self.cluster.register(message, self.clock())
+            self._apply(store_id, admission)
+
+        await self.committer.run(
+            lambda draft: transactions.register(draft, message, abandoned, may_have_shrunk, now_ms), apply
+        )
+        log.info("Store %s at %s registered with %d volumes", store_id, message.store.url, len(message.volumes))
+
+    async def heartbeat(self, message: Heartbeat) -> bool:
+        """Take a heartbeat in. Returns False when the Store must register first."""
+        store = self.cluster.stores.get(message.store_id)
+        if store is None or not store.registered:
+            return False
+        was_alive = self.cluster.alive(message.store_id, self.clock())
+        unsettled = self.cluster.unsettled(message.store_id, message.volumes)
+        recovered = frozenset(v for v, known in store.open_volumes.items() if known.state == "recovering")
+        folders_before = store.folders
+        if not self.cluster.heartbeat(message, self.clock()):
+            return True
+        self.ids.raise_above(volume.max_key for volume in message.volumes)
+        if unsettled:
+            await self._settle(message.store_id, unsettled, recovered)
+        if message.removed or not was_alive or _folder_states(store.folders) != _folder_states(folders_before):
+            self.cluster_changed()
+        return True
+
+    async def promote_extras(self) -> None:
+        """Let extra copies take the place of copies that their Stores have lost."""
+        for store_id, volumes in self.cluster.promotable():
+            await self._settle(store_id, volumes, frozenset())
+
+    async def confirm(self, message: Confirmation) -> Confirmed:
+        """Take the needles of a volume into the map of photos.
+
+        Raises
+        ------
+        VolumeNotFound: the volume was never registered.
+        MembershipConflict: the Store's copy is not the one that is used.
+        """
+        confirmed = await self.committer.run(lambda draft: transactions.confirm(draft, message))
+        self.ids.raise_above(needle.key for needle in message.needles)
+        if confirmed.effect and confirmed.effect.unlisted:
+            log.warning(
+                "volume %d: %d needles have keys of photos that are elsewhere; they are kept, but not listed",
+                message.volume,
+                confirmed.effect.unlisted,
+            )
+        return confirmed
+
+    # -- volumes
+
+    async def reserve_volume_ids(self, count: int) -> range:
+        """Return volume ids that were never used and never will be reserved again, whatever happens to the caller."""
+        return await self.committer.run(lambda draft: transactions.reserve_volume_ids(draft, count))
+
+    async def volume_made(self, record: VolumeRecord, document: VolumeDocument) -> None:
+        """Take a volume into use that a Store has just made."""
+
+        def apply(kept: VolumeRecord) -> None:
+            store = self.cluster.stores.get(record.primary)
+            if store is not None and kept.uuid == document.uuid and document.volume not in store.volumes:
+                store.put_volume(document)
+            self.cluster.settle(record.primary, [kept], {})
+            self.cluster_changed()
+
+        await self.committer.run(lambda draft: transactions.volume_made(draft, record), apply)
+
+    # -- photos
+
+    def photo(self, photo_id: int) -> PhotoRecord | None:
+        """Return what is known of a photo."""
+        stored = self.storage.get(Table.PHOTOS, photo_key(photo_id))
+        return PhotoRecord.unpack(stored.value) if stored else None
+
+    async def _settle(self, store_id: str, volumes: Sequence[VolumeDocument], may_have_shrunk: frozenset[int]) -> None:
+        abandoned = self.cluster.abandoned(store_id, volumes)
+        now_ms = int(self.wall_clock() * 1000)
+        await self.committer.run(
+            lambda draft: transactions.admit_all(draft, store_id, volumes, abandoned, may_have_shrunk, now_ms),
+            lambda admission: self._apply(store_id, admission),
+        )
+
+    def _apply(self, store_id: str, admission: Admission) -> None:
+        store = self.cluster.stores.get(store_id)
+        known_misfits = dict(store.misfits) if store else {}
+        self.cluster.settle(store_id, admission.records, admission.standings)
+        for volume, warning in admission.warnings.items():
+            # A misfit is reported with each change of its counters; saying it once is enough.
+            if admission.standings[volume] is not known_misfits.get(volume):
+                log.warning("%s", warning)
+        self.cluster_changed()
+
+
+def _load(storage: Storage, cluster: Cluster) -> None:
+    for _, stored in scan_all(storage, Table.STORES):
+        cluster.restore_store(StoreDocument(**stored.value))
+    for key, stored in scan_all(storage, Table.VOLUMES):
+        record = VolumeRecord.unpack(int.from_bytes(key, "big"), stored.value)
+        cluster.records[record.volume] = record
+
+
+def _folder_states(folders: dict[str, FolderDocument]) -> dict[str, str]:
+    return {folder.id: folder.state for folder in folders.values()}

@@ -1,0 +1,89 @@
+"""Settings and limits of one Directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from haystack.errors import ConfigError
+
+MAX_ASSIGN_COUNT = 10_000
+"""Names that one assign may reserve: the renditions that one photo's record can list."""
+
+MAX_GROW_COUNT = 100
+"""Volumes that one call may grow."""
+
+MAX_VOLUMES_PER_FOLDER = 4_096
+"""Volumes that the Directory puts into one data folder."""
+
+MAX_FOLDERS_PER_STORE = 256
+MAX_VOLUMES_PER_STORE = 65_536
+MAX_NEEDLES_PER_CONFIRMATION = 10_000
+
+MAX_PUBLIC_BODY_BYTES = 64 * 1024
+MAX_INTERNAL_BODY_BYTES = 64 * 1024 * 1024
+MAX_CONNECTIONS = 10_000
+MAX_WAITING_ASSIGNS = 1_000
+"""Assigns that may wait for the first volume; more are answered with 503 at once."""
+
+BODY_TIMEOUT_SECONDS = 30.0
+KEEPALIVE_SECONDS = 75.0
+STOP_TIMEOUT_SECONDS = 20.0
+GROW_TIMEOUT_SECONDS = 30.0
+"""Time that a Store has to make a volume."""
+
+ASSIGN_WAIT_SECONDS = 5.0
+"""Time that an assign waits for volumes that are being made, or for Stores to report after a start."""
+
+GROW_RETRY_SECONDS = 2.0
+"""Pause after a growth that failed, before the Directory tries again by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorySettings:
+    """Settings of one Directory.
+
+    Parameters
+    ----------
+    data: data folder; made when it is not there.
+    host, port: address to listen on; port 0 is any free one.
+    secret: the cluster's secret; None leaves internal calls unsigned, for tests and single machines only.
+    peers_index, peers_count: this is Directory k of N, which hands out the ids k, k+N, k+2N …
+    writable_volumes: how many writable volumes are kept, grown on demand.
+    max_volume_bytes: size limit of new volumes; None leaves it to the Store.
+    heartbeat_seconds: how often a Store reports.
+    dead_after_seconds: silence after which a Store counts as dead.
+
+    Raises
+    ------
+    ConfigError: a value is out of range, by name.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 9333
+    secret: bytes | None = field(default=None, repr=False)
+    peers_index: int = 0
+    peers_count: int = 1
+    writable_volumes: int = 7
+    max_volume_bytes: int | None = None
+    heartbeat_seconds: float = 1.0
+    dead_after_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"directory.port: {self.port} is no port")
+        if self.peers_count < 1 or not 0 <= self.peers_index < self.peers_count:
+            raise ConfigError(
+                f"directory.peers_index: {self.peers_index} must be at least 0 and smaller than "
+                f"peers_count ({self.peers_count})"
+            )
+        if self.writable_volumes < 1:
+            raise ConfigError(f"directory.writable_volumes: {self.writable_volumes} must be at least 1")
+        if self.max_volume_bytes is not None and self.max_volume_bytes < 1:
+            raise ConfigError(f"directory.max_volume_bytes: {self.max_volume_bytes} must be at least 1")
+        if not 0 < self.heartbeat_seconds < self.dead_after_seconds:
+            raise ConfigError(
+                f"directory.dead_after_seconds: {self.dead_after_seconds:g} must be larger than heartbeat_seconds "
+                f"({self.heartbeat_seconds:g}), and both above 0"
+            )
