@@ -21,13 +21,17 @@ from typing import Final
 from haystack.errors import OutOfSpace
 
 MAGIC: Final = 0x4B434F4C42534148  # b"HASBLOCK"
-LAYOUT_VERSION: Final = 1
+LAYOUT_VERSION: Final = 2
 CELL_BYTES: Final = 8
 MAX_VOLUMES: Final = 8192
 """Volumes of one Store; 256 TiB at 32 GiB each."""
 
+MAX_FOLDERS: Final = 256
+"""Data folders of one Store."""
+
 HEADER_CELLS: Final = 8
-SLOT_CELLS: Final = 8
+FOLDER_CELLS: Final = 4
+SLOT_CELLS: Final = 16
 VOLUME_CELLS: Final = 8
 HISTOGRAM_BUCKETS: Final = 26
 """Bucket i counts latencies below 2**i microseconds; the last one counts the rest (above 16 s)."""
@@ -50,10 +54,27 @@ class Header(enum.IntEnum):
     WORKERS = 4
     READY = 5
     STOPPING = 6
+    RESTARTS = 7  # of workers
+
+
+class FolderCell(enum.IntEnum):
+    """Cells of a data folder: sizes in bytes, and a :class:`FolderState`."""
+
+    TOTAL_BYTES = 0
+    FREE_BYTES = 1
+    STATE = 2
+
+
+class FolderState(enum.IntEnum):
+    """How a data folder is; FULL takes no photos, FAILED is not used any more until the Store is restarted."""
+
+    OK = 0
+    FULL = 1
+    FAILED = 2
 
 
 class Slot(enum.IntEnum):
-    """Cells of a volume's slot."""
+    """Cells of a volume's slot. From SIZE_BYTES on: what the supervisor last saw, for metrics."""
 
     VOLUME = 0
     FOLDER = 1
@@ -61,6 +82,7 @@ class Slot(enum.IntEnum):
     EPOCH = 3
     MAX_BYTES = 4
     MEMBERSHIP_EPOCH = 5
+    REASON = 6
 
 
 class VolumeState(enum.IntEnum):
@@ -71,6 +93,15 @@ class VolumeState(enum.IntEnum):
     WRITABLE = 2
     READONLY = 3
     FAILED = 4
+
+
+class Reason(enum.IntEnum):
+    """Why a volume is ``READONLY``; the value of ``Slot.REASON``, which the supervisor sets with the state."""
+
+    NONE = 0
+    VOLUME_FULL = 1
+    DISK_FULL = 2
+    MARKED = 3
 
 
 class Counter(enum.IntEnum):
@@ -124,7 +155,8 @@ HISTOGRAM_START: Final = STATUS_START + 32
 HISTOGRAM_CELLS: Final = 32
 WORKER_CELLS: Final = HISTOGRAM_START + 4 * HISTOGRAM_CELLS
 REGION_CELLS: Final = WORKER_CELLS + MAX_VOLUMES * VOLUME_CELLS
-_SLOTS_START: Final = HEADER_CELLS
+_FOLDERS_START: Final = HEADER_CELLS
+_SLOTS_START: Final = _FOLDERS_START + MAX_FOLDERS * FOLDER_CELLS
 _REGIONS_START: Final = _SLOTS_START + MAX_VOLUMES * SLOT_CELLS
 
 STATUS_CELL: Final = {status: STATUS_START + index for index, status in enumerate(STATUSES)}
@@ -141,6 +173,7 @@ class SlotView:
     epoch: int
     max_bytes: int
     membership_epoch: int
+    reason: Reason
 
 
 class ControlBlock:
@@ -196,6 +229,7 @@ class ControlBlock:
         cells[base + Slot.EPOCH] = 0
         cells[base + Slot.MAX_BYTES] = max_bytes
         cells[base + Slot.MEMBERSHIP_EPOCH] = epoch
+        cells[base + Slot.REASON] = Reason.NONE
         cells[base + Slot.STATE] = state
         for worker in range(self.workers):
             start = self.volume_base(worker, slot)
@@ -231,12 +265,17 @@ class ControlBlock:
             row[Slot.EPOCH],
             row[Slot.MAX_BYTES],
             row[Slot.MEMBERSHIP_EPOCH],
+            Reason(row[Slot.REASON]),
         )
 
     def state(self, slot: int) -> VolumeState:
         return VolumeState(self.cells[_slot_base(slot) + Slot.STATE])
 
-    def set_state(self, slot: int, state: VolumeState) -> None:
+    def reason(self, slot: int) -> Reason:
+        return Reason(self.cells[_slot_base(slot) + Slot.REASON])
+
+    def set_state(self, slot: int, state: VolumeState, reason: Reason = Reason.NONE) -> None:
+        self.cells[_slot_base(slot) + Slot.REASON] = reason
         self.cells[_slot_base(slot) + Slot.STATE] = state
 
     def epoch_cell(self, slot: int) -> int:
@@ -258,6 +297,12 @@ class ControlBlock:
             raise OutOfSpace(f"this Store has {MAX_VOLUMES} volumes, the most that it can keep; add another Store")
         self.cells[Header.SLOTS] = used + 1
         return used
+
+    # -- data folders
+
+    def folder_cell(self, folder: int, cell: FolderCell) -> int:
+        """Index into ``cells`` of a cell of a data folder; folders are numbered as the Store was given them."""
+        return _FOLDERS_START + folder * FOLDER_CELLS + cell
 
     # -- workers
 
