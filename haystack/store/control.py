@@ -1,12 +1,14 @@
 """The control block: the memory that the supervisor of a Store and its workers share.
 
-One memfd, mapped by all. A header, one slot a volume, one region a worker; every cell is an unsigned 64-bit number, so
-a cell is read and written whole. A worker adds only to its own region, the supervisor writes the slots, readers sum
-over the regions: nobody needs a lock. Two cells of a slot may be written by workers too, in a way that bears it:
+One memfd, mapped by all. A header, some cells a data folder, one slot a volume, one region a worker; every cell is an
+unsigned 64-bit number, so a cell is read and written whole. A worker adds only to its own region, the supervisor writes
+the rest, readers sum over the regions: nobody needs a lock. Two cells of a slot may be written by workers too, in a way
+that bears it:
 
-- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached
-  under another epoch are void, so an old value that arrives late can only cost a cache entry.
-- ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back.
+- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached under
+  another epoch are void, so an old value that arrives late can only cost a cache entry.
+- ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back. ``set_state`` then
+  sets ``FAILED_ONCE`` too, so that the supervisor, which may write another state at that moment, cannot undo it.
 """
 
 from __future__ import annotations
@@ -83,6 +85,14 @@ class Slot(enum.IntEnum):
     MAX_BYTES = 4
     MEMBERSHIP_EPOCH = 5
     REASON = 6
+    FAILED_ONCE = 7
+    SIZE_BYTES = 8
+    LIVE_COUNT = 9
+    LIVE_BYTES = 10
+    DELETED_COUNT = 11
+    DELETED_BYTES = 12
+    INDEX_BYTES = 13
+    DAMAGE_BYTES = 14  # found by the recovery at this start
 
 
 class VolumeState(enum.IntEnum):
@@ -229,7 +239,8 @@ class ControlBlock:
         cells[base + Slot.EPOCH] = 0
         cells[base + Slot.MAX_BYTES] = max_bytes
         cells[base + Slot.MEMBERSHIP_EPOCH] = epoch
-        cells[base + Slot.REASON] = Reason.NONE
+        for cell in range(base + Slot.REASON, base + SLOT_CELLS):
+            cells[cell] = 0
         cells[base + Slot.STATE] = state
         for worker in range(self.workers):
             start = self.volume_base(worker, slot)
@@ -275,8 +286,19 @@ class ControlBlock:
         return Reason(self.cells[_slot_base(slot) + Slot.REASON])
 
     def set_state(self, slot: int, state: VolumeState, reason: Reason = Reason.NONE) -> None:
-        self.cells[_slot_base(slot) + Slot.REASON] = reason
-        self.cells[_slot_base(slot) + Slot.STATE] = state
+        """Set a volume's state; FAILED stays, whatever is set afterwards."""
+        base = _slot_base(slot)
+        cells = self.cells
+        if state == VolumeState.FAILED:
+            cells[base + Slot.FAILED_ONCE] = 1
+        cells[base + Slot.REASON] = reason
+        cells[base + Slot.STATE] = state
+        if cells[base + Slot.FAILED_ONCE]:
+            cells[base + Slot.STATE] = VolumeState.FAILED
+
+    def slot_cell(self, slot: int, cell: Slot) -> int:
+        """Index into ``cells`` of a cell of a volume's slot."""
+        return _slot_base(slot) + cell
 
     def epoch_cell(self, slot: int) -> int:
         """Index into ``cells`` of a slot's cache epoch."""
