@@ -67,6 +67,7 @@ class AnsweringConnection(Wire):
         """
         if not self._begin_answer():
             return
+        self._server.responded(status)
         pieces: list[Buffer] = [STATUS_LINES[status], headers]
         if status not in BODILESS_STATUSES:
             pieces.append(
@@ -86,6 +87,7 @@ class AnsweringConnection(Wire):
         """Write the head of an answer whose body follows through :meth:`send`, ``content_length_bytes`` in all."""
         if not self._begin_answer():
             return
+        self._server.responded(status)
         length = b"Content-Length: %d\r\n" % content_length_bytes
         self._writelines((STATUS_LINES[status], headers, length, self._tail()))
         self._stream_left = 0 if self.head_only else content_length_bytes

@@ -74,6 +74,9 @@ class Observer(Protocol):
     def connection_closed(self) -> None:
         """A connection that was opened is gone."""
 
+    def responded(self, status: int) -> None:
+        """An answer was begun, on any way but the handler's own fast one."""
+
     def refused(self, kind: str) -> None:
         """Something went wrong that is no handler's answer.
 

@@ -177,6 +177,11 @@ class Server:
             self._observer.connection_closed()
         self._update_all_closed()
 
+    def responded(self, status: int) -> None:
+        """An answer was begun."""
+        if self._observer is not None:
+            self._observer.responded(status)
+
     def count(self, kind: str) -> None:
         """Count a refusal, see ``Observer.refused``."""
         self.refusals[kind] += 1
