@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from haystack.errors import HaystackError, OutOfSpace, VolumeUnavailable
 from haystack.volume.append import Appended, Operation, Outcome, Put
-from haystack.volume.volume import Volume
 
 _log = logging.getLogger(__name__)
 
@@ -32,11 +32,21 @@ Committed = Callable[[Appended], None]
 """Called once a round, before the outcomes are handed out, when all of it is as durable as was asked for."""
 
 
+class Appendable(Protocol):
+    """What operations are carried out on: a :class:`~haystack.volume.volume.Volume`, or what stands for one."""
+
+    def append(self, operations: Sequence[Operation]) -> Appended:
+        """Carry out operations, see ``Volume.append``."""
+
+    def sync(self, tail: int) -> None:
+        """Make everything below ``tail`` durable, see ``Volume.sync``."""
+
+
 @dataclass(slots=True)
 class _Queue:
     """What waits for one volume."""
 
-    volume: Volume
+    volume: Appendable
     committed: Committed
     waiting: deque[tuple[Operation, Done]] = field(default_factory=deque)
     busy: bool = False
@@ -66,7 +76,9 @@ class Committer:
         self._lock = threading.Lock()
         self._queues: dict[int, _Queue] = {}
 
-    def submit(self, volume: Volume, operation: Operation, done: Done, committed: Committed = lambda _: None) -> None:
+    def submit(
+        self, volume: Appendable, operation: Operation, done: Done, committed: Committed = lambda _: None
+    ) -> None:
         """Queue an operation; never blocks. ``committed`` of the first submission for a volume stays in force."""
         with self._lock:
             queue = self._queues.get(id(volume))
@@ -110,7 +122,7 @@ class Committer:
         except HaystackError as error:
             return [error] * len(operations)
         except Exception as error:  # a bug here must answer the clients that wait, and be seen
-            _log.exception("append to %s failed", queue.volume.file.path)
+            _log.exception("append to %s failed", queue.volume)
             return [_unexpected(queue.volume, error)] * len(operations)
         try:
             if self._durable:
@@ -131,7 +143,7 @@ def _data_bytes(operation: Operation) -> int:
     return sum(needle.data_bytes for needle in operation.needles) if isinstance(operation, Put) else 0
 
 
-def _unexpected(volume: Volume, error: Exception) -> HaystackError:
-    failure = VolumeUnavailable(f"{volume.file.path}: unexpected {type(error).__name__}: {error}")
+def _unexpected(volume: Appendable, error: Exception) -> HaystackError:
+    failure = VolumeUnavailable(f"{volume}: unexpected {type(error).__name__}: {error}")
     failure.__cause__ = error
     return failure

@@ -40,12 +40,14 @@ class VolumeFile:
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         self.path = str(path)
         self.readonly = readonly
+        self.read_fd = self._write_fd = -1
         try:
             self.read_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             # A photo is one read; the kernel's read-ahead would fetch its neighbours, which nobody asked for.
             os.posix_fadvise(self.read_fd, 0, 0, os.POSIX_FADV_RANDOM)
             self._write_fd = -1 if readonly else os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
+            self.close()
             raise disk_error(self.path, "open it", error) from error
 
     def size_bytes(self) -> int:
@@ -65,6 +67,19 @@ class VolumeFile:
             raise disk_error(self.path, f"read {size_bytes} bytes at offset {offset}", error) from error
         return data
 
+    def pread_into(self, target: memoryview, offset: int) -> None:
+        """Fill ``target`` from ``offset`` in as few reads as possible. Raises DiskError, also at the file's end."""
+        done = 0
+        try:
+            while done < len(target):
+                count = os.preadv(self.read_fd, [target[done:]], offset + done)
+                if not count:
+                    problem = f"the file ends at {offset + done}, {len(target) - done} bytes are missing"
+                    raise DiskError(f"{self.path}: cannot read {len(target)} bytes at offset {offset}: {problem}")
+                done += count
+        except OSError as error:
+            raise disk_error(self.path, f"read {len(target)} bytes at offset {offset}", error) from error
+
     def pwrite(self, pieces: Sequence[Buffer], offset: int) -> int:
         """Write all pieces from ``offset`` on; returns the bytes written. Raises OutOfSpace or DiskError."""
         start = offset
@@ -83,7 +98,9 @@ class VolumeFile:
         try:
             os.fdatasync(self._write_fd)
         except OSError as error:
-            raise disk_error(self.path, "make it durable (fdatasync)", error) from error
+            # Also when the disk is full: unlike a write that found no room, this one may have stored something.
+            problem = f"cannot make it durable (fdatasync): {error.strerror or error}"
+            raise DiskError(f"{self.path}: {problem}; look at the disk and the kernel's log") from error
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to ``size_bytes``."""

@@ -228,7 +228,7 @@ class NeedleMeta:
     ----------
     name: file name as uploaded, or empty.
     mime: MIME type, or empty when unknown.
-    pairs: further texts of the user.
+    pairs: further texts of the user; of two with the same name the later one is kept.
     """
 
     name: str = ""
@@ -236,7 +236,10 @@ class NeedleMeta:
     pairs: tuple[tuple[str, str], ...] = ()
 
     def pack(self) -> bytes:
-        """msgpack bytes, empty when there is nothing to keep. Raises InvalidRequest above MAX_META_BYTES."""
+        """msgpack bytes, empty when there is nothing to keep.
+
+        Raises InvalidRequest above MAX_META_BYTES, and for text that is no Unicode (lone surrogates).
+        """
         fields: dict[str, object] = {}
         if self.name:
             fields["n"] = self.name
@@ -246,7 +249,10 @@ class NeedleMeta:
             fields["p"] = dict(self.pairs)
         if not fields:
             return b""
-        raw: bytes = msgpack.packb(fields, use_bin_type=True)
+        try:
+            raw: bytes = msgpack.packb(fields, use_bin_type=True)
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"name, type or pairs cannot be written as UTF-8: {error}") from error
         if len(raw) > MAX_META_BYTES:
             raise InvalidRequest(f"name, type and pairs take {len(raw)} bytes; at most {MAX_META_BYTES} are kept")
         return raw
@@ -258,9 +264,15 @@ class NeedleMeta:
             return _NO_META
         try:
             fields = msgpack.unpackb(raw, raw=False)
-            return cls(fields.get("n", ""), fields.get("m", ""), tuple(fields.get("p", {}).items()))
-        except (ValueError, AttributeError, msgpack.UnpackException) as error:
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise LayoutError(f"needle metadata cannot be read: {error}") from error
+        if not isinstance(fields, dict):
+            raise LayoutError(f"needle metadata is a {type(fields).__name__}, expected a map")
+        name, mime, pairs = fields.get("n", ""), fields.get("m", ""), fields.get("p", {})
+        texts = (name, mime, *pairs, *pairs.values()) if isinstance(pairs, dict) else (pairs,)
+        if not all(isinstance(text, str) for text in texts):
+            raise LayoutError("needle metadata holds something else than texts")
+        return cls(name, mime, tuple(pairs.items()))
 
 
 _NO_META = NeedleMeta()
@@ -321,6 +333,8 @@ def check_needle(raw: Buffer, header: NeedleHeader, seed: int) -> int:
 
 def check_footer(footer: Buffer, found: int) -> int:
     """Compare a footer with the checksum found over what precedes it; returns it or raises :class:`LayoutError`."""
+    if len(footer) != FOOTER_BYTES:
+        raise LayoutError(f"a footer has {FOOTER_BYTES} bytes, found {len(footer)}")
     magic, reserved, checksum = FOOTER.unpack(footer)
     if magic != FOOTER_MAGIC or reserved:
         raise LayoutError(f"no footer at the needle's end: 0x{magic:08x}, expected 0x{FOOTER_MAGIC:08x}")

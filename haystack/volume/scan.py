@@ -1,8 +1,9 @@
 """Walking the needles of a volume file from front to back, over damage.
 
-What lies between two valid needles is reported as one :class:`Damage`. After a needle whose header is sound the walk
-goes on behind it, however damaged its data is; otherwise the next needle is searched at every aligned offset, and
-counts only when all of it, data and footer, agrees with its checksum.
+What lies between two valid needles is reported as :class:`Damage`. After a needle whose header is sound the walk goes
+on behind it, however damaged its data is, unless a valid needle begins inside: then it was torn, and later ones were
+written over what it claims. Without a sound header the next needle is searched at every aligned offset, and counts only
+when all of it, data and footer, agrees with its checksum.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ class Damage:
     problem: str
     header: NeedleHeader | None = None
 
+    @property
+    def is_needle(self) -> bool:
+        """Whether these bytes are exactly one needle with a sound header and damaged data."""
+        return self.header is not None and self.length == self.header.total_bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
     def __str__(self) -> str:
         who = f" (needle {self.header.key:x}, alternate {self.header.alternate})" if self.header else ""
         return f"{self.length} bytes at offset {self.offset}{who}: {self.problem}"
@@ -72,11 +82,26 @@ def scan(file: VolumeFile, seed: int, start: int, end: int, *, verify: bool = Tr
     offset = start
     while offset < end:
         found = _needle_at(file, window, seed, offset, end, verify=verify)
-        if isinstance(found, Damage) and found.header is None:
-            following = _find_needle(file, window, seed, offset + ALIGNMENT, end)
-            found = Damage(offset, following - offset, found.problem)
+        if isinstance(found, Damage):
+            found = _bounded(file, window, seed, found, end)
         yield found
-        offset = found.end if isinstance(found, ScannedNeedle) else offset + found.length
+        offset = found.end
+
+
+def _bounded(file: VolumeFile, window: _Window, seed: int, damage: Damage, end: int) -> Damage:
+    """The same damage, ending where the next needle begins."""
+    if damage.is_needle and (damage.end == end or _is_header(window.read(damage.end, HEADER_BYTES, 4096), seed)):
+        return damage
+    following = _find_needle(file, window, seed, damage.offset + ALIGNMENT, damage.end)
+    return Damage(damage.offset, following - damage.offset, damage.problem, damage.header)
+
+
+def _is_header(raw: Buffer, seed: int) -> bool:
+    try:
+        NeedleHeader.unpack(raw, seed)
+    except LayoutError:
+        return False
+    return True
 
 
 class _Window:
@@ -121,14 +146,27 @@ def _verify(file: VolumeFile, window: _Window, seed: int, offset: int, header: N
     if total_bytes <= SMALL_BYTES:
         raw = window.read(offset, total_bytes, SMALL_BYTES * 4)
         return check_footer(raw[body_bytes:], xxhash.xxh3_64_intdigest(raw[:body_bytes], seed))
+    return verify_range(file, seed, offset, header)
+
+
+def verify_range(file: VolumeFile, seed: int, offset: int, header: NeedleHeader) -> int:
+    """Verify a needle of any size in pieces of CHUNK_BYTES; returns its checksum.
+
+    Raises LayoutError when a byte is not as it was written, DiskError.
+    """
+    body_bytes = header.total_bytes - FOOTER_BYTES
     hasher = xxhash.xxh3_64(seed=seed)
     for position in range(0, body_bytes, CHUNK_BYTES):
         hasher.update(file.pread(min(CHUNK_BYTES, body_bytes - position), offset + position))
-    return check_footer(file.pread(FOOTER_BYTES, offset + body_bytes), hasher.intdigest())
+    footer = file.pread(FOOTER_BYTES, offset + body_bytes)
+    if len(footer) < FOOTER_BYTES:
+        raise LayoutError(f"the needle needs {header.total_bytes} bytes, the file ends before")
+    return check_footer(footer, hasher.intdigest())
 
 
 def _find_needle(file: VolumeFile, window: _Window, seed: int, start: int, end: int) -> int:
-    """Offset of the next valid needle at or after ``start``, or ``end``."""
+    """Offset of the first valid needle that begins between ``start`` and ``end``, or ``end``."""
+    volume_end = file.size_bytes()
     for position in range(start, end, CHUNK_BYTES):
         # A magic that straddles two chunks is found because the chunks overlap by its length.
         chunk = file.pread(min(CHUNK_BYTES + len(NEEDLE_MAGIC_BYTES), end - position), position)
@@ -136,7 +174,7 @@ def _find_needle(file: VolumeFile, window: _Window, seed: int, start: int, end: 
         while at >= 0:
             offset = position + at
             if offset % ALIGNMENT == 0:
-                found = _needle_at(file, window, seed, offset, end, verify=True)
+                found = _needle_at(file, window, seed, offset, volume_end, verify=True)
                 if isinstance(found, ScannedNeedle):
                     return offset
             at = chunk.find(NEEDLE_MAGIC_BYTES, at + 1)

@@ -51,7 +51,7 @@ from haystack.volume.layout import (
     check_needle,
 )
 from haystack.volume.recovery import Progress, RecoveryReport, recover
-from haystack.volume.scan import Damage, ScannedNeedle, scan
+from haystack.volume.scan import Damage, ScannedNeedle, scan, verify_range
 
 DEFAULT_MAX_BYTES = 32 * 2**30
 FIRST_READ_BYTES = 64 * 1024
@@ -229,6 +229,9 @@ class Volume:
                 self.index.close()
                 self.file.close()
 
+    def __str__(self) -> str:
+        return self.file.path
+
     def __enter__(self) -> Volume:
         return self
 
@@ -359,6 +362,19 @@ class Volume:
         if len(raw) < total_bytes:
             raw += self.file.pread(total_bytes - len(raw), entry.offset + len(raw))
         return self.parse(entry.offset, raw)
+
+    def verify(self, entry: IndexEntry) -> Needle:
+        """Verify a needle piece by piece, in bounded memory; its ``data`` is left empty.
+
+        Raises DamagedNeedle or DiskError.
+        """
+        try:
+            head = self.file.pread(HEADER_BYTES + entry.meta_bytes, entry.offset)
+            header = NeedleHeader.unpack(head, self.seed)
+            checksum = verify_range(self.file, self.seed, entry.offset, header)
+        except LayoutError as error:
+            raise DamagedNeedle(self.file.path, entry.offset, str(error)) from error
+        return Needle(entry.offset, header, head[HEADER_BYTES:], memoryview(b""), checksum)
 
     def parse(self, offset: int, raw: Buffer) -> Needle:
         """Verify the bytes of a whole needle. Raises DamagedNeedle."""

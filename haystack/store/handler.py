@@ -1,0 +1,104 @@
+"""What a worker answers: routes requests of the data path to reads, writes and the few pages about itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from haystack.errors import HaystackError
+from haystack.http.connection import HttpConnection
+from haystack.http.handler import BodySink
+from haystack.http.request import Request, RequestHeaders
+from haystack.http.response import JSON_TYPE, header_block
+from haystack.store.control import ControlBlock, Counter, Header
+from haystack.store.reads import Reader
+from haystack.store.tally import Tally
+from haystack.store.targets import parse_multi, parse_target
+from haystack.store.writes import Writer
+
+_log = logging.getLogger(__name__)
+
+ALLOW = header_block([("Allow", "GET, HEAD, PUT, POST, DELETE")])
+RETRY = header_block([("Retry-After", "1")])
+METRICS_TYPE = header_block([("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
+
+_COUNTERS = {
+    "GET": Counter.GET,
+    "HEAD": Counter.HEAD,
+    "PUT": Counter.PUT,
+    "POST": Counter.PUT,
+    "DELETE": Counter.DELETE,
+}
+
+Begun = BodySink | Coroutine[Any, Any, None] | None
+
+
+class StoreHandler:
+    """The :class:`~haystack.http.handler.Handler` of a Store's worker.
+
+    Parameters
+    ----------
+    metrics: makes the page for Prometheus, all workers included.
+    """
+
+    def __init__(
+        self, control: ControlBlock, reader: Reader, writer: Writer, tally: Tally, metrics: Callable[[], bytes]
+    ) -> None:
+        self._control = control
+        self._reader = reader
+        self._writer = writer
+        self._tally = tally
+        self._metrics = metrics
+        self.fast_get = reader.fast_get
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
+
+    fast_get: Callable[[HttpConnection, bytes, RequestHeaders], bool]
+
+    def begin(self, connection: HttpConnection, request: Request) -> Begun:
+        """Begin with a request, see ``haystack.http.handler.Handler.begin``."""
+        self._tally.add(_COUNTERS.get(request.method, Counter.OTHER))
+        try:
+            return self._route(connection, request)
+        except HaystackError as error:
+            if error.http_status == 503:
+                connection.respond_error(503, str(error), RETRY)
+                return None
+            raise
+
+    def _route(self, connection: HttpConnection, request: Request) -> Begun:
+        if request.method in ("GET", "HEAD"):
+            page = self._pages.get(request.path)
+            if page is not None:
+                page(connection)
+                return None
+            return self._reader.begin(connection, request, parse_target(request.path))
+        if request.method in ("PUT", "POST"):
+            volume = parse_multi(request.path)
+            if volume is not None:
+                return self._writer.begin_multi(connection, request, volume)
+            return self._writer.begin_upload(connection, request, parse_target(request.path))
+        if request.method == "DELETE":
+            return self._writer.delete(connection, parse_target(request.path))
+        connection.respond_error(405, f"{request.method} is not possible here", ALLOW)
+        return None
+
+    def _healthz(self, connection: HttpConnection) -> None:
+        _respond_json(connection, 200, {"status": "alive"})
+
+    def _readyz(self, connection: HttpConnection) -> None:
+        cells = self._control.cells
+        if cells[Header.STOPPING]:
+            _respond_json(connection, 503, {"error": "stopping"})
+        elif not cells[Header.READY]:
+            _respond_json(connection, 503, {"error": "volumes are still being recovered; try again soon"})
+        else:
+            _respond_json(connection, 200, {"status": "ready"})
+
+    def _metrics_page(self, connection: HttpConnection) -> None:
+        connection.respond(200, METRICS_TYPE, self._metrics())
+
+
+def _respond_json(connection: HttpConnection, status: int, content: object) -> None:
+    connection.respond(status, JSON_TYPE, json.dumps(content).encode() + b"\n")

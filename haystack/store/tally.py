@@ -1,0 +1,73 @@
+"""What a worker counts: plain integers here, moved into the control block a few times a second."""
+
+from __future__ import annotations
+
+from haystack.store.control import (
+    HISTOGRAM_BUCKETS,
+    HISTOGRAM_CELLS,
+    HISTOGRAM_START,
+    STATUS_CELL,
+    ControlBlock,
+    Counter,
+    Histogram,
+)
+
+
+class Tally:
+    """Counters of one worker, for its event loop; ``add`` and ``set`` may be used by its threads too."""
+
+    __slots__ = ("_base", "_buckets", "_cells", "_read_bytes", "_read_count", "_sums")
+
+    def __init__(self, control: ControlBlock, worker: int) -> None:
+        self._cells = control.cells
+        self._base = control.worker_base(worker)
+        self._buckets = {kind: [0] * HISTOGRAM_BUCKETS for kind in Histogram}
+        self._sums = dict.fromkeys(Histogram, 0.0)
+        self._read_count = 0
+        self._read_bytes = 0
+
+    def add(self, cell: int, amount: int = 1) -> None:
+        """Count something that is rare enough to go straight into the control block."""
+        self._cells[self._base + cell] += amount
+
+    def set(self, cell: int, value: int) -> None:
+        """Publish a value."""
+        self._cells[self._base + cell] = value
+
+    def fast_read(self, seconds: float, size_bytes: int) -> None:
+        """Count a GET that was answered with 200 on a fast way."""
+        self._read_count += 1
+        self._read_bytes += size_bytes
+        self.took(Histogram.READ, seconds)
+
+    def took(self, kind: Histogram, seconds: float) -> None:
+        """Note how long an operation took."""
+        index = int(seconds * 1e6).bit_length()
+        self._buckets[kind][index if index < HISTOGRAM_BUCKETS else HISTOGRAM_BUCKETS - 1] += 1
+        self._sums[kind] += seconds
+
+    def responded(self, status: int) -> None:
+        """Count an answer by its status."""
+        cell = STATUS_CELL.get(status) or STATUS_CELL[max(known for known in STATUS_CELL if known <= status)]
+        self.add(cell)
+
+    def flush(self) -> None:
+        """Move what was gathered into the control block."""
+        if self._read_count:
+            self.add(Counter.GET, self._read_count)
+            self.add(Counter.BYTES_OUT, self._read_bytes)
+            self.add(STATUS_CELL[200], self._read_count)
+            self._read_count = self._read_bytes = 0
+        for kind, buckets in self._buckets.items():
+            if any(buckets):
+                self._flush_histogram(kind, buckets)
+
+    def _flush_histogram(self, kind: Histogram, buckets: list[int]) -> None:
+        start = HISTOGRAM_START + kind * HISTOGRAM_CELLS
+        for index, count in enumerate(buckets):
+            if count:
+                self.add(start + index, count)
+                buckets[index] = 0
+        whole_microseconds = int(self._sums[kind] * 1e6)
+        self.add(start + HISTOGRAM_BUCKETS, whole_microseconds)
+        self._sums[kind] -= whole_microseconds / 1e6

@@ -1,0 +1,121 @@
+"""Bodies of uploads on their way in: kept in memory while small, spilled to an unnamed file when large.
+
+An upload is appended to its volume only when all of it is here, because an append holds the volume's lock: a slow
+client must not make the others wait.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from haystack.store.control import Counter
+from haystack.store.tally import Tally
+from haystack.volume.files import disk_error
+from haystack.volume.layout import Buffer
+
+
+class UploadMemory:
+    """The memory that all uploads of a worker may use together.
+
+    Parameters
+    ----------
+    connection_bytes: what one upload may keep in memory.
+    total_bytes: what all of them may.
+    """
+
+    def __init__(self, connection_bytes: int, total_bytes: int, tally: Tally) -> None:
+        self._connection_bytes = connection_bytes
+        self._total_bytes = total_bytes
+        self._used_bytes = 0
+        self._tally = tally
+
+    def take(self, held_bytes: int, more_bytes: int) -> bool:
+        """Reserve ``more_bytes`` for an upload that holds ``held_bytes``; False: it has to spill."""
+        fits = held_bytes + more_bytes <= self._connection_bytes and self._used_bytes + more_bytes <= self._total_bytes
+        if fits:
+            self._used_bytes += more_bytes
+            self._tally.set(Counter.UPLOAD_MEMORY_BYTES, self._used_bytes)
+        return fits
+
+    def give_back(self, held_bytes: int) -> None:
+        """Release what an upload held."""
+        self._used_bytes -= held_bytes
+        self._tally.set(Counter.UPLOAD_MEMORY_BYTES, self._used_bytes)
+
+
+class UploadBody:
+    """The data of one upload.
+
+    Parameters
+    ----------
+    folder: data folder of the volume that it goes to; the spill file is made there.
+    """
+
+    def __init__(self, memory: UploadMemory, folder: Path) -> None:
+        self._memory = memory
+        self._folder = folder
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._spill_fd = -1
+        self.size_bytes = 0
+        self.closed = False
+
+    @property
+    def spilled(self) -> bool:
+        return self._spill_fd >= 0
+
+    @property
+    def head(self) -> bytes:
+        """The first bytes, to tell the type of a photo; may be empty."""
+        return self._pieces[0] if self._pieces else b""
+
+    def add(self, piece: bytes) -> bool:
+        """Take a piece; True means that memory is used up: call :meth:`spill` on a thread before the next piece."""
+        self.size_bytes += len(piece)
+        self._pieces.append(piece)
+        if not self.spilled and self._memory.take(self._held_bytes, len(piece)):
+            self._held_bytes += len(piece)
+            return False
+        return True
+
+    def spill(self) -> None:
+        """Move what is in memory to the spill file. Blocks. Raises OutOfSpace or DiskError."""
+        try:
+            if not self.spilled:
+                folder = self._folder / "tmp"
+                self._spill_fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            for piece in self._pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(self._spill_fd, view) :]
+        except OSError as error:
+            raise disk_error(str(self._folder / "tmp"), "spill an upload", error) from error
+
+    def spilled_to_disk(self) -> None:
+        """Account for a finished :meth:`spill`; on the event loop."""
+        self._pieces.clear()
+        self._memory.give_back(self._held_bytes)
+        self._held_bytes = 0
+
+    def data(self) -> Sequence[Buffer]:
+        """All of it, in pieces to be appended. Every piece must have been spilled if any was."""
+        if not self.spilled:
+            return tuple(self._pieces)
+        if not self.size_bytes:
+            return ()
+        return (memoryview(mmap.mmap(self._spill_fd, self.size_bytes, prot=mmap.PROT_READ)),)
+
+    def close(self, *, still_spilling: bool = False) -> None:
+        """Free memory and file; may be called twice, and is, when a thread was still at :meth:`spill`."""
+        self.closed = True
+        if still_spilling:
+            return
+        self._pieces.clear()
+        self._memory.give_back(self._held_bytes)
+        self._held_bytes = 0
+        if self._spill_fd >= 0:
+            os.close(self._spill_fd)
+            self._spill_fd = -1

@@ -1,0 +1,184 @@
+"""A worker process of a Store: the data path on one event loop.
+
+Started by the supervisor as ``python -m haystack.store.worker --data … --port … --worker K`` with inherited descriptors
+for its settings, the control block, and the pipe on which it says that it listens. It has nothing that the supervisor
+needs: it may be killed at any moment and is started anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import uvloop
+
+from haystack.http.limits import HttpLimits
+from haystack.http.server import Server
+from haystack.store.catalog import Catalog
+from haystack.store.control import ControlBlock, Counter
+from haystack.store.handler import StoreHandler
+from haystack.store.metrics import render_worker_page
+from haystack.store.reads import Reader
+from haystack.store.settings import WorkerSettings
+from haystack.store.tally import Tally
+from haystack.store.uploads import UploadMemory
+from haystack.store.writes import Writer
+from haystack.volume.append import Outcome
+from haystack.volume.commit import Committer, Done, deliver_now
+
+READ_THREADS = 8
+"""Reads that wait for disks at the same time; the queue depth that saturated every disk that was measured."""
+
+COMMIT_THREADS = 8
+SPILL_THREADS = 2
+FLUSH_SECONDS = 0.25
+"""How often counters move into the control block."""
+
+
+class StoreObserver:
+    """Counts what the HTTP server itself notices."""
+
+    _KINDS = {"timeout": Counter.TIMEOUTS, "stalled": Counter.TIMEOUTS, "connection_limit": Counter.CONNECTIONS_REFUSED}
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._open = 0
+
+    def connection_opened(self) -> None:
+        self._open += 1
+        self._tally.add(Counter.CONNECTIONS_TOTAL)
+        self._tally.set(Counter.CONNECTIONS_OPEN, self._open)
+
+    def connection_closed(self) -> None:
+        self._open -= 1
+        self._tally.set(Counter.CONNECTIONS_OPEN, self._open)
+
+    def responded(self, status: int) -> None:
+        self._tally.responded(status)
+
+    def refused(self, kind: str) -> None:
+        counter = self._KINDS.get(kind)
+        if counter is not None:
+            self._tally.add(counter)
+
+
+class Worker:
+    """All parts of one worker, put together.
+
+    Parameters
+    ----------
+    settings: what the supervisor decided.
+    control: the shared control block.
+    """
+
+    def __init__(self, settings: WorkerSettings, control: ControlBlock) -> None:
+        self._settings = settings
+        durable = settings.durability == "fsync"
+        self.tally = Tally(control, settings.worker)
+        self._catalog = Catalog(control, settings.folders, worker=settings.worker, synced=durable)
+        self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
+        self._spill_pool = ThreadPoolExecutor(SPILL_THREADS, "spill")
+        self._committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=self._deliver)
+        self._reader = Reader(self._catalog, self.tally, self._read_pool)
+        memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
+        writer = Writer(
+            self._catalog,
+            self._committer,
+            self.tally,
+            memory,
+            self._spill_pool,
+            max_photo_bytes=settings.max_photo_bytes,
+        )
+        handler = StoreHandler(control, self._reader, writer, self.tally, self._metrics_page)
+        self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
+        self._control = control
+        self._loop: asyncio.AbstractEventLoop
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then stop gracefully.
+
+        Parameters
+        ----------
+        ready: called when the worker listens.
+        """
+        self._loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, stop.set)
+        self.tally.set(Counter.PID, os.getpid())
+        self.tally.set(Counter.STARTED_MS, time.time_ns() // 1_000_000)
+        await self.server.start(self._settings.host, self._settings.port)
+        self._flush()
+        ready()
+        await stop.wait()
+        await self.server.graceful_stop(self._settings.stop_timeout_seconds)
+        self._close()
+
+    def _flush(self) -> None:
+        """Publish counters, and set the tick by which the reader trusts that pages stay resident."""
+        self._reader.tick = self.server.tick
+        self._catalog.flush()
+        self.tally.set(Counter.CACHED_ENTRIES, self._reader.entry_count)
+        self.tally.flush()
+        self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _metrics_page(self) -> bytes:
+        self._catalog.flush()
+        self.tally.flush()
+        return render_worker_page(self._control)
+
+    def _deliver(self, outcomes: list[tuple[Done, Outcome]]) -> None:
+        self._loop.call_soon_threadsafe(deliver_now, outcomes)
+
+    def _close(self) -> None:
+        self._committer.close()
+        self._spill_pool.shutdown()
+        self._read_pool.shutdown()
+        self._reader.forget_all()
+        self._catalog.close()
+        self.tally.flush()
+
+
+def _http_limits(settings: WorkerSettings) -> HttpLimits:
+    return HttpLimits(
+        max_header_bytes=settings.max_header_bytes,
+        max_connections=settings.max_connections,
+        header_timeout_seconds=settings.header_timeout_seconds,
+        idle_timeout_seconds=settings.idle_timeout_seconds,
+        stall_timeout_seconds=settings.stall_timeout_seconds,
+    )
+
+
+def main() -> None:
+    """Entry point of the worker process."""
+    parser = argparse.ArgumentParser(prog="haystack.store.worker")
+    parser.add_argument("--data", action="append", required=True, help="data folder (shown in the process list)")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--worker", type=int, required=True)
+    parser.add_argument("--settings-fd", type=int, required=True)
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--ready-fd", type=int, required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    settings = WorkerSettings.load(arguments.settings_fd)
+    control = ControlBlock.attach(arguments.control_fd)
+
+    def ready() -> None:
+        os.write(arguments.ready_fd, b"1")
+        os.close(arguments.ready_fd)
+
+    # What exists now lives as long as the process; without this every collection would look at all of it again.
+    gc.collect()
+    gc.freeze()
+    uvloop.run(Worker(settings, control).run(ready))
+
+
+if __name__ == "__main__":
+    main()
