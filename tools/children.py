@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ READ_BYTES = 65536
 MAX_FINAL_READS = 64
 GROUP_POLL_SECONDS = 0.05
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 
 # Loaded before any fork: between fork and exec only what is safe there may happen.
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -95,9 +95,9 @@ class Child:
         ChildFailed: it could not be started, ended, or is not ready in time (and was killed).
         """
         loop = asyncio.get_running_loop()
-        self._ended, self._became_ready = loop.create_future(), loop.create_future()
         self._last_lines.clear()
         self._spawn(loop, argv)
+        self._ended, self._became_ready = loop.create_future(), loop.create_future()
         await asyncio.wait(
             (self._ended, self._became_ready), timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
         )
@@ -127,14 +127,12 @@ class Child:
 
         The group outlives its leader while a worker still finishes its requests. Returns False when it had to kill.
         """
-        deadline = time.monotonic() + timeout_seconds
-        while self._group is not None and _group_exists(self._group):
-            if time.monotonic() > deadline:
-                await self.kill()
-                return False
-            await asyncio.sleep(GROUP_POLL_SECONDS)
-        # Its number may be given to somebody else from now on.
-        self._group = None
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._until_gone()
+        except TimeoutError:
+            await self.kill()
+            return False
         return True
 
     def kill_now(self) -> None:
@@ -144,15 +142,23 @@ class Child:
                 os.killpg(self._group, signal.SIGKILL)
 
     async def kill(self) -> None:
-        """Kill the process and its own children, and wait until it has ended."""
+        """Kill the process and its own children, and wait until all have ended."""
         self.kill_now()
-        if self._ended is not None:
-            await asyncio.shield(self._ended)
+        await self._until_gone()
+
+    async def _until_gone(self) -> None:
+        while self._group is not None and self._group_exists(self._group):  # noqa: ASYNC110 - no event tells of a group
+            await asyncio.sleep(GROUP_POLL_SECONDS)
+        # The group's number may be given to somebody else from now on.
         self._group = None
+        self._drain()
+        self._close_pipe()
 
     def _spawn(self, loop: asyncio.AbstractEventLoop, argv: Sequence[str]) -> None:
         parent = os.getpid()
-        self._close_pipe(loop)
+        self._close_pipe()
+        # Orphaned grandchildren come to us and not to process 1, which in many containers waits for nobody.
+        _LIBC.prctl(PR_SET_CHILD_SUBREAPER, 1)
         try:
             process = subprocess.Popen(
                 list(argv),
@@ -169,12 +175,12 @@ class Child:
         assert process.stdout is not None
         self._process, self._group = process, process.pid
         os.set_blocking(process.stdout.fileno(), False)
-        loop.add_reader(process.stdout.fileno(), self._read, loop)
+        loop.add_reader(process.stdout.fileno(), self._read)
         # A pidfd and not the end of the pipe: the pipe stays open as long as any grandchild lives.
         pidfd = os.pidfd_open(process.pid)
         loop.add_reader(pidfd, self._reap, loop, process, pidfd)
 
-    def _read(self, loop: asyncio.AbstractEventLoop) -> bool:
+    def _read(self) -> bool:
         """Take what is in the pipe; returns whether there was something."""
         assert self._process is not None and self._process.stdout is not None
         if self._process.stdout.closed:
@@ -184,17 +190,22 @@ class Child:
         except BlockingIOError:
             return False
         if not data:
-            self._close_pipe(loop)
+            self._close_pipe()
             return False
-        *lines, self._partial = (self._partial + data).split(b"\n")
+        *lines, partial = (self._partial + data).split(b"\n")
         for line in lines:
             self._line(line)
-        while len(self._partial) > MAX_LINE_BYTES:
-            self._line(self._partial[:MAX_LINE_BYTES])
-            self._partial = self._partial[MAX_LINE_BYTES:]
+        cut = len(partial) - len(partial) % MAX_LINE_BYTES
+        if cut:
+            self._line(partial[:cut])
+        self._partial = partial[cut:]
         return True
 
     def _line(self, raw: bytes) -> None:
+        for begin in range(0, len(raw) or 1, MAX_LINE_BYTES):
+            self._piece(raw[begin : begin + MAX_LINE_BYTES])
+
+    def _piece(self, raw: bytes) -> None:
         line = raw.decode(errors="replace").rstrip("\r")
         ready = parse_ready(line)
         if ready and self._became_ready is not None and not self._became_ready.done():
@@ -203,13 +214,13 @@ class Child:
         self._last_lines.append(line)
         self._on_line(self.name, line)
 
-    def _close_pipe(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _close_pipe(self) -> None:
         if self._process is None or self._process.stdout is None or self._process.stdout.closed:
             return
         if self._partial:
             self._line(self._partial)
             self._partial = b""
-        loop.remove_reader(self._process.stdout.fileno())
+        asyncio.get_running_loop().remove_reader(self._process.stdout.fileno())
         self._process.stdout.close()
 
     def _reap(self, loop: asyncio.AbstractEventLoop, process: subprocess.Popen[bytes], pidfd: int) -> None:
@@ -217,12 +228,27 @@ class Child:
         loop.remove_reader(pidfd)
         os.close(pidfd)
         exit_code = process.wait()
+        self._drain()
+        self._ended.set_result(exit_code)
+
+    def _drain(self) -> None:
         # What it said last is still in the pipe, and is the reason that the operator needs. Bounded, for a worker
         # that lives on may go on writing.
         for _ in range(MAX_FINAL_READS):
-            if not self._read(loop):
+            if self._process is None or not self._read():
                 break
-        self._ended.set_result(exit_code)
+
+    def _group_exists(self, group: int) -> bool:
+        if self.pid is None:
+            # Its orphans are ours now (see _spawn). Whoever ended must be waited for, or it exists for ever.
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-group, os.WNOHANG) != (0, 0):
+                    pass
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _said(self) -> str:
         lines = [line.strip() for line in self._last_lines if line.strip()]
@@ -240,14 +266,6 @@ def describe_exit(exit_code: int) -> str:
         return f"it was killed by {signal.Signals(-exit_code).name}"
     except ValueError:
         return f"it was killed by signal {-exit_code}"
-
-
-def _group_exists(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def _die_with(parent: int) -> None:

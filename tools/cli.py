@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted. A
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import sys
@@ -23,8 +24,6 @@ from tools.output import printable
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
-EXIT_PIPE_CLOSED = 141
-"""The reader of our output went away, as in ``haystack volume list | head -1``: what the shell says after SIGPIPE."""
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("tools.up:up", "Start a whole cluster on this machine."),
@@ -70,11 +69,9 @@ class LazyGroup(Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
-            import difflib
-
             close = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else "`haystack --help` lists them"
-            ctx.fail(f"no such command {args[0]!r}; {hint}")
+            hint = f"; did you mean {close[0]}?" if close else ""
+            ctx.fail(f"no such command {args[0]!r}{hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -116,9 +113,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except HaystackError as error:
         return _fail(_one_line(str(error)), error.exit_code)
     except BrokenPipeError:
-        # Python flushes standard output at exit and would complain about the closed pipe again.
+        # The reader went away, as in `haystack volume list | head -1`. Python flushes standard output at exit and
+        # would complain about the closed pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_PIPE_CLOSED
+        return EXIT_FAILED
     except OSError as error:
         return _fail(_one_line(_os_error(error)), EXIT_FAILED)
     except Exception as error:

@@ -15,7 +15,7 @@ RESTART_DELAY_MOST_SECONDS = 30.0
 STABLE_AFTER_SECONDS = 60.0
 """A process that ran this long had nothing to do with the failure before."""
 
-STOP_MARGIN_SECONDS = 5.0
+STOP_MARGIN_SECONDS = 10.0
 """What a child gets beyond its own time for requests in flight, before it is killed."""
 
 DIRECTORY = "directory"
