@@ -5,8 +5,8 @@ unsigned 64-bit number, so a cell is read and written whole. A worker adds only 
 the rest, readers sum over the regions: nobody needs a lock. Two cells of a slot may be written by workers too, in a way
 that bears it:
 
-- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached under
-  another epoch are void, so an old value that arrives late can only cost a cache entry.
+- ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached
+  under another epoch are void, so an old value that arrives late can only cost a cache entry.
 - ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back. ``set_state`` then
   sets ``FAILED_ONCE`` too, so that the supervisor, which may write another state at that moment, cannot undo it.
 """

@@ -1,0 +1,149 @@
+"""What a worker gets from its supervisor, and how often the supervisor does what it does."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from haystack.config import StoreSettings
+from haystack.units import MIB
+
+_CARRIED_OVER = (
+    "host",
+    "durability",
+    "directories",
+    "public_url",
+    "max_photo_bytes",
+    "max_volume_bytes",
+    "max_header_bytes",
+    "max_connections",
+    "header_timeout_seconds",
+    "idle_timeout_seconds",
+    "stall_timeout_seconds",
+    "upload_memory_bytes",
+    "upload_memory_total_bytes",
+    "stop_timeout_seconds",
+)
+"""Settings of the Store that are the workers' settings too, under the same name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Settings of one worker. They travel as JSON in a memfd that the worker inherits.
+
+    Parameters
+    ----------
+    host, port: where to listen, together with the other workers (SO_REUSEPORT); the port is never 0.
+    worker: number of this worker, from 0; its region in the control block.
+    workers: how many there are.
+    store_id: UUID of the Store.
+    folders: data folders in the order in which the control block numbers them; those that failed are among them.
+
+    The others are as in :class:`haystack.config.StoreSettings`.
+    """
+
+    host: str
+    port: int
+    worker: int
+    workers: int
+    store_id: str
+    folders: tuple[Path, ...]
+    durability: Literal["fsync", "os"]
+    directories: tuple[str, ...]
+    public_url: str | None
+    max_photo_bytes: int
+    max_volume_bytes: int
+    max_header_bytes: int
+    max_connections: int
+    header_timeout_seconds: float
+    idle_timeout_seconds: float
+    stall_timeout_seconds: float
+    upload_memory_bytes: int
+    upload_memory_total_bytes: int
+    stop_timeout_seconds: float
+
+    @classmethod
+    def of_store(cls, store: StoreSettings, *, port: int, worker: int, store_id: str) -> WorkerSettings:
+        """Settings of worker number ``worker`` of a Store that listens on ``port``."""
+        return cls(
+            port=port,
+            worker=worker,
+            workers=store.worker_count,
+            store_id=store_id,
+            folders=tuple(path.absolute() for path in store.data),
+            **{name: getattr(store, name) for name in _CARRIED_OVER},
+        )
+
+    def share(self) -> int:
+        """Put the settings into a new memfd and return its descriptor, for :meth:`load` in the worker."""
+        fd = os.memfd_create("haystack-settings", os.MFD_CLOEXEC)
+        document = dataclasses.asdict(self) | {"folders": [os.fspath(path) for path in self.folders]}
+        os.write(fd, json.dumps(document).encode())
+        return fd
+
+    @classmethod
+    def load(cls, fd: int) -> WorkerSettings:
+        """Read the settings from an inherited descriptor and close it. Raises ValueError when they are not ours."""
+        try:
+            raw = os.pread(fd, os.fstat(fd).st_size, 0)
+        finally:
+            os.close(fd)
+        document: dict[str, Any] = json.loads(raw)
+        expected = {one.name for one in dataclasses.fields(cls)}
+        if document.keys() != expected:
+            raise ValueError(f"these are settings of another release: {sorted(document.keys() ^ expected)}")
+        document["folders"] = tuple(Path(path) for path in document["folders"])
+        document["directories"] = tuple(document["directories"])
+        return cls(**document)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How often the supervisor does what it does, and its limits. Production has the defaults; tests are in a hurry.
+
+    Parameters
+    ----------
+    tick_seconds: how often volumes are looked at (state, sizes, what was appended).
+    tail_poll_seconds: how often the control block is asked for new needles to confirm.
+    checkpoint_idle_seconds: a volume that nobody appended to for so long is checkpointed.
+    checkpoint_most_seconds: a volume that is never idle is checkpointed after so long.
+    probe_seconds: how often a data folder's free space and health are looked at.
+    probe_timeout_seconds: a data folder that does not answer for so long has failed.
+    recoveries: volumes that are recovered at the same time.
+    ready_grace_seconds: how long the ready message waits for recoveries, once all workers listen.
+    restart_first_seconds, restart_most_seconds: pause before a dead worker is started again; it doubles every time.
+    worker_stable_seconds: a worker that ran so long had nothing to do with the failure before.
+    kill_margin_seconds: what a worker gets beyond its time for requests in flight before it is killed.
+    directory_timeout_seconds: for one call to a Directory.
+    retry_first_seconds, retry_most_seconds: pause before a failed call to a Directory is repeated; it doubles, with
+        jitter.
+    confirmed_save_seconds: how often ``confirmed.json`` is written at most.
+    stop_confirm_seconds: time at a stop to tell the Directory of the last needles.
+    """
+
+    tick_seconds: float = 1.0
+    tail_poll_seconds: float = 0.05
+    checkpoint_idle_seconds: float = 5.0
+    checkpoint_most_seconds: float = 300.0
+    probe_seconds: float = 2.0
+    probe_timeout_seconds: float = 60.0
+    recoveries: int = 4
+    ready_grace_seconds: float = 5.0
+    restart_first_seconds: float = 0.1
+    restart_most_seconds: float = 10.0
+    worker_stable_seconds: float = 60.0
+    kill_margin_seconds: float = 2.0
+    directory_timeout_seconds: float = 10.0
+    retry_first_seconds: float = 0.2
+    retry_most_seconds: float = 10.0
+    confirmed_save_seconds: float = 1.0
+    stop_confirm_seconds: float = 2.0
+
+
+DEFAULT_RESERVE_BYTES = 64 * MIB
+RESERVE_SHARE = 10
+"""The reserve is never more than one tenth of the disk, so that a small disk can be used at all."""
