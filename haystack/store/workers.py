@@ -1,9 +1,9 @@
 """The worker processes of a Store: started, watched, started again when they die, stopped.
 
-A worker inherits the control block, a memfd with its settings, the write end of a pipe on which it says that it listens
-(one byte), and the locks of the data folders, so that these stay locked until the last process that may write has ended.
-The kernel sends a worker SIGTERM when the supervisor dies. SIGINT is ignored: Ctrl-C in a terminal reaches all processes
-of the Store, and it is the supervisor that stops the workers.
+A worker inherits the control block, a memfd with its settings, the write end of a pipe on which it says that it
+listens (one byte), and the locks of the data folders, so that these stay locked until the last process that may write
+has ended. The kernel sends a worker SIGTERM when the supervisor dies. SIGINT is ignored: Ctrl-C in a terminal reaches
+all processes of the Store, and it is the supervisor that stops the workers.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ MAX_FAILED_STARTS = 3
 """Starts of one worker that may fail one after another before the Store gives up, as long as it never listened."""
 
 PR_SET_PDEATHSIG = 1
+STDERR = 2
+"""Where a worker's standard output goes too: ours belongs to the ready message."""
+
 _GAUGES = (Counter.CONNECTIONS_OPEN, Counter.CACHED_ENTRIES, Counter.UPLOAD_MEMORY_BYTES, Counter.PID)
 
 # Loaded before any fork: between fork and exec only what is safe there may happen.
@@ -129,7 +132,7 @@ class Workers:
         failures = 0
         while True:
             started = time.monotonic()
-            exit_code = await worker.run()
+            ending = await worker.run()
             listened = worker.listens.is_set()
             worker.listens.clear()
             self._on_death()
@@ -139,11 +142,10 @@ class Workers:
             failures += 1
             if not listened and not worker.ever_listened and failures >= MAX_FAILED_STARTS:
                 raise WorkerFailed(
-                    f"worker {worker.number} did not start {failures} times, at last {_describe(exit_code)}; "
-                    "its messages are above"
+                    f"worker {worker.number} did not start {failures} times, at last {ending}; its messages are above"
                 )
             pause = restart_pause_seconds(failures, self._timing)
-            _log.error("worker %d %s; starting it again in %g s", worker.number, _describe(exit_code), pause)
+            _log.error("worker %d %s; starting it again in %g s", worker.number, ending, pause)
             await asyncio.sleep(pause)
 
 
@@ -168,15 +170,15 @@ class _Worker:
         """The process id while it runs."""
         return self._process.pid if self._process is not None and not self._ended.is_set() else None
 
-    async def run(self) -> int:
-        """Start the process and wait for its end; returns the exit code, negative for a signal."""
+    async def run(self) -> str:
+        """Start the process and wait for its end; returns how it ended."""
         try:
             self._spawn()
         except OSError as error:
-            raise WorkerFailed(f"worker {self.number} cannot be started: {error}") from error
+            return f"cannot be started: {error}"
         await self._ended.wait()
         assert self._process is not None
-        return int(self._process.returncode)
+        return _describe(self._process.returncode)
 
     async def stop(self, timeout_seconds: float) -> None:
         """Send SIGTERM, wait, and kill the process when it takes too long."""
@@ -200,7 +202,7 @@ class _Worker:
             self._process = subprocess.Popen(
                 list(self._command(self._settings, fds)),
                 stdin=subprocess.DEVNULL,
-                stdout=sys.stderr.fileno(),
+                stdout=STDERR,
                 pass_fds=(fds.control, fds.settings, fds.ready, *self._lock_fds),
                 preexec_fn=lambda: _as_child(parent),
             )

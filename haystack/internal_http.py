@@ -1,0 +1,96 @@
+"""What the aiohttp services (Directory, admin API of a Store) and their callers share: errors as JSON, signed calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from haystack.errors import HaystackError
+from haystack.security import AUTH_HEADER, Verifier, sign
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer every error with its status and ``{"error": "…"}``; what nobody expected is logged and says little."""
+    try:
+        return await handler(request)
+    except HaystackError as error:
+        return error_response(error.http_status, str(error))
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        answer = error_response(error.status, f"{request.method} {request.path}: {error.reason}")
+        if "Allow" in error.headers:
+            answer.headers["Allow"] = error.headers["Allow"]
+        return answer
+    except Exception:
+        _log.exception("%s %s failed", request.method, request.path)
+        return error_response(500, "internal error; the log of this process has the details")
+
+
+def error_response(status: int, message: str) -> web.Response:
+    """An error as JSON."""
+    return web.json_response({"error": message}, status=status)
+
+
+def signed_calls(
+    verifier: Verifier | None, *, is_internal: Callable[[str], bool]
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """A middleware that lets internal calls through only when they are signed.
+
+    It reads the whole body, which the application bounds by its ``client_max_size``.
+
+    Parameters
+    ----------
+    verifier: None leaves all calls unsigned (no secret is configured).
+    is_internal: says of a path whether its calls are internal.
+    """
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if verifier is not None and is_internal(request.path):
+            body = await request.read()
+            verifier.verify(request.headers.get(AUTH_HEADER), request.method, request.raw_path, body)
+        return await handler(request)
+
+    return check
+
+
+def signed_headers(
+    secret: bytes | None, method: str, url: URL, body: bytes, *, now: Callable[[], float] = time.time
+) -> dict[str, str]:
+    """Headers for an internal call; none when there is no secret."""
+    if secret is None:
+        return {}
+    return {AUTH_HEADER: sign(secret, method, url.raw_path_qs, body, now=now())}
+
+
+async def call(
+    session: aiohttp.ClientSession, method: str, url: str, document: Mapping[str, Any] | None, secret: bytes | None
+) -> tuple[int, Any]:
+    """Make an internal call; returns the status and the JSON value of the answer (None when it is not JSON).
+
+    Raises aiohttp.ClientError, TimeoutError.
+    """
+    target = URL(url)
+    body = b"" if document is None else json.dumps(document, separators=(",", ":")).encode()
+    headers = signed_headers(secret, method, target, body)
+    if document is not None:
+        headers["Content-Type"] = "application/json"
+    async with session.request(method, target, data=body, headers=headers, allow_redirects=False) as answer:
+        raw = await answer.read()
+    try:
+        return answer.status, json.loads(raw)
+    except ValueError:
+        return answer.status, None
