@@ -1,0 +1,325 @@
+"""The client of a cluster: names, uploads, reads, deletes."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+
+from haystack.client.directory import Assignment, DirectoryCalls, PhotoRecord
+from haystack.client.errors import Refused, UnexpectedAnswer, Unreachable, WrongContent
+from haystack.client.locations import DEFAULT_LIFETIME_SECONDS, DEFAULT_MAX_VOLUMES, Location, LocationCache
+from haystack.client.names import PhotoName, fid_of, parse_photo_name
+from haystack.client.photo import PhotoInfo, StoredPhoto, disposition, info_from, plain_etag
+from haystack.client.reading import FAILOVER_ERRORS, PhotoStream, Target, open_stream, worst
+from haystack.client.retry import RetryPolicy, Transient
+from haystack.client.sources import Data, FileSource, IteratorSource, MemorySource, Source
+from haystack.client.transport import Answer, Transport
+from haystack.errors import DiskError, HaystackError, InvalidRequest, NeedleNotFound, TooLarge, VolumeNotFound
+from haystack.fid import Fid, Locator
+
+DEFAULT_TIMEOUT_SECONDS = 30.0
+DEFAULT_MAX_CONCURRENCY = 64
+DEFAULT_MAX_READ_BYTES = 4 * 2**30
+
+Uploadable = Data | Path | AsyncIterator[bytes] | Source
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
+class _Upload:
+    """One upload over its attempts."""
+
+    source: Source
+    headers: dict[str, str]
+    fid: Fid | None
+    """Given by the caller: this name and no other."""
+    alternate: int
+    replication: str | None
+    assigned: Assignment | None = None
+    kept_name: bool = False
+    """The last attempt may have stored the photo, and the next one uses the same name."""
+
+
+class HaystackClient:
+    """An asyncio client of a cluster. Use it as an async context manager; many tasks may share one.
+
+    Failures that may pass (connection errors, 502, 503, 504, 507) are retried with growing, partly random delays; reads
+    go to the next location first, uploads get a new name when their volume was refused.
+
+    Parameters
+    ----------
+    directory_urls: address of one Directory or of several.
+    session: an aiohttp session to use; it is not closed. By default the client has its own.
+    timeout_seconds: longest time to connect, and longest silence of a server.
+    retries: attempts after the first one; or a whole :class:`RetryPolicy`.
+    max_concurrency: requests at the same time; further ones wait. A stream that is being read counts.
+    location_lifetime_seconds: how long the place of a volume is believed.
+    internal: use the Stores' addresses inside the cluster and not the public ones.
+    """
+
+    def __init__(
+        self,
+        directory_urls: str | Sequence[str],
+        *,
+        session: aiohttp.ClientSession | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        retries: int | RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+        max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
+        location_lifetime_seconds: float = DEFAULT_LIFETIME_SECONDS,
+        max_locations: int = DEFAULT_MAX_VOLUMES,
+        internal: bool = False,
+        now: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
+        urls = [directory_urls] if isinstance(directory_urls, str) else list(directory_urls)
+        self._policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries, uniform=uniform)
+        self._transport = Transport(session, timeout_seconds=timeout_seconds, max_concurrency=max_concurrency)
+        self._directory = DirectoryCalls(urls, self._transport)
+        self._locations = LocationCache(lifetime_seconds=location_lifetime_seconds, max_volumes=max_locations, now=now)
+        self._internal = internal
+        self._uniform = uniform
+
+    async def __aenter__(self) -> HaystackClient:
+        self._transport.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.close()
+
+    # -- the Directory
+
+    async def assign(self, count: int = 1, *, replication: str | None = None) -> Assignment:
+        """Get a name for a new photo, with ``count`` - 1 alternate keys. Raises VolumeUnavailable, Unreachable."""
+        return await self._policy.run(lambda: self._directory.assign(count, replication))
+
+    async def lookup(self, volume: int) -> tuple[Location, ...]:
+        """Return where a volume is, as remembered or asked. Raises VolumeNotFound, Unreachable."""
+        return await self._policy.run(lambda: self._where(volume))
+
+    async def photo(self, photo_id: int) -> PhotoRecord:
+        """Return what the Directory knows of a photo. Raises NeedleNotFound, Unreachable."""
+        return await self._policy.run(lambda: self._directory.photo(photo_id))
+
+    async def cluster_status(self) -> dict[str, Any]:
+        """Return the Directory's view of the cluster. Raises Unreachable."""
+        return await self._policy.run(self._directory.status)
+
+    # -- photos
+
+    async def upload(
+        self,
+        data: Uploadable,
+        *,
+        name: str = "",
+        mime: str = "",
+        alternate: int = 0,
+        fid: Fid | None = None,
+        replication: str | None = None,
+    ) -> StoredPhoto:
+        """Store a photo and return its names once the Store has acknowledged it.
+
+        Parameters
+        ----------
+        data: bytes, the path of a file, or an iterator of bytes. An iterator can be read once: an upload that fails
+            after it was begun is not repeated.
+        name: file name to keep. mime: MIME type to keep.
+        alternate: number of the rendition; 0 is the original.
+        fid: store it under this name, as a rendition of a photo that is there or to replace one; no other is tried.
+
+        Raises
+        ------
+        TooLarge, InvalidRequest: the photo is refused as it is.
+        VolumeUnavailable, OutOfSpace, Unreachable, Refused: no Store took it, however often it was tried.
+        SourceChanged, OSError: the file cannot be read; nothing was stored.
+        WrongContent: the Store counted other bytes than were sent.
+        """
+        headers = {"Content-Type": mime} if mime else {"Content-Type": "application/octet-stream"}
+        if name:
+            headers["Content-Disposition"] = disposition(name)
+        async with AsyncExitStack() as stack:
+            source = await _source(data, stack)
+            upload = _Upload(source, headers, fid, alternate, replication)
+            return await self._policy.run(lambda: self._upload_once(upload))
+
+    async def read(self, name: PhotoName | str, *, max_bytes: int = DEFAULT_MAX_READ_BYTES) -> bytes:
+        """Return a photo's bytes. Raises as :meth:`stream` does, and TooLarge above ``max_bytes``."""
+        async with self.stream(name) as photo:
+            if photo.info.size_bytes > max_bytes:
+                raise TooLarge(
+                    f"{photo.info.url}: has {photo.info.size_bytes} bytes; at most {max_bytes} were asked for"
+                )
+            return b"".join([piece async for piece in photo])
+
+    @asynccontextmanager
+    async def stream(self, name: PhotoName | str) -> AsyncIterator[PhotoStream]:
+        """Open a photo for reading.
+
+        Parameters
+        ----------
+        name: fid, locator or photo id; or one of them as text, or the URL of a photo.
+
+        Raises
+        ------
+        InvalidFid: it is no such name.
+        NeedleNotFound, VolumeNotFound: there is no such photo, or the cookie is wrong.
+        VolumeUnavailable, Unreachable, DiskError: no location could serve it.
+        WrongContent: while reading; not all of it came, or it was replaced meanwhile.
+        """
+        async with AsyncExitStack() as stack:
+            yield await self._at_locations(name, lambda one: open_stream(self._transport, one, self._policy, stack))
+
+    async def stat(self, name: PhotoName | str) -> PhotoInfo:
+        """Return what the Store knows of a photo, without its bytes. Raises as :meth:`stream`."""
+        return await self._at_locations(name, self._head)
+
+    async def delete(self, name: PhotoName | str) -> int:
+        """Delete a photo; returns the bytes that it had. Raises NeedleNotFound when it is not there, else as read.
+
+        When an answer was lost and the photo is gone at the next attempt, it was deleted; its size is then 0.
+        """
+        fid = await self._resolve(name)
+        target_fid = fid_of(fid)
+        uncertain = False
+
+        async def attempt() -> int:
+            nonlocal uncertain
+            failures: list[Transient | HaystackError] = []
+            for location in await self._where(target_fid.volume):
+                try:
+                    answer = await self._transport.fetch("DELETE", self._url(location, target_fid))
+                    return int(answer.field("size", int))
+                except (Transient, NeedleNotFound) as failure:
+                    if uncertain and isinstance(failure, NeedleNotFound):
+                        return 0
+                    uncertain = uncertain or _may_have_worked(failure)
+                    failures.append(failure)
+            self._locations.forget(target_fid.volume)
+            raise worst(failures)
+
+        return await self._policy.run(attempt)
+
+    # -- how
+
+    async def _upload_once(self, upload: _Upload) -> StoredPhoto:
+        if upload.fid is not None:
+            fid, location = upload.fid, (await self._where(upload.fid.volume))[0]
+        else:
+            if upload.assigned is None:
+                upload.assigned = await self._directory.assign(1, upload.replication)
+            assigned = upload.assigned
+            fid = Fid(assigned.fid.volume, assigned.fid.key, assigned.fid.cookie, upload.alternate)
+            location = assigned.location
+        try:
+            answer = await self._send(upload, self._url(location, fid))
+        except (Refused, VolumeNotFound, DiskError) as error:
+            # This volume does not take it; another may. Whoever gave the name gets the reason.
+            self._locations.forget(fid.volume)
+            if upload.fid is not None or not upload.source.repeatable:
+                raise
+            upload.assigned = None
+            raise Transient(error) from error
+        except Transient as failure:
+            self._locations.forget(fid.volume)
+            if not upload.source.repeatable:
+                raise failure.error from failure
+            # Once more under the same name if the answer was lost: then the photo is not stored twice.
+            upload.kept_name = _may_have_worked(failure) and not upload.kept_name
+            if not upload.kept_name:
+                upload.assigned = None
+            raise
+        return _stored(answer, upload.source.size_bytes, fid, f"{location.base(internal=False)}/{fid}")
+
+    async def _send(self, upload: _Upload, url: str) -> Answer:
+        return await self._transport.fetch(
+            "POST", url, headers=upload.headers, source=upload.source, not_found=VolumeNotFound
+        )
+
+    async def _head(self, target: Target) -> PhotoInfo:
+        failures: list[Transient | HaystackError] = []
+        for url in target.urls():
+            try:
+                answer = await self._transport.fetch("HEAD", url)
+                length = answer.headers.get("Content-Length", "")
+                return info_from(answer.headers, int(length) if length.isdecimal() else None, target.fid, url)
+            except (Transient, *FAILOVER_ERRORS) as failure:
+                failures.append(failure)
+        raise worst(failures)
+
+    async def _at_locations(self, name: PhotoName | str, ask: Callable[[Target], Awaitable[_Result]]) -> _Result:
+        found = await self._resolve(name)
+        volume = fid_of(found).volume
+
+        async def attempt() -> _Result:
+            remembered = self._locations.get(volume)
+            locations = remembered or await self._look_up(volume)
+            try:
+                return await ask(self._target(found, locations))
+            except (Transient, *FAILOVER_ERRORS):
+                self._locations.forget(volume)
+                if remembered is None:
+                    raise
+            # What was remembered may be outdated: the volume may have moved.
+            return await ask(self._target(found, await self._look_up(volume)))
+
+        return await self._policy.run(attempt)
+
+    async def _resolve(self, name: PhotoName | str) -> Fid | Locator:
+        parsed = parse_photo_name(name) if isinstance(name, str) else name
+        if isinstance(parsed, int):
+            return (await self.photo(parsed)).fid
+        return parsed
+
+    async def _where(self, volume: int) -> tuple[Location, ...]:
+        return self._locations.get(volume) or await self._look_up(volume)
+
+    async def _look_up(self, volume: int) -> tuple[Location, ...]:
+        locations = await self._directory.lookup(volume)
+        self._locations.put(volume, locations)
+        return locations
+
+    def _target(self, name: Fid | Locator, locations: tuple[Location, ...]) -> Target:
+        # Another one first each time, so that all replicas share the reads.
+        first = int(self._uniform() * len(locations)) % len(locations)
+        return Target(str(name), str(fid_of(name)), locations[first:] + locations[:first], self._internal)
+
+    def _url(self, location: Location, fid: Fid) -> str:
+        return f"{location.base(internal=self._internal)}/{fid}"
+
+
+async def _source(data: Uploadable, stack: AsyncExitStack) -> Source:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return MemorySource(data)
+    if isinstance(data, Path):
+        return await stack.enter_async_context(FileSource(data))
+    if isinstance(data, MemorySource | FileSource | IteratorSource):
+        return data
+    if isinstance(data, AsyncIterator):
+        return IteratorSource(data)
+    raise InvalidRequest(f"cannot upload a {type(data).__name__}; give bytes, a Path or an async iterator of bytes")
+
+
+def _stored(answer: Answer, sent_bytes: int | None, fid: Fid, url: str) -> StoredPhoto:
+    document = answer.json()
+    size_bytes = int(answer.field("size", int))
+    if sent_bytes is not None and size_bytes != sent_bytes:
+        raise WrongContent(f"{answer.request}: the Store counted {size_bytes} bytes where {sent_bytes} were sent")
+    etag, locator = document.get("eTag"), document.get("locator")
+    if not isinstance(etag, str) or not isinstance(locator, str | None):
+        raise UnexpectedAnswer(f"{answer.request}: the answer has no text 'eTag' or 'locator': {document}")
+    return StoredPhoto(str(fid), locator or "", size_bytes, plain_etag(etag), url)
+
+
+def _may_have_worked(failure: Transient | HaystackError) -> bool:
+    """Whether the change may have been done although no answer says so."""
+    return isinstance(failure, Transient) and isinstance(failure.error, Unreachable) and not failure.error.unsent

@@ -1,0 +1,125 @@
+"""The calls to the Directory: assign, lookup, photo, status; with failover between several Directories."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+from haystack.client.errors import UnexpectedAnswer, Unreachable
+from haystack.client.locations import Location, with_scheme
+from haystack.client.retry import Transient
+from haystack.client.transport import Transport, field_of
+from haystack.errors import ConfigError, InvalidFid, NeedleNotFound, VolumeNotFound
+from haystack.fid import Fid
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """A name for a new photo and the Store that takes it.
+
+    Parameters
+    ----------
+    fid: the original's name; with ``count`` n, alternate keys 1 … n-1 of the same photo are ours too.
+    location: the Store.
+    count: how many renditions it is for.
+    """
+
+    fid: Fid
+    location: Location
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoRecord:
+    """What the Directory knows of a photo; ``document`` is its whole answer."""
+
+    fid: Fid
+    document: dict[str, Any]
+
+
+class DirectoryCalls:
+    """Talks to whichever Directory answers, beginning with the one that answered last."""
+
+    def __init__(self, urls: Sequence[str], transport: Transport) -> None:
+        if not urls:
+            raise ConfigError("a client needs the address of at least one Directory, as in http://127.0.0.1:9333")
+        self._urls = [with_scheme(url) for url in urls]
+        self._transport = transport
+
+    async def assign(self, count: int, replication: str | None) -> Assignment:
+        """Ask for a name. Raises Transient when no Directory answers, or nothing is writable at the moment."""
+        query = {"count": str(count)} if count != 1 else {}
+        if replication is not None:
+            query["replication"] = replication
+        suffix = f"?{urlencode(query)}" if query else ""
+
+        async def ask(base: str) -> Assignment:
+            answer = await self._transport.fetch("POST", f"{base}/dir/assign{suffix}")
+            text = answer.field("fid", str)
+            return Assignment(_fid(text, answer.request), _location(answer.json(), answer.request), count)
+
+        return await self._any(ask)
+
+    async def lookup(self, volume: int) -> tuple[Location, ...]:
+        """Ask where a volume is. Raises VolumeNotFound, Transient."""
+
+        async def ask(base: str) -> tuple[Location, ...]:
+            answer = await self._transport.fetch(
+                "GET", f"{base}/dir/lookup?volumeId={volume}", not_found=VolumeNotFound
+            )
+            found = answer.field("locations", list)
+            locations = tuple(_location(one, answer.request) for one in found if isinstance(one, dict))
+            if not locations:
+                raise VolumeNotFound(f"{answer.request}: volume {volume} is on no Store at the moment")
+            return locations
+
+        return await self._any(ask)
+
+    async def photo(self, photo_id: int) -> PhotoRecord:
+        """Ask for a photo. Raises NeedleNotFound, Transient."""
+
+        async def ask(base: str) -> PhotoRecord:
+            answer = await self._transport.fetch("GET", f"{base}/photos/{photo_id:x}", not_found=NeedleNotFound)
+            return PhotoRecord(_fid(answer.field("fid", str), answer.request), answer.json())
+
+        return await self._any(ask)
+
+    async def status(self) -> dict[str, Any]:
+        """Return the answer of ``/cluster/status``. Raises Transient."""
+
+        async def ask(base: str) -> dict[str, Any]:
+            return (await self._transport.fetch("GET", f"{base}/cluster/status")).json()
+
+        return await self._any(ask)
+
+    async def _any(self, ask: Callable[[str], Awaitable[_Result]]) -> _Result:
+        failures: list[Transient] = []
+        for base in list(self._urls):
+            try:
+                result = await ask(base)
+            except Transient as failure:
+                failures.append(failure)
+                continue
+            if base != self._urls[0]:
+                self._urls.remove(base)
+                self._urls.insert(0, base)
+            return result
+        # A Directory that gave a reason tells more than one that could not be reached.
+        raise next((one for one in failures if not isinstance(one.error, Unreachable)), failures[0])
+
+
+def _fid(text: str, request: str) -> Fid:
+    try:
+        return Fid.parse(text)
+    except InvalidFid as error:
+        raise UnexpectedAnswer(f"{request}: {error}") from error
+
+
+def _location(document: dict[str, Any], request: str) -> Location:
+    url = field_of(document, "url", str, request)
+    public_url = document.get("publicUrl")
+    return Location(url, public_url if isinstance(public_url, str) else url)

@@ -1,0 +1,83 @@
+"""Where volumes are, remembered for a while."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+DEFAULT_LIFETIME_SECONDS = 60.0
+DEFAULT_MAX_VOLUMES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """One Store that has a volume.
+
+    Parameters
+    ----------
+    url: ``host:port`` inside the cluster.
+    public_url: where clients reach it: ``host:port``, or an address with ``http://`` or ``https://``.
+    """
+
+    url: str
+    public_url: str
+
+    def base(self, *, internal: bool) -> str:
+        """Return the address to put a path behind, with scheme and without a slash at the end."""
+        return with_scheme(self.url if internal else self.public_url or self.url)
+
+
+class LocationCache:
+    """Volume → locations; bounded, the least recently used go first; each entry has a lifetime.
+
+    Parameters
+    ----------
+    lifetime_seconds: how long an entry is believed.
+    max_volumes: how many entries are kept.
+    now: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        lifetime_seconds: float = DEFAULT_LIFETIME_SECONDS,
+        max_volumes: int = DEFAULT_MAX_VOLUMES,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._lifetime_seconds = lifetime_seconds
+        self._max_volumes = max_volumes
+        self._now = now
+        self._entries: OrderedDict[int, tuple[float, tuple[Location, ...]]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, volume: int) -> tuple[Location, ...] | None:
+        """Return the locations, or None when they are unknown or too old."""
+        entry = self._entries.get(volume)
+        if entry is None:
+            return None
+        if self._now() >= entry[0]:
+            del self._entries[volume]
+            return None
+        self._entries.move_to_end(volume)
+        return entry[1]
+
+    def put(self, volume: int, locations: tuple[Location, ...]) -> None:
+        """Remember the locations from now on."""
+        self._entries[volume] = (self._now() + self._lifetime_seconds, locations)
+        self._entries.move_to_end(volume)
+        while len(self._entries) > self._max_volumes:
+            self._entries.popitem(last=False)
+
+    def forget(self, volume: int) -> None:
+        """Ask anew the next time."""
+        self._entries.pop(volume, None)
+
+
+def with_scheme(address: str) -> str:
+    """Return an address with a scheme and without a slash at the end."""
+    address = address.rstrip("/")
+    return address if address.startswith(("http://", "https://")) else f"http://{address}"

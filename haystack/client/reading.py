@@ -1,0 +1,141 @@
+"""Reading one photo from whichever location has it, going on from where a connection broke."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from haystack.client.errors import UnexpectedAnswer, WrongContent
+from haystack.client.locations import Location
+from haystack.client.photo import PhotoInfo, info_from, plain_etag
+from haystack.client.retry import RetryPolicy, Transient
+from haystack.client.transport import CONNECTION_ERRORS, Transport, broken, raise_for, read_error
+from haystack.errors import DiskError, HaystackError, NeedleNotFound
+
+PIECE_BYTES = 256 * 1024
+
+FAILOVER_ERRORS = (NeedleNotFound, DiskError, UnexpectedAnswer)
+"""What one location may say while another has the photo: a replica that is behind, a failing disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to read, and where it may be.
+
+    Parameters
+    ----------
+    path: fid or locator, as in the URL.
+    fid: the photo's fid.
+    locations: in the order to try them.
+    """
+
+    path: str
+    fid: str
+    locations: Sequence[Location]
+    internal: bool
+
+    def urls(self) -> list[str]:
+        """Return the URLs to try, in their order."""
+        return [f"{one.base(internal=self.internal)}/{self.path}" for one in self.locations]
+
+
+@dataclass(slots=True)
+class PhotoStream:
+    """A photo that is being read: ``info`` first, then its bytes by ``async for``.
+
+    A connection that breaks is replaced, at another location if there is one, and the reading goes on where it was. It
+    ends only when all bytes of the announced size have come.
+    """
+
+    info: PhotoInfo
+    _response: aiohttp.ClientResponse
+    _transport: Transport
+    _target: Target
+    _policy: RetryPolicy
+    _stack: AsyncExitStack
+    _done_bytes: int = field(default=0)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        idle_resumes = 0
+        while True:
+            before_bytes = self._done_bytes
+            try:
+                async for piece in self._response.content.iter_chunked(PIECE_BYTES):
+                    self._done_bytes += len(piece)
+                    yield piece
+                break
+            except CONNECTION_ERRORS as error:
+                await self._stack.aclose()
+                # Servers that begin an answer and break it, again and again, must not keep us for ever.
+                idle_resumes = 0 if self._done_bytes > before_bytes else idle_resumes + 1
+                if idle_resumes > self._policy.retries:
+                    raise broken(f"GET {self.info.url}", error).error from error
+            if self._done_bytes >= self.info.size_bytes:
+                break
+            self._response = await self._policy.run(self._resume)
+        if self._done_bytes != self.info.size_bytes:
+            raise WrongContent(
+                f"{self.info.url}: {self._done_bytes} bytes came where {self.info.size_bytes} were announced; do not "
+                "use them, and try again"
+            )
+
+    async def _resume(self) -> aiohttp.ClientResponse:
+        done = self._done_bytes
+        headers = {"Range": f"bytes={done}-", "If-Range": f'"{self.info.etag}"'} if done else {}
+        answer = await first_answer(self._transport, self._target, self._stack, headers)
+        if answer.status != (206 if done else 200) or plain_etag(answer.headers.get("ETag", "")) != self.info.etag:
+            raise WrongContent(f"{self.info.url}: was replaced by another photo while it was read; read it again")
+        return answer
+
+
+async def open_stream(transport: Transport, target: Target, policy: RetryPolicy, stack: AsyncExitStack) -> PhotoStream:
+    """Begin to read at the first location that answers.
+
+    Parameters
+    ----------
+    stack: keeps the connection; closing it ends the reading.
+
+    Raises
+    ------
+    Transient: no location answered; a later try may work.
+    NeedleNotFound: no location has it.
+    """
+    response = await first_answer(transport, target, stack, {})
+    info = info_from(response.headers, response.content_length, target.fid, str(response.url))
+    return PhotoStream(info, response, transport, target, policy, stack)
+
+
+async def first_answer(
+    transport: Transport, target: Target, stack: AsyncExitStack, headers: dict[str, str]
+) -> aiohttp.ClientResponse:
+    """GET at one location after the other until one has it. Raises as :func:`open_stream`."""
+    failures: list[Transient | HaystackError] = []
+    for url in target.urls():
+        try:
+            response = await stack.enter_async_context(transport.open("GET", url, headers=headers))
+            if response.status not in (200, 206):
+                raise_for(await read_error(response, f"GET {url}"))
+                raise UnexpectedAnswer(f"GET {url}: unexpected status {response.status}")
+            return response
+        except (Transient, *FAILOVER_ERRORS) as failure:
+            await stack.aclose()
+            failures.append(failure)
+    raise worst(failures)
+
+
+def worst(failures: Sequence[Transient | HaystackError]) -> Transient | HaystackError:
+    """Return the failure that counts when every location failed.
+
+    One that may pass wins: as long as a location cannot be asked, nobody knows that a photo is gone. Then one that
+    tells more than "not found".
+    """
+    for failure in failures:
+        if isinstance(failure, Transient):
+            return failure
+    for failure in failures:
+        if not isinstance(failure, NeedleNotFound):
+            return failure
+    return failures[0] if failures else NeedleNotFound("the photo's volume is on no Store at the moment")

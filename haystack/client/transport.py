@@ -1,0 +1,274 @@
+"""HTTP exchanges: sends one, bounds it in time, size and number, and says how it failed. No retries here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+import haystack
+from haystack.client.errors import UnexpectedAnswer, Unreachable, error_for
+from haystack.client.retry import TRANSIENT_STATUSES, Transient, retry_after_seconds
+from haystack.client.sources import Source
+from haystack.errors import HaystackError, NeedleNotFound
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""Largest JSON answer that is read; photos are not bounded by it."""
+
+MAX_ERROR_CHARS = 500
+EXPECT_CONTINUE_BYTES = 1024 * 1024
+"""From this size on, a body waits for the server's word: a refusal then costs a round trip and not the whole body."""
+
+
+CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
+"""What aiohttp raises when a connection cannot be made, breaks, or falls silent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer of small size."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    request: str
+    """``METHOD url``, for messages."""
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object. Raises UnexpectedAnswer."""
+        try:
+            document = json.loads(self.body)
+        except ValueError as error:
+            raise UnexpectedAnswer(f"{self.request}: the answer is no JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise UnexpectedAnswer(f"{self.request}: the answer is no JSON object but a {type(document).__name__}")
+        return document
+
+    def field(self, name: str, kind: type[Any]) -> Any:
+        """Return one field of the JSON object. Raises UnexpectedAnswer when it is missing or of another kind."""
+        return field_of(self.json(), name, kind, self.request)
+
+
+def field_of(document: Mapping[str, Any], name: str, kind: type[Any], where: str) -> Any:
+    """Return ``document[name]``. Raises UnexpectedAnswer when it is missing or of another kind."""
+    value = document.get(name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UnexpectedAnswer(
+            f"{where}: the answer has no {kind.__name__} {name!r}: {str(document)[:MAX_ERROR_CHARS]}"
+        )
+    return value
+
+
+class Transport:
+    """Sends requests over one aiohttp session.
+
+    Parameters
+    ----------
+    session: given by somebody who closes it, or None for one of our own.
+    timeout_seconds: longest time to connect, and longest silence in either direction.
+    max_concurrency: exchanges at the same time; more wait.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession | None, *, timeout_seconds: float, max_concurrency: int) -> None:
+        self._session = session
+        self._owned = session is None
+        self._timeout_seconds = timeout_seconds
+        self._slots = asyncio.Semaphore(max_concurrency)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
+
+    def start(self) -> None:
+        """Make the session; inside a running event loop."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # A photo is handed over as it was stored, even one that was stored compressed.
+                auto_decompress=False,
+                headers={"User-Agent": f"haystack/{haystack.__version__}", "Accept-Encoding": "identity"},
+            )
+
+    async def close(self) -> None:
+        """Close the session if it is our own."""
+        if self._owned and self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def fetch(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        source: Source | None = None,
+        not_found: type[HaystackError] = NeedleNotFound,
+    ) -> Answer:
+        """Do a request with a small answer. Raises as :meth:`open` does, and for any status but 2xx."""
+        async with self.open(method, url, headers=headers, source=source) as response:
+            body = b"" if method == "HEAD" else await _limited(response, f"{method} {url}")
+            answer = Answer(response.status, response.headers, body, f"{method} {url}")
+            raise_for(answer, not_found)
+            return answer
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        source: Source | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Do a request and yield its answer, of whatever status, with the body still to read.
+
+        Raises
+        ------
+        Transient: the server was not reached, or the connection broke or fell silent before an answer began. Reading
+            the answer's body may raise any of CONNECTION_ERRORS.
+        SourceChanged, OSError: the source failed; the server has stored nothing.
+        """
+        if self._session is None:
+            raise RuntimeError("the client is not open; use `async with HaystackClient(...)`")
+        body = _Body(source, self._timeout_seconds) if source is not None else None
+        sent_headers = dict(headers or {})
+        data: Any = None
+        expect = False
+        if body is not None and source is not None:
+            size_bytes, data = source.size_bytes, source.whole()
+            if data is None:
+                data = body.pieces()
+                expect = size_bytes is None or size_bytes >= EXPECT_CONTINUE_BYTES
+            if size_bytes is not None:
+                sent_headers["Content-Length"] = str(size_bytes)
+        async with self._slots:
+            try:
+                # The silence of a request whose body flows is measured by the body; aiohttp measures the answer's.
+                async with asyncio.timeout(self._timeout_seconds) as deadline:
+                    if body is not None:
+                        body.deadline = deadline
+                    response = await self._session.request(
+                        method,
+                        URL(url, encoded=True),
+                        data=data,
+                        headers=sent_headers,
+                        allow_redirects=False,
+                        timeout=self._timeout,
+                        expect100=expect,
+                        middlewares=(_only_once,) if method == "DELETE" else (),
+                    )
+            except CONNECTION_ERRORS as error:
+                if body is not None and body.failure is not None:
+                    raise body.failure from None
+                raise broken(f"{method} {url}", error, self._timeout_seconds) from error
+            # Outside: an OSError of the reader's own, such as a full disk, is no connection error.
+            async with response:
+                yield response
+
+
+class _Body:
+    """The pieces of a source, with a deadline that moves while they flow, and a memory for the source's own failure."""
+
+    def __init__(self, source: Source, timeout_seconds: float) -> None:
+        self._source = source
+        self._timeout_seconds = timeout_seconds
+        self.deadline: asyncio.Timeout | None = None
+        self.failure: Exception | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes | bytearray | memoryview]:
+        sent_bytes = 0
+        try:
+            async for piece in self._source.pieces():
+                self._more_time()
+                yield piece
+                sent_bytes += len(piece)
+        # aiohttp would turn it into a connection error, and we would try again what cannot work.
+        except Exception as error:
+            self.failure = error
+            raise
+        expected = self._source.size_bytes
+        if expected is not None and sent_bytes != expected:
+            self.failure = UnexpectedAnswer(
+                f"the data to upload has {sent_bytes} bytes where {expected} were announced"
+            )
+            raise self.failure
+        self._more_time()
+
+    def _more_time(self) -> None:
+        if self.deadline is not None and not self.deadline.expired():
+            self.deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+
+
+class _BrokenExchange(aiohttp.ClientConnectionError):
+    """A connection broke while an answer was awaited."""
+
+
+async def _only_once(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a delete by itself: the second answer, a 404, would hide what the first did."""
+    try:
+        return await send(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _BrokenExchange(str(error)) from error
+
+
+def raise_for(answer: Answer, not_found: type[HaystackError] = NeedleNotFound) -> None:
+    """Raise what the answer's status means unless it is 2xx: Transient when it may pass, else an error of ours."""
+    if 200 <= answer.status < 300:
+        return
+    error = error_for(answer.status, f"{answer.request}: {_said(answer.body, answer.status)}", not_found=not_found)
+    if answer.status in TRANSIENT_STATUSES:
+        raise Transient(error, retry_after_seconds(answer.headers.get("Retry-After")))
+    raise error
+
+
+async def read_error(response: aiohttp.ClientResponse, request: str) -> Answer:
+    """Read the answer that refuses a request whose success would be a stream."""
+    return Answer(response.status, response.headers, await _limited(response, request), request)
+
+
+async def _limited(response: aiohttp.ClientResponse, request: str) -> bytes:
+    body = bytearray()
+    try:
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > MAX_ANSWER_BYTES:
+                raise UnexpectedAnswer(f"{request}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+    except CONNECTION_ERRORS as error:
+        raise broken(request, error) from error
+    return bytes(body)
+
+
+def _said(body: bytes, status: int) -> str:
+    """Return the server's reason: the ``error`` of its JSON, else the beginning of what it sent."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if isinstance(document, dict) and isinstance(document.get("error"), str):
+        return str(document["error"])[:MAX_ERROR_CHARS]
+    text = body[:MAX_ERROR_CHARS].decode(errors="replace").strip()
+    if not text and status == 404:
+        return "not there (unknown, deleted, or a wrong cookie)"
+    return text or f"status {status} without a reason"
+
+
+def broken(request: str, error: BaseException, timeout_seconds: float | None = None) -> Transient:
+    """Return what to raise for one of CONNECTION_ERRORS.
+
+    Parameters
+    ----------
+    request: method and URL.
+    """
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or str(error.os_error)
+        return Transient(Unreachable(f"{request}: cannot connect: {reason}; is the server running?", unsent=True))
+    if isinstance(error, TimeoutError):
+        limit = f" for {timeout_seconds:g} s" if timeout_seconds is not None else " in time"
+        return Transient(Unreachable(f"{request}: no answer or no progress{limit}"))
+    return Transient(Unreachable(f"{request}: the connection broke: {str(error) or type(error).__name__}"))
