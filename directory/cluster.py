@@ -99,6 +99,10 @@ class Cluster:
         """Say whether every Store has reported since the start, or has had its time to."""
         return all(self.liveness(store_id, now_seconds) is not Liveness.UNKNOWN for store_id in self.stores)
 
+    def recovering(self) -> bool:
+        """Say whether a Store is recovering a volume, which may take photos soon."""
+        return any(volume.state == "recovering" for s in self.stores.values() for volume in s.open_volumes.values())
+
     # -- what Stores say
 
     def restore_store(self, document: StoreDocument) -> None:

@@ -1,8 +1,8 @@
 """Makes new volumes: keeps enough writable ones, and grows on request. One growth at a time.
 
-A volume id is reserved durably before any Store hears of it, so that a crash at any point never leads to two volumes with
-one id; an id whose volume was not made is never used. A volume counts when its Store has made it. When the Directory dies
-in between, the Store's next registration brings the volume along.
+A volume id is reserved durably before any Store hears of it, so that a crash at any point never leads to two volumes
+with one id; an id whose volume was not made is never used. A volume counts when its Store has made it. When the
+Directory dies in between, the Store's next registration brings the volume along.
 """
 
 from __future__ import annotations

@@ -1,0 +1,69 @@
+"""The Directory's HTTP surface: which path leads to which handler."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from directory.assigner import Assigner
+from directory.grower import Grower
+from directory.handlers.assign import AssignHandlers
+from directory.handlers.internal import InternalHandlers
+from directory.handlers.lookup import LookupHandlers
+from directory.handlers.status import StatusHandlers
+from directory.metrics import Metrics
+from directory.service import Service
+from directory.web import make_middleware
+from haystack.security import Verifier
+
+
+def make_app(
+    service: Service,
+    grower: Grower,
+    *,
+    host: str,
+    heartbeat_seconds: float,
+    verifier: Verifier | None = None,
+) -> web.Application:
+    """Return the application of one Directory.
+
+    Parameters
+    ----------
+    host: the address that it listens on, for answers that name it.
+    heartbeat_seconds: how often Stores are told to report.
+    verifier: checks the Stores' signatures; None takes unsigned calls.
+    """
+    metrics = Metrics(service)
+    assign = AssignHandlers(Assigner(service, grower), grower)
+    lookup = LookupHandlers(service)
+    internal = InternalHandlers(service, grower, metrics, verifier, heartbeat_seconds)
+    status = StatusHandlers(service, metrics, host)
+    app = web.Application(middlewares=[make_middleware(metrics)])
+    router = app.router
+    # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.
+    changing: tuple[tuple[str, Handler], ...] = (
+        ("/dir/assign", assign.assign),
+        ("/vol/grow", assign.grow),
+        ("/vol/vacuum", assign.vacuum),
+    )
+    for path, handler in changing:
+        router.add_route("GET", path, handler)
+        router.add_route("POST", path, handler)
+    router.add_post("/dir/lookup", lookup.lookup)
+    router.add_post("/internal/stores/register", internal.register)
+    router.add_post("/internal/stores/heartbeat", internal.heartbeat)
+    router.add_post("/internal/confirm", internal.confirm)
+    reading: tuple[tuple[str, Handler], ...] = (
+        ("/", status.index),
+        ("/dir/lookup", lookup.lookup),
+        ("/photos/{id}", lookup.photo),
+        ("/dir/status", status.directory),
+        ("/cluster/status", status.cluster),
+        ("/healthz", status.healthz),
+        ("/readyz", status.readyz),
+        ("/metrics", status.metrics),
+        (r"/{name:[0-9]+(?:[,@][^/]*|/.*)}", lookup.redirect),
+    )
+    for path, handler in reading:
+        router.add_get(path, handler)
+    return app

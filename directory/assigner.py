@@ -1,0 +1,85 @@
+"""Gives a new photo its place: a volume that takes it, and an id."""
+
+from __future__ import annotations
+
+import asyncio
+
+from directory.decisions.choice import ANYWHERE, Candidate, Where
+from directory.errors import DirectoryBusy, NothingWritable
+from directory.grower import Grower
+from directory.service import Service
+from directory.settings import ASSIGN_WAIT_SECONDS, MAX_WAITING_ASSIGNS
+from haystack.fid import Fid
+from haystack.security import new_cookie
+
+POLL_SECONDS = 0.25
+"""How often a waiting assign looks whether the time of silent Stores is over; all else wakes it at once."""
+
+
+class Assigner:
+    """Assigns names to photos.
+
+    Parameters
+    ----------
+    wait_seconds: how long an assign waits while volumes are being made, or Stores have yet to report after a start.
+    """
+
+    def __init__(self, service: Service, grower: Grower, *, wait_seconds: float = ASSIGN_WAIT_SECONDS) -> None:
+        self._service = service
+        self._grower = grower
+        self._wait_seconds = wait_seconds
+        self._waiting = 0
+
+    async def assign(self, where: Where = ANYWHERE) -> tuple[Fid, Candidate]:
+        """Return a name that was never given before, and the Store to send the photo to.
+
+        Raises
+        ------
+        NothingWritable: no volume takes photos; the message says why.
+        DirectoryBusy: too many assigns are waiting for a volume.
+        """
+        candidate = self._service.choose(where) or await self._wait_for_volume(where)
+        photo_id = self._service.ids.take_now()
+        if photo_id is None:
+            photo_id = await self._service.ids.take()
+        return Fid(candidate.volume, photo_id, new_cookie()), candidate
+
+    async def _wait_for_volume(self, where: Where) -> Candidate:
+        if self._waiting >= MAX_WAITING_ASSIGNS:
+            raise DirectoryBusy(f"no volume takes photos, and {self._waiting} requests are waiting for one")
+        self._waiting += 1
+        try:
+            return await self._find_volume(where, self._service.clock() + self._wait_seconds)
+        finally:
+            self._waiting -= 1
+
+    async def _find_volume(self, where: Where, deadline_seconds: float) -> Candidate:
+        service = self._service
+        reason = ""
+        while True:
+            hopeful = True
+            if service.cluster.settled(service.clock()):
+                reason = await self._grow(where, deadline_seconds)
+                hopeful = service.cluster.recovering()
+            if candidate := service.choose(where):
+                return candidate
+            left_seconds = deadline_seconds - service.clock()
+            if left_seconds <= 0 or not hopeful:
+                raise NothingWritable(f"no volume takes photos now: {reason or self._why()}")
+            await service.wait_for_change(min(left_seconds, POLL_SECONDS))
+
+    async def _grow(self, where: Where, deadline_seconds: float) -> str:
+        """Have volumes made, and return why not as many as wanted."""
+        growing = self._grower.top_up() if where == ANYWHERE else self._grower.grow(1, where)
+        try:
+            async with asyncio.timeout(max(0.0, deadline_seconds - self._service.clock())):
+                return (await growing).reason
+        except TimeoutError:
+            return "the Stores take long to make new ones; try again in a moment"
+
+    def _why(self) -> str:
+        if not self._service.cluster.settled(self._service.clock()):
+            return "the Stores have not reported yet; try again in a moment"
+        if self._service.cluster.recovering():
+            return "the Stores are recovering their volumes; try again in a moment"
+        return "all are full, and new ones are not ready yet; try again in a moment"

@@ -1,0 +1,1 @@
+"""The HTTP handlers of the Directory, one module for each group of calls."""

@@ -1,0 +1,59 @@
+"""``/dir/assign`` and ``/vol/…``: where new photos go, and room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from directory.assigner import Assigner
+from directory.decisions.choice import ANYWHERE, Where
+from directory.errors import NothingWritable, NotSupported
+from directory.grower import Grower
+from directory.settings import MAX_ASSIGN_COUNT, MAX_GROW_COUNT
+from directory.web import check_replication, json_response, number, parameters
+
+
+class AssignHandlers:
+    """Handlers that give places to photos."""
+
+    def __init__(self, assigner: Assigner, grower: Grower) -> None:
+        self._assigner = assigner
+        self._grower = grower
+
+    async def assign(self, request: web.Request) -> web.Response:
+        """Name a new photo. With ``count=n``, ``<fid>_1`` … ``<fid>_<n-1>`` may be used too."""
+        given = await parameters(request)
+        if not given:
+            fid, store = await self._assigner.assign()
+            # The usual call, written out: addresses were checked at registration and hold nothing to escape.
+            text = f'{{"fid": "{fid}", "url": "{store.url}", "publicUrl": "{store.public_url}", "count": 1}}'
+            return web.Response(body=text.encode(), content_type="application/json")
+        count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
+        check_replication(given)
+        fid, store = await self._assigner.assign(_where(given))
+        return json_response(
+            request, {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
+        )
+
+    async def grow(self, request: web.Request) -> web.Response:
+        """Make more volumes now."""
+        given = await parameters(request)
+        count = number(given, "count", default=1, most=MAX_GROW_COUNT)
+        check_replication(given)
+        grown = await self._grower.grow(count, _where(given))
+        if not grown.volumes:
+            raise NothingWritable(f"no volume could be made: {grown.reason}")
+        document = {"count": len(grown.volumes), "volumes": list(grown.volumes)}
+        if grown.reason:
+            document["reason"] = f"{count} were asked for: {grown.reason}"
+        return json_response(request, document)
+
+    async def vacuum(self, request: web.Request) -> web.Response:
+        """Compaction is not there yet."""
+        raise NotSupported("compaction is not supported by this release; deleted photos keep their space")
+
+
+def _where(given: Mapping[str, str]) -> Where:
+    data_center, rack, node = given.get("dataCenter", ""), given.get("rack", ""), given.get("dataNode", "")
+    return Where(data_center, rack, node) if data_center or rack or node else ANYWHERE

@@ -1,0 +1,120 @@
+"""``/dir/lookup``, ``/photos/<id>`` and the redirect of a fid: where things are."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from aiohttp import web
+
+from directory.errors import PhotoNotFound
+from directory.messages import StoreDocument
+from directory.service import Service
+from directory.tables import PhotoRecord
+from directory.web import json_response, parameters
+from haystack.errors import InvalidRequest, VolumeNotFound, VolumeUnavailable
+from haystack.fid import MAX_VOLUME_ID, Fid, Locator
+
+_VOLUME = re.compile(r"[0-9]{1,10}")
+_PHOTO_ID = re.compile(r"[0-9a-fA-F]{1,16}")
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}$")
+
+
+class LookupHandlers:
+    """Handlers that say where volumes and photos are."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def lookup(self, request: web.Request) -> web.Response:
+        """Say which Stores have a volume. ``volumeId`` may be a fid too, as in SeaweedFS."""
+        given = await parameters(request)
+        text = given.get("fileId") or given.get("volumeId")
+        if not text:
+            raise InvalidRequest("parameter volumeId or fileId is missing, as in /dir/lookup?volumeId=3")
+        volume_text = text.partition("@")[0].partition(",")[0].strip()
+        names = {"volumeId": volume_text, "volumeOrFileId": volume_text}
+        try:
+            volume = _parse_volume(volume_text)
+            locations = self._locations(volume)
+        except (VolumeNotFound, VolumeUnavailable) as error:
+            return json_response(request, {**names, "error": str(error)}, error.http_status)
+        return json_response(request, {**names, "locations": [_location(store) for store in locations]})
+
+    async def photo(self, request: web.Request) -> web.Response:
+        """Say where a photo and its renditions are. The id is hex, as in the fid."""
+        text = request.match_info["id"]
+        if not _PHOTO_ID.fullmatch(text):
+            raise InvalidRequest(f"{text[:40]!r} is not a photo id: expected up to 16 hex digits, as in the fid")
+        photo_id = int(text, 16)
+        photo = self._service.photo(photo_id)
+        if photo is None:
+            raise PhotoNotFound(
+                f"photo {photo_id:x} is not known; one that was stored this moment is, when its Store has confirmed it"
+            )
+        stores = self._service.cluster.locations(photo.volume, self._service.clock())
+        return json_response(request, _photo_document(photo_id, photo, stores))
+
+    async def redirect(self, request: web.Request) -> web.Response:
+        """Send the client of ``/<fid>`` to a Store that has it."""
+        text = request.match_info["name"]
+        volume = _parse_name(text)
+        base = _base_url(self._locations(volume)[0].public_url)
+        # Not permanent: volumes move. The path goes on as it came, with suffix, query and all.
+        return web.Response(status=302, headers={"Location": base + request.rel_url.raw_path_qs})
+
+    def _locations(self, volume: int) -> list[StoreDocument]:
+        locations = self._service.cluster.locations(volume, self._service.clock())
+        if locations:
+            return locations
+        record = self._service.cluster.records.get(volume)
+        if record is None:
+            raise VolumeNotFound(f"volume id {volume} not found")
+        raise VolumeUnavailable(f"volume {volume} is known, but Store {record.primary} does not have it any more")
+
+
+def _parse_volume(text: str) -> int:
+    if not _VOLUME.fullmatch(text) or not 1 <= int(text) <= MAX_VOLUME_ID:
+        raise InvalidRequest(f"{text[:40]!r} is not a volume id: expected 1 … {MAX_VOLUME_ID}")
+    return int(text)
+
+
+def _parse_name(text: str) -> int:
+    """Return the volume of ``<fid>``, ``<fid>.jpg``, a locator, or ``<volume>/<key cookie>[/<name>]``."""
+    if "," not in text:
+        volume, _, rest = text.partition("/")
+        text = f"{volume},{rest.partition('/')[0]}"
+    text = _SUFFIX.sub("", text)
+    return Locator.parse(text).fid.volume if "@" in text else Fid.parse(text).volume
+
+
+def _location(store: StoreDocument) -> dict[str, str]:
+    return {"url": store.url, "publicUrl": store.public_url, "dataCenter": store.data_center}
+
+
+def _base_url(public_url: str) -> str:
+    """Return an address with its scheme and without a slash at the end."""
+    return (public_url if "://" in public_url else f"http://{public_url}").rstrip("/")
+
+
+def _photo_document(photo_id: int, photo: PhotoRecord, stores: list[StoreDocument]) -> dict[str, Any]:
+    renditions = []
+    for alternate, rendition in sorted(photo.renditions.items()):
+        fid = str(Fid(photo.volume, photo_id, photo.cookie, alternate))
+        renditions.append(
+            {
+                "alternate": alternate,
+                "fid": fid,
+                "size": rendition.size_bytes,
+                "checksum": f"{rendition.checksum:016x}",
+                "timeMs": rendition.time_ms,
+                "urls": [f"{_base_url(store.public_url)}/{fid}" for store in stores],
+            }
+        )
+    return {
+        "id": f"{photo_id:x}",
+        "volume": photo.volume,
+        "cookie": f"{photo.cookie:016x}",
+        "renditions": renditions,
+        "locations": [_location(store) for store in stores],
+    }

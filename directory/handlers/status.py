@@ -1,0 +1,62 @@
+"""Status, health and metrics."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from directory import page, status
+from directory.metrics import CONTENT_TYPE, Metrics
+from directory.service import Service
+from directory.web import json_response
+
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
+
+
+class StatusHandlers:
+    """Handlers that tell how the Directory and its cluster are.
+
+    Parameters
+    ----------
+    host: the address that the Directory listens on.
+    """
+
+    def __init__(self, service: Service, metrics: Metrics, host: str) -> None:
+        self._service = service
+        self._metrics = metrics
+        self._host = host
+
+    async def index(self, request: web.Request) -> web.Response:
+        """The page for people."""
+        headers = {"Content-Security-Policy": page.CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
+        text = page.render(self._service, self._address(request))
+        return web.Response(text=text, content_type="text/html", headers=headers)
+
+    async def directory(self, request: web.Request) -> web.Response:
+        """Everything, as JSON."""
+        return json_response(request, status.directory_status(self._service))
+
+    async def cluster(self, request: web.Request) -> web.Response:
+        """Who leads, and how the cluster is."""
+        return json_response(request, status.cluster_status(self._service, self._address(request)))
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """Alive: this answer proves it."""
+        return json_response(request, {"alive": True})
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """Ready: the storage reads, and takes changes."""
+        failure = self._service.storage.failure
+        if failure:
+            return json_response(request, {"ready": False, "error": failure}, 503)
+        return json_response(request, {"ready": True, **status.counts(self._service)})
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """For Prometheus."""
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _address(self, request: web.Request) -> str:
+        socket_name = request.transport.get_extra_info("sockname") if request.transport else None
+        if self._host in _WILDCARDS or not socket_name:
+            return request.host
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{socket_name[1]}"

@@ -1,0 +1,221 @@
+"""Runs a Directory: data folder, storage, HTTP server, and the clock that looks after the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvloop
+from aiohttp import web
+
+from directory.app import make_app
+from directory.grower import Grower
+from directory.lmdb_storage import LmdbStorage
+from directory.service import Service
+from directory.settings import KEEPALIVE_SECONDS, MAX_CONNECTIONS, STOP_TIMEOUT_SECONDS, DirectorySettings
+from directory.store_client import StoreClient
+from directory.web import error_response
+from haystack.errors import ConfigError, FolderError, HaystackError
+from haystack.security import Verifier
+
+STORAGE_NAME = "directory.lmdb"
+LOCK_NAME = "lock"
+STORE_FOLDER_NAME = "folder.json"
+
+_REFUSAL_BODY = b'{"error": "too many connections; try again in a moment"}'
+_REFUSAL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_REFUSAL_BODY), _REFUSAL_BODY)
+)
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("directory.access")
+access_log.setLevel(logging.WARNING)
+"""A line for each request is worth its time only when somebody is looking: set the level to INFO for it."""
+
+
+def run(settings: DirectorySettings) -> None:
+    """Run a Directory until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    FolderError: the data folder cannot be used.
+    ConfigError: the address cannot be listened on.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(settings))
+
+
+async def _run(settings: DirectorySettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with serve(settings) as address:
+        print(f"directory: listening on {address}, data in {settings.data}", flush=True)
+        await stop.wait()
+        log.info("stopping")
+
+
+@asynccontextmanager
+async def serve(settings: DirectorySettings) -> AsyncIterator[str]:
+    """Run a Directory inside the running event loop; yields its address, ``http://host:port``.
+
+    At the end requests in flight finish, for at most :data:`~directory.settings.STOP_TIMEOUT_SECONDS`. Raises as
+    :func:`run`.
+    """
+    with locked_folder(settings.data):
+        storage = LmdbStorage(settings.data / STORAGE_NAME)
+        try:
+            async with (
+                _service(settings, storage) as (service, grower),
+                _listening(settings, service, grower) as address,
+            ):
+                yield address
+        finally:
+            storage.close()
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a Directory's data folder, made if it is not there, against any other Directory.
+
+    Raises
+    ------
+    FolderError: it cannot be made or written, is a Store's, or is in use.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / STORE_FOLDER_NAME).exists():
+            raise FolderError(f"{folder}: this is the data folder of a Store; the Directory needs one of its own")
+        descriptor = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise FolderError(f"{folder}: cannot be used as data folder: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            raise FolderError(
+                f"{folder}: in use by another Directory (process {holder}); stop that one first"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@asynccontextmanager
+async def _service(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIterator[tuple[Service, Grower]]:
+    service = Service(
+        storage,
+        dead_after_seconds=settings.dead_after_seconds,
+        peers_index=settings.peers_index,
+        peers_count=settings.peers_count,
+    )
+    client = StoreClient(settings.secret)
+    grower = Grower(service, client, target=settings.writable_volumes, max_volume_bytes=settings.max_volume_bytes)
+    keeper = asyncio.create_task(_keep(service, grower, settings.heartbeat_seconds))
+    try:
+        yield service, grower
+    finally:
+        keeper.cancel()
+        await asyncio.wait([keeper])
+        await grower.close()
+        await client.close()
+        await service.close()
+
+
+async def _keep(service: Service, grower: Grower, period_seconds: float) -> None:
+    """Look after the cluster all the time: enough writable volumes, copies in their right place."""
+    while True:
+        await asyncio.sleep(period_seconds)
+        try:
+            if service.cluster.stores and service.cluster.settled(service.clock()):
+                grower.start_top_up()
+                await service.promote_extras()
+        except HaystackError as error:
+            log.error("looking after the cluster failed, trying again: %s", error)
+
+
+@asynccontextmanager
+async def _listening(settings: DirectorySettings, service: Service, grower: Grower) -> AsyncIterator[str]:
+    app = make_app(
+        service,
+        grower,
+        host=settings.host,
+        heartbeat_seconds=settings.heartbeat_seconds,
+        verifier=Verifier(settings.secret) if settings.secret is not None else None,
+    )
+    runner = web.AppRunner(app, shutdown_timeout=STOP_TIMEOUT_SECONDS)
+    await runner.setup()
+    try:
+        server = await _listen(settings, runner)
+        try:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            yield f"http://{host}:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+async def _listen(settings: DirectorySettings, runner: web.AppRunner) -> asyncio.Server:
+    manager = runner.server
+    if manager is None:
+        raise RuntimeError("the runner was not set up")
+    loop = asyncio.get_running_loop()
+
+    def protocol() -> asyncio.Protocol:
+        if len(manager.connections) >= MAX_CONNECTIONS:
+            return _Refusal()
+        # Bodies stay as they came: signatures cover them so, and a small compressed one cannot become a large one.
+        return _JsonRequestHandler(
+            manager, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=access_log, auto_decompress=False
+        )
+
+    try:
+        return await loop.create_server(protocol, settings.host, settings.port, backlog=1024)
+    except (OSError, socket.gaierror) as error:
+        raise ConfigError(
+            f"directory.host, directory.port: cannot listen on {settings.host}:{settings.port}: "
+            f"{error.strerror or error}"
+        ) from error
+
+
+class _JsonRequestHandler(web.RequestHandler):
+    """aiohttp's connection, with its own complaints (broken HTTP) in JSON like all others."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Return the answer to what no handler has seen."""
+        if status == 500:
+            log.error("request from %s failed", request.remote, exc_info=exc)
+            message = "internal error; the Directory's log says more"
+        else:
+            # One line: anybody can send rubbish, and should not fill the log with it.
+            log.info("bad request from %s: %s", request.remote, str(message).splitlines()[:1])
+        response = error_response(request, status, message or "bad request")
+        response.force_close()
+        return response
+
+
+class _Refusal(asyncio.Protocol):
+    """Says that there are too many connections, and hangs up."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Answer before anything is asked; waiting for it would keep the connection open."""
+        if isinstance(transport, asyncio.Transport):
+            transport.write(_REFUSAL)
+        transport.close()

@@ -1,0 +1,192 @@
+"""The state of the cluster as documents: for ``/dir/status`` and ``/cluster/status``, and for the page for people."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import Any
+
+from directory.cluster import StoreState
+from directory.decisions.growth import FolderSpace
+from directory.messages import VolumeDocument
+from directory.service import Service
+from directory.settings import MAX_VOLUMES_PER_FOLDER
+from directory.storage import Table
+from directory.transactions import misfit_in_words
+from haystack import __version__
+from haystack.units import GIB
+
+USUAL_VOLUME_BYTES = 32 * GIB
+"""What one more volume is counted as when free places are told in SeaweedFS' terms."""
+
+
+def directory_status(service: Service) -> dict[str, Any]:
+    """Return the document of ``/dir/status``: SeaweedFS' ``Topology`` and ``Version``, then our own details."""
+    return {
+        "Version": f"haystack {__version__}",
+        "Topology": _topology(service),
+        "ClusterId": service.cluster_id,
+        "Counts": counts(service),
+        "Stores": [_store(service, state) for state in _sorted_stores(service)],
+        "Volumes": [_volume(service, volume) for volume in sorted(service.cluster.records)],
+        "Problems": problems(service),
+    }
+
+
+def cluster_status(service: Service, address: str) -> dict[str, Any]:
+    """Return the document of ``/cluster/status``. This Directory leads: it is the only one."""
+    return {
+        "IsLeader": True,
+        "Leader": address,
+        "Peers": [],
+        "Version": f"haystack {__version__}",
+        "ClusterId": service.cluster_id,
+        "Counts": counts(service),
+        "Problems": problems(service),
+    }
+
+
+def counts(service: Service) -> dict[str, int]:
+    """Return how many there are of what matters."""
+    now_seconds = service.clock()
+    return {
+        "stores": len(service.cluster.stores),
+        "storesAlive": sum(service.cluster.alive(store_id, now_seconds) for store_id in service.cluster.stores),
+        "volumes": len(service.cluster.records),
+        "volumesWritable": service.writable_count(),
+        "photos": service.storage.count(Table.PHOTOS),
+    }
+
+
+def problems(service: Service) -> list[str]:
+    """Return in words what the operator should look at."""
+    now_seconds = service.clock()
+    found = [f"storage: {service.storage.failure}"] if service.storage.failure else []
+    for state in _sorted_stores(service):
+        document = state.document
+        if not service.cluster.alive(document.store_id, now_seconds) and service.cluster.settled(now_seconds):
+            found.append(f"Store {document.url} ({document.store_id}) is silent")
+        for folder in state.folders.values():
+            if folder.state != "ok":
+                found.append(f"Store {document.url}: data folder {folder.path} is {folder.state}: {folder.error}")
+        for volume, standing in sorted(state.misfits.items()):
+            if volume in state.volumes:
+                record = service.cluster.records[volume]
+                found.append(misfit_in_words(record, state.volumes[volume], document.store_id, standing))
+        for reported in state.volumes.values():
+            if reported.state == "failed":
+                found.append(f"Store {document.url}: volume {reported.volume} has failed: {reported.reason}")
+    found += [
+        f"volume {volume}: Store {record.primary} does not have it any more"
+        for volume, record in sorted(service.cluster.records.items())
+        if not service.cluster.holders(volume)
+    ]
+    return found
+
+
+def volume_report(service: Service, volume: int) -> VolumeDocument | None:
+    """Return what the primary reported last of a volume, None when it did not."""
+    record = service.cluster.records[volume]
+    state = service.cluster.stores.get(record.primary)
+    return state.volumes.get(volume) if state else None
+
+
+def _sorted_stores(service: Service) -> list[StoreState]:
+    return sorted(service.cluster.stores.values(), key=lambda state: (state.document.url, state.document.store_id))
+
+
+def _store(service: Service, state: StoreState) -> dict[str, Any]:
+    document = state.document
+    seen = state.last_seen_seconds
+    return {
+        "storeId": document.store_id,
+        "url": document.url,
+        "publicUrl": document.public_url,
+        "adminUrl": document.admin_url,
+        "dataCenter": document.data_center,
+        "rack": document.rack,
+        "version": document.version,
+        "startedMs": document.started_ms,
+        "workers": document.workers,
+        "state": service.cluster.liveness(document.store_id, service.clock()).value,
+        "lastSeenSecondsAgo": round(service.clock() - seen, 3) if seen is not None else None,
+        "writesPerSecond": round(state.writes_per_second, 1),
+        "volumes": len(state.volumes),
+        "folders": [
+            {
+                "id": folder.id,
+                "path": folder.path,
+                "totalBytes": folder.total_bytes,
+                "freeBytes": folder.free_bytes,
+                "state": folder.state,
+                "error": folder.error,
+                "volumes": state.volume_counts[folder.id],
+            }
+            for folder in state.folders.values()
+        ],
+        "misfits": {str(volume): standing.value for volume, standing in sorted(state.misfits.items())},
+    }
+
+
+def _volume(service: Service, volume: int) -> dict[str, Any]:
+    record = service.cluster.records[volume]
+    reported = volume_report(service, volume)
+    return {
+        "volume": volume,
+        "uuid": record.uuid,
+        "replication": record.replication,
+        "epoch": record.epoch,
+        "primary": record.primary,
+        "inSync": list(record.in_sync),
+        "state": reported.state if reported else record.state,
+        "reason": reported.reason if reported else "",
+        "createdMs": record.created_ms,
+        "generation": reported.generation if reported else None,
+        "folder": reported.folder if reported else None,
+        "maxBytes": reported.max_bytes if reported else record.max_bytes,
+        "sizeBytes": reported.size_bytes if reported else record.size_bytes,
+        "liveBytes": reported.live_bytes if reported else record.live_bytes,
+        "liveCount": reported.live_count if reported else record.live_count,
+        "deletedBytes": reported.deleted_bytes if reported else None,
+        "deletedCount": reported.deleted_count if reported else None,
+        "reads": reported.reads if reported else None,
+        "writes": reported.writes if reported else None,
+        "lastAppendMs": reported.last_append_ms if reported else None,
+    }
+
+
+def _topology(service: Service) -> dict[str, Any]:
+    spaces = service.cluster.folder_spaces(service.clock(), {})
+    key_of_center, key_of_rack, key_of_node = (
+        lambda space: space.data_center,
+        lambda space: (space.data_center, space.rack),
+        lambda space: (space.data_center, space.rack, space.url),
+    )
+    spaces.sort(key=key_of_node)
+    public_urls = {state.document.url: state.document.public_url for state in service.cluster.stores.values()}
+    centers = []
+    for center, in_center in groupby(spaces, key_of_center):
+        racks = []
+        for (_, rack), in_rack in groupby(list(in_center), key_of_rack):
+            nodes = []
+            for (_, _, url), on_node in groupby(list(in_rack), key_of_node):
+                folders = list(on_node)
+                volumes = sum(folder.volumes for folder in folders)
+                free = sum(_free_places(folder) for folder in folders)
+                nodes.append(
+                    {"Url": url, "PublicUrl": public_urls[url], "Volumes": volumes, "Free": free, "Max": volumes + free}
+                )
+            racks.append({"Id": rack, "DataNodes": nodes, **_sums(nodes)})
+        centers.append({"Id": center, "Racks": racks, **_sums(racks)})
+    writables = sorted(candidate.volume for candidate in service.cluster.candidates(service.clock()))
+    layouts = [{"collection": "", "replication": "000", "ttl": "", "writables": writables}]
+    return {"DataCenters": centers, **_sums(centers), "Layouts": layouts, "layouts": layouts}
+
+
+def _free_places(folder: FolderSpace) -> int:
+    if not folder.alive or folder.state != "ok":
+        return 0
+    return min(MAX_VOLUMES_PER_FOLDER - folder.volumes, folder.free_bytes // USUAL_VOLUME_BYTES)
+
+
+def _sums(parts: list[dict[str, Any]]) -> dict[str, int]:
+    return {"Free": sum(part["Free"] for part in parts), "Max": sum(part["Max"] for part in parts)}
