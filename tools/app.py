@@ -34,6 +34,9 @@ RUNNING_FILE = "up.json"
 
 SECRET_FILE = "secret"  # noqa: S105 - a file's name
 
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -83,6 +86,16 @@ class App:
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)
+
+
+class Group(click.Group):
+    """A group that shows its help, as wrong usage, when it is called without a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args and not ctx.resilient_parsing:
+            click.echo(ctx.get_help(), err=True)
+            ctx.exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
 
 
 def json_option(command: _Function) -> _Function:

@@ -18,11 +18,9 @@ import click
 
 import haystack
 from haystack.errors import HaystackError
-from tools.app import App, config_option, json_option
+from tools.app import EXIT_FAILED, EXIT_USAGE, App, Group, config_option, json_option
 from tools.output import printable
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -34,16 +32,6 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "completion": ("tools.completion:completion", "Print the completion script of a shell."),
 }
 """Name, where it is (loaded only when it is used), and one line for the overview."""
-
-
-class Group(click.Group):
-    """A group that shows its help, as wrong usage, when it is called without a command."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args and not ctx.resilient_parsing:
-            click.echo(ctx.get_help(), err=True)
-            ctx.exit(EXIT_USAGE)
-        return super().parse_args(ctx, args)
 
 
 class LazyGroup(Group):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 
 from tools.app import App, config_option, directory_option, pass_app, secret_option, settings_options
@@ -18,12 +20,12 @@ def directory(app: App, /, **flags: object) -> None:
     Settings come from the tables [cluster] and [directory] of the configuration file, then from HAYSTACK_DIRECTORY_…
     variables, then from flags.
     """
+    _log_to_stderr()
     configuration = app.configuration().with_flags("directory", flags)
     options = configuration.directory()
     secret = configuration.secret()
     # Imported here: the command must start fast, and a Store need not load the Directory's code.
     from directory.server import run
-
     from directory.settings import DirectorySettings
 
     run(
@@ -54,7 +56,13 @@ def store(app: App, /, **flags: object) -> None:
     Settings come from the tables [cluster] and [store] of the configuration file, then from HAYSTACK_STORE_… variables,
     then from flags.
     """
+    _log_to_stderr()
     settings = app.configuration().with_flags("store", flags).store()
     from haystack.store.supervisor import run
 
     run(settings)
+
+
+def _log_to_stderr() -> None:
+    # Standard output has the ready line alone. Service managers add time stamps of their own, but files do not.
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

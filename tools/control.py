@@ -1,0 +1,141 @@
+"""Calls of the command to Directories and to the Stores' admin API: JSON over HTTP, the latter signed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from yarl import URL
+
+from haystack.client.errors import UnexpectedAnswer, Unreachable, error_for
+from haystack.errors import InvalidRequest
+from haystack.security import AUTH_HEADER, sign
+
+TIMEOUT_SECONDS = 10.0
+"""Longest time to connect, and longest silence of a server, for calls that answer at once."""
+
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_ERROR_CHARS = 500
+
+
+class Control:
+    """Calls to a cluster. Use it as an async context.
+
+    Parameters
+    ----------
+    directory_urls: the Directories; the first that answers is asked.
+    secret: returns the cluster's secret; called only for calls that must be signed.
+    timeout_seconds: longest time to connect, and longest silence.
+    now: unix time in seconds, for signatures.
+
+    Raises (every call)
+    -------------------
+    Unreachable: no answer.
+    UnexpectedAnswer: an answer that is not understood.
+    HaystackError: as the server said.
+    """
+
+    def __init__(
+        self,
+        directory_urls: Sequence[str],
+        secret: Callable[[], bytes],
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory_urls = tuple(directory_urls)
+        self._secret = secret
+        self._timeout_seconds = timeout_seconds
+        self._now = now
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Control:
+        self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def directory(self, method: str, path: str, parameters: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Ask the first Directory that answers. ``path`` begins with ``/``."""
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        failures = []
+        for url in self._directory_urls:
+            try:
+                return await self._call(method, f"{url}{path}{query}", None, {}, self._timeout_seconds)
+            except Unreachable as error:
+                failures.append(str(error))
+        raise Unreachable(f"{'; '.join(failures)}. Is the cluster running, and is --directory right?")
+
+    async def store(
+        self, admin_url: str, method: str, path: str, document: object = None, *, timeout_seconds: float | None = None
+    ) -> dict[str, Any]:
+        """Call the admin API of a Store, signed.
+
+        Parameters
+        ----------
+        admin_url: ``host:port`` as the Store registered it, or with ``http://``.
+        document: the body, as JSON; None for no body.
+        timeout_seconds: longest silence, for calls that work for long; as of all calls by default.
+        """
+        base = admin_url if "://" in admin_url else f"http://{admin_url}"
+        body = b"" if document is None else json.dumps(document).encode()
+        url = URL(f"{base}{path}", encoded=True)
+        headers = {AUTH_HEADER: sign(self._secret(), method, url.raw_path_qs, body, now=self._now())}
+        return await self._call(method, str(url), body or None, headers, timeout_seconds or self._timeout_seconds)
+
+    async def _call(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
+    ) -> dict[str, Any]:
+        assert self._session is not None
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_seconds, sock_read=timeout_seconds)
+        if body is not None:
+            headers = {**headers, "Content-Type": "application/json"}
+        try:
+            async with self._session.request(
+                method, URL(url, encoded=True), data=body, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                return _document(response.status, await _read(response), f"{method} {url}")
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"{url}: {_reason(error, timeout_seconds)}") from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    pieces, size_bytes = [], 0
+    async for piece in response.content.iter_any():
+        size_bytes += len(piece)
+        if size_bytes > MAX_ANSWER_BYTES:
+            raise UnexpectedAnswer(f"{response.url}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _document(status: int, body: bytes, call: str) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if 200 <= status < 300:
+        if isinstance(document, dict):
+            return document
+        raise UnexpectedAnswer(f"{call}: the answer is no JSON object; is this a Haystack server?")
+    message = document.get("error") if isinstance(document, dict) else None
+    text = str(message) if message else body[:MAX_ERROR_CHARS].decode(errors="replace") or "no reason given"
+    raise error_for(status, f"{call}: {text}", not_found=InvalidRequest)
+
+
+def _reason(error: Exception, timeout_seconds: float) -> str:
+    if isinstance(error, asyncio.TimeoutError):
+        return f"no answer within {timeout_seconds:g} s"
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+        return error.os_error.strerror
+    return str(error) or type(error).__name__

@@ -1,0 +1,242 @@
+"""``haystack volume``: list, show, check and grow volumes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from haystack.client.errors import UnexpectedAnswer, Unreachable
+from haystack.errors import HaystackError
+from haystack.units import format_size
+from tools.app import EXIT_FAILED, App, Group, cluster_options, pass_app
+from tools.check import Checked, check_files, volume_files
+from tools.control import Control
+from tools.output import Column
+from tools.view import ClusterView, VolumeView, parse_cluster
+
+CHECK_SILENCE_SECONDS = 24 * 3600.0
+"""How long a Store may be silent while it checks a volume: a full check reads up to 8 TiB."""
+
+GROW_SILENCE_SECONDS = 120.0
+"""How long the Directory may be silent while the Stores make volumes."""
+
+_COLUMNS = (
+    Column("volume", right=True),
+    Column("state"),
+    Column("store"),
+    Column("photos", right=True),
+    Column("size", right=True),
+    Column("of", right=True),
+    Column("deleted", right=True),
+    Column("reads", right=True),
+    Column("writes", right=True),
+)
+
+
+@click.group(cls=Group)
+def volume() -> None:
+    """List, show, check and grow volumes."""
+
+
+@volume.command("list")
+@cluster_options
+@pass_app
+def list_volumes(app: App) -> None:
+    """List all volumes with their Store, state and fill."""
+    view = asyncio.run(_ask(app))
+    app.output.document({"volumes": [one.document for one in view.volumes]})
+    app.output.table(_COLUMNS, [_row(view, one) for one in view.volumes])
+
+
+@volume.command()
+@click.argument("number", metavar="VOLUME", type=click.IntRange(1, 2**32 - 1))
+@cluster_options
+@pass_app
+def show(app: App, number: int) -> None:
+    """Show one volume: what the Directory knows, and what each Store that has it says."""
+    view, copies = asyncio.run(_ask_copies(app, number))
+    one = view.volume(number)
+    app.output.document({**one.document, "copies": copies})
+    for line in _lines(view, one):
+        app.output.say(line)
+    for address, copy in copies.items():
+        app.output.say()
+        app.output.say(f"As Store {address} says:" if "error" not in copy else f"Store {address}: {copy['error']}")
+        for name, value in copy.items():
+            if name != "error":
+                app.output.say(f"  {name:<13} {value}")
+
+
+@volume.command()
+@click.argument("targets", metavar="[VOLUME|PATH]...", nargs=-1)
+@click.option("--full", is_flag=True, help="Verify every checksum, not only the structure and the index.")
+@cluster_options
+@pass_app
+def check(app: App, targets: tuple[str, ...], full: bool) -> int:
+    """Check volumes without changing them: structure, index, and with --full every byte.
+
+    A number is a volume of the running cluster, checked by the Stores that have it. A path is a volume file or a data
+    folder on this machine, checked here; no cluster is needed. Without any, all volumes of the cluster are checked.
+
+    The exit code is 1 when there is any problem.
+    """
+    numbers = [int(target) for target in targets if target.isascii() and target.isdigit()]
+    paths = [Path(target) for target in targets if not (target.isascii() and target.isdigit())]
+    checked = check_files(volume_files(paths), full=full, output=app.output)
+    if numbers or not targets:
+        checked += asyncio.run(_check_by_stores(app, numbers, full))
+    return _report_check(app, checked)
+
+
+@volume.command()
+@click.option("--count", type=click.IntRange(1, 100), default=1, show_default=True, help="How many volumes to make.")
+@click.option("--apply", "apply_it", is_flag=True, help="Do it; without this the plan is only shown.")
+@cluster_options
+@pass_app
+def grow(app: App, count: int, apply_it: bool) -> int:
+    """Make more writable volumes. Shows the plan; acts only with --apply.
+
+    The Directory does this by itself when volumes fill up; it is of use before a large import.
+    The exit code is 1 when fewer volumes than asked for could be made.
+    """
+    view, made = asyncio.run(_grow(app, count, apply_it))
+    writable, alive = view.counts["volumesWritable"], view.counts["storesAlive"]
+    then = writable + count
+    plan = {"count": count, "writableNow": writable, "writableThen": then, "storesAlive": alive}
+    app.output.document({"plan": plan, "applied": apply_it, **made})
+    volumes, stores = "volume" if count == 1 else "volumes", "Store" if alive == 1 else "Stores"
+    app.output.say(
+        f"Plan: {count} more writable {volumes} on {alive} {stores}: {writable} now, {writable + count} then."
+    )
+    if not apply_it:
+        app.output.note("Nothing was changed; give --apply to do it.")
+        return 0
+    app.output.say(f"Made {made['count']}: {', '.join(str(number) for number in made['volumes'])}")
+    if made["count"] < count:
+        app.output.note(f"Fewer than planned: {made.get('reason', 'the Directory gives no reason')}")
+    return 0 if made["count"] >= count else EXIT_FAILED
+
+
+async def _ask(app: App) -> ClusterView:
+    async with Control(app.directory_urls(), app.secret) as control:
+        return await _view(control)
+
+
+async def _view(control: Control) -> ClusterView:
+    return parse_cluster(await control.directory("GET", "/dir/status"))
+
+
+async def _grow(app: App, count: int, apply_it: bool) -> tuple[ClusterView, dict[str, Any]]:
+    async with Control(app.directory_urls(), app.secret, timeout_seconds=GROW_SILENCE_SECONDS) as control:
+        view = await _view(control)
+        if not apply_it:
+            return view, {}
+        made = await control.directory("POST", "/vol/grow", {"count": count})
+        if not isinstance(made.get("count"), int) or not isinstance(made.get("volumes"), list):
+            raise UnexpectedAnswer(f"/vol/grow: the answer is not understood: {str(made)[:200]}")
+        return view, made
+
+
+async def _ask_copies(app: App, number: int) -> tuple[ClusterView, dict[str, dict[str, Any]]]:
+    async with Control(app.directory_urls(), app.secret) as control:
+        view = await _view(control)
+        copies = {}
+        for store_id in view.volume(number).in_sync:
+            store = view.store(store_id)
+            try:
+                if store is None:
+                    raise Unreachable("the Directory does not know where it is")
+                copies[store.url] = await control.store(store.admin_url, "GET", f"/admin/volumes/{number}")
+            # One copy that cannot be asked, or no secret, leaves the rest worth showing.
+            except HaystackError as error:
+                copies[view.address_of(store_id)] = {"error": str(error)}
+        return view, copies
+
+
+async def _check_by_stores(app: App, numbers: Sequence[int], full: bool) -> list[Checked]:
+    secret = app.secret()
+    async with Control(app.directory_urls(), lambda: secret) as control:
+        view = await _view(control)
+        volumes = [view.volume(number) for number in numbers] or list(view.volumes)
+        checked = []
+        with app.output.progress("checking volumes", sum(len(one.in_sync) for one in volumes)) as bar:
+            for one in volumes:
+                for store_id in one.in_sync:
+                    checked.append(await _check_copy(control, view, one.volume, store_id, full))
+                    bar.advance()
+        return checked
+
+
+async def _check_copy(control: Control, view: ClusterView, number: int, store_id: str, full: bool) -> Checked:
+    name = f"volume {number} on {view.address_of(store_id)}"
+    store = view.store(store_id)
+    if store is None:
+        return Checked(name, {}, "the Directory does not know where this Store is")
+    try:
+        path = f"/admin/volumes/{number}/check"
+        body = {"full": full}
+        report = await control.store(store.admin_url, "POST", path, body, timeout_seconds=CHECK_SILENCE_SECONDS)
+    except HaystackError as error:
+        return Checked(name, {}, str(error))
+    return Checked(name, report)
+
+
+def _report_check(app: App, checked: Sequence[Checked]) -> int:
+    out = app.output
+    bad = [one for one in checked if not one.ok]
+    results = [{"name": one.name, "ok": one.ok, "error": one.error, "report": one.report} for one in checked]
+    out.document({"ok": not bad, "checked": results})
+    for one in checked:
+        if one.error is not None:
+            out.say(f"{one.name}: could not be checked: {one.error}")
+            continue
+        report = one.report
+        found = f"{report.get('needles', 0):,} needles, {report.get('tombstones', 0):,} deletes"
+        size = format_size(int(report.get("sizeBytes", 0)))
+        out.say(f"{one.name}: {'ok' if one.ok else 'PROBLEMS'}, {found}, {size}")
+        problems = report.get("problems", [])
+        for problem in problems:
+            out.say(f"  - {problem}")
+        more = int(report.get("problemCount", len(problems))) - len(problems)
+        if more > 0:
+            out.say(f"  - and {more:,} more")
+    good = len(checked) - len(bad)
+    out.say(f"{good} of {len(checked)} ok." if checked else "There is no volume to check.")
+    return EXIT_FAILED if bad else 0
+
+
+def _row(view: ClusterView, one: VolumeView) -> list[object]:
+    return [
+        one.volume,
+        one.state,
+        ", ".join(view.address_of(store_id) for store_id in one.in_sync),
+        f"{one.live_count:,}",
+        format_size(one.size_bytes),
+        format_size(one.max_bytes) if one.max_bytes is not None else "-",
+        format_size(one.deleted_bytes),
+        f"{one.reads:,}" if one.reads is not None else "-",
+        f"{one.writes:,}" if one.writes is not None else "-",
+    ]
+
+
+def _lines(view: ClusterView, one: VolumeView) -> list[str]:
+    created_ms = one.document.get("createdMs")
+    created = datetime.fromtimestamp(created_ms / 1000, UTC).isoformat(timespec="seconds") if created_ms else "-"
+    facts = [
+        ("state", f"{one.state} ({one.reason})" if one.reason else one.state),
+        ("primary", view.address_of(one.primary)),
+        ("in sync", ", ".join(view.address_of(store_id) for store_id in one.in_sync)),
+        ("epoch", one.document.get("epoch")),
+        ("replication", one.document.get("replication")),
+        ("photos", f"{one.live_count:,} in {format_size(one.live_bytes)}"),
+        ("deleted", format_size(one.deleted_bytes)),
+        ("size", f"{format_size(one.size_bytes)} of {format_size(one.max_bytes) if one.max_bytes else 'any'}"),
+        ("created", created),
+        ("uuid", one.document.get("uuid")),
+    ]
+    return [f"Volume {one.volume}", *(f"  {name:<13} {value}" for name, value in facts)]
