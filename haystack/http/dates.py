@@ -20,14 +20,18 @@ _PIVOT_YEAR = 70
 """Two-digit years from here on are 19xx: no photo store has a date before 1970."""
 
 
-@lru_cache(maxsize=_CACHE_ENTRIES)
 def format_http_date(seconds: int) -> str:
     """``Sun, 06 Nov 1994 08:49:37 GMT`` for whole seconds since 1970."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return (
-        f"{_DAYS[moment.weekday()]}, {moment.day:02d} {_MONTHS[moment.month - 1]} {moment.year:04d} "
-        f"{moment.hour:02d}:{moment.minute:02d}:{moment.second:02d} GMT"
-    )
+    day, second = divmod(seconds, 86_400)
+    minute, second = divmod(second, 60)
+    hour, minute = divmod(minute, 60)
+    return "%s %02d:%02d:%02d GMT" % (_format_day(day), hour, minute, second)  # noqa: UP031 - a third faster than f""
+
+
+@lru_cache(maxsize=_CACHE_ENTRIES)
+def _format_day(day: int) -> str:
+    moment = datetime.fromtimestamp(day * 86_400, UTC)
+    return f"{_DAYS[moment.weekday()]}, {moment.day:02d} {_MONTHS[moment.month - 1]} {moment.year:04d}"
 
 
 @lru_cache(maxsize=_CACHE_ENTRIES)

@@ -12,8 +12,10 @@ locked, or that belongs to another Store.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
+import functools
 import json
 import logging
 import os
@@ -21,9 +23,10 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID, uuid4
 
 from haystack.errors import FolderError, HaystackError
@@ -41,10 +44,17 @@ TEMPORARY = "tmp"
 MAX_IDENTITY_BYTES = 1 << 20
 LOCK_POLL_SECONDS = 0.05
 
+THREADS = 4
+"""Threads that work on one folder at the same time."""
+
 _OWN_FILES = frozenset({LOCK_FILE, TEMPORARY, IDENTITY_FILE + ".new", "lost+found"})
 """What may lie in a folder without identity: what a start that was cut short leaves, and what mkfs makes."""
 
 _VOLUME_NAME = re.compile(r"([1-9][0-9]{0,9})\.vol")
+
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,9 @@ class _Unusable(Exception):
 class DataFolder:
     """One data folder in use; made by :func:`open_folders`.
 
+    All blocking work on the folder goes through :meth:`run`, on threads of its own: a disk that hangs must not keep
+    the other folders waiting.
+
     ``lock_fd`` is handed down to the workers: the folder stays locked until the last process that may write to it has
     ended, also when the supervisor was killed. ``state`` and ``error`` are as of the last probe.
     """
@@ -123,6 +136,9 @@ class DataFolder:
         self.state = FolderState.FAILED if error else FolderState.OK
         self.total_bytes = 0
         self.free_bytes = 0
+        self._threads = ThreadPoolExecutor(THREADS, f"folder-{number}")
+        # A thread of its own: it has to find out that the others hang.
+        self._probe_thread = ThreadPoolExecutor(1, f"probe-{number}")
         self._device = (0, 0)
         if not error:
             status = path.stat()
@@ -136,6 +152,17 @@ class DataFolder:
     @property
     def failed(self) -> bool:
         return self.state is FolderState.FAILED
+
+    async def run(
+        self, function: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> _Result:
+        """Call a function that touches the folder, on one of its threads."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, functools.partial(function, *args, **kwargs))
+
+    async def probe_in_thread(self) -> Probe:
+        """:meth:`probe`, without blocking."""
+        return await asyncio.get_running_loop().run_in_executor(self._probe_thread, self.probe)
 
     def fail(self, error: str) -> None:
         """Set the folder aside until the Store is restarted."""
@@ -181,7 +208,9 @@ class DataFolder:
             self.identity = identity
 
     def close(self) -> None:
-        """Release the lock, as far as this process goes."""
+        """Wait for work on the folder, unless it has failed, and release the lock as far as this process goes."""
+        for threads in (self._threads, self._probe_thread):
+            threads.shutdown(wait=not self.failed, cancel_futures=True)
         if self.lock_fd >= 0:
             os.close(self.lock_fd)
             self.lock_fd = -1

@@ -13,6 +13,7 @@ from haystack.http.handler import BodySink
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import JSON_TYPE, header_block
 from haystack.store.control import ControlBlock, Counter, Header
+from haystack.store.fast_reads import FastReader
 from haystack.store.reads import Reader
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_multi, parse_target
@@ -44,14 +45,20 @@ class StoreHandler:
     """
 
     def __init__(
-        self, control: ControlBlock, reader: Reader, writer: Writer, tally: Tally, metrics: Callable[[], bytes]
+        self,
+        control: ControlBlock,
+        fast: FastReader,
+        reader: Reader,
+        writer: Writer,
+        tally: Tally,
+        metrics: Callable[[], bytes],
     ) -> None:
         self._control = control
         self._reader = reader
         self._writer = writer
         self._tally = tally
         self._metrics = metrics
-        self.fast_get = reader.fast_get
+        self.fast_get = fast.fast_get
         self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
 
     fast_get: Callable[[HttpConnection, bytes, RequestHeaders], bool]

@@ -1,91 +1,40 @@
-"""Reads of photos: the data path's hot half.
+"""Reads of photos that go through the strict parser: everything that :mod:`haystack.store.fast_reads` leaves.
 
-Three ways, from fast to slow:
-
-1. **cached**: the request line was answered before, nothing that could make the answer wrong has happened since (the
-   volume's epoch is the same), and the bytes are in the page cache: verify the checksum, write. No parsing, no index.
-2. **plain**: a request line of the plainest form, judged by a regular expression that accepts a part of what the strict
-   parser accepts: index, needle header, checksum, write; the entry is kept when the line comes a second time.
-3. **strict**: everything else, through the parser: locators, names, ranges, conditions, HEAD of anything, photos that
-   are not in the page cache (read by another thread) or too large to be verified on the event loop.
+Locators, names, alternates, ranges, conditions, HEAD of anything; photos that are not in the page cache (read by another
+thread, so that a slow disk never stalls the loop) or too large to be verified on the event loop; and all errors.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
-import xxhash
-
-from haystack.errors import DamagedNeedle, DiskError, HaystackError, NeedleNotFound, WrongNeedle
+from haystack.errors import DamagedNeedle, DiskError, NeedleNotFound, WrongNeedle
 from haystack.http.conditions import is_not_modified
 from haystack.http.connection import HttpConnection
 from haystack.http.ranges import UNSATISFIABLE, ByteRange, select_range, unsatisfied_content_range
-from haystack.http.request import Request, RequestHeaders
-from haystack.http.response import header_block, prepared_head
+from haystack.http.request import Request
+from haystack.http.response import header_block
 from haystack.store.answers import etag, photo_headers
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Counter, Histogram, VolumeCell
+from haystack.store.fast_reads import INLINE_BYTES
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
-from haystack.volume.index import KEY, VALUE, IndexEntry
-from haystack.volume.layout import ALIGNMENT, FOOTER_BYTES, HEADER_BYTES, NeedleHeader
+from haystack.volume.index import IndexEntry
+from haystack.volume.layout import HEADER_BYTES
 from haystack.volume.scan import CHUNK_BYTES
 from haystack.volume.volume import Needle
-
-INLINE_BYTES = 2 * 2**20
-"""Photos up to this size are verified and sent on the event loop when they are in the page cache (about 0.2 ms)."""
 
 STREAM_BYTES = 8 * 2**20
 """Larger photos are verified by a thread, then sent piece by piece, so that memory stays bounded."""
 
 SHARED_BYTES = 64 * 1024
 """Photos from this size on that had to be read from disk are sent out of the page cache."""
-
-MAX_ENTRIES = 32_768
-"""Cached answers of a worker, about 1 KB each."""
-
-MAX_SEEN = 65_536
-"""Request lines remembered as seen once; a line is worth a cache entry when it comes again."""
-
-_PLAIN_LINE = re.compile(rb"GET /([0-9]{1,10}),([0-9a-fA-F]{1,16})([0-9a-fA-F]{16}) HTTP/1\.1")
-
-
-class _Entry:
-    """A cached answer: where it lies, how to tell that it still holds, and its head."""
-
-    __slots__ = (
-        "body",
-        "body_bytes",
-        "checked",
-        "checksum",
-        "epoch",
-        "head",
-        "resident_tick",
-        "seed",
-        "served",
-        "span",
-    )
-
-    def __init__(self, served: ServedVolume, epoch: int, raw: memoryview, header: NeedleHeader, checksum: int) -> None:
-        start = HEADER_BYTES + header.meta_bytes
-        self.served = served
-        self.epoch = epoch
-        self.checked = raw[:-FOOTER_BYTES]
-        self.checksum = checksum
-        self.seed = served.volume.seed
-        self.body = raw[start : start + header.data_bytes]
-        self.body_bytes = header.data_bytes
-        self.head = prepared_head(
-            200, photo_headers(bytes(raw[HEADER_BYTES:start]), checksum, header.time_ms), header.data_bytes
-        )
-        self.resident_tick = 0.0
-        self.span = (0, 0)
 
 
 class Reader:
@@ -100,95 +49,6 @@ class Reader:
         self._catalog = catalog
         self._tally = tally
         self._executor = executor
-        self._cells = catalog.control.cells
-        self._entries: dict[bytes, _Entry] = {}
-        self._seen: set[bytes] = set()
-        self.tick = 0.0
-        """Set by the worker every second: how long a page that was found resident is taken to stay so."""
-
-    @property
-    def entry_count(self) -> int:
-        return len(self._entries)
-
-    def forget_all(self) -> None:
-        """Drop all cached answers."""
-        self._entries.clear()
-        self._seen.clear()
-
-    # -- the fast ways
-
-    def fast_get(self, connection: HttpConnection, line: bytes, headers: RequestHeaders) -> bool:
-        """Answer a plain GET at once, or return False. See ``haystack.http.handler.Handler.fast_get``."""
-        started = time.perf_counter()
-        entry = self._entries.get(line)
-        if entry is None or self._cells[entry.served.epoch_cell] != entry.epoch:
-            entry = self._load(line)
-            if entry is None:
-                return False
-        elif entry.resident_tick != self.tick:
-            if not entry.served.map.resident(*entry.span):
-                del self._entries[line]
-                return False
-            entry.resident_tick = self.tick
-        if xxhash.xxh3_64_intdigest(entry.checked, entry.seed) != entry.checksum:
-            self._entries.pop(line, None)
-            return False  # the strict way finds out what is wrong, and says it
-        connection.respond_prepared(entry.head, entry.body)
-        served = entry.served
-        served.reads += 1
-        served.bytes_read += entry.body_bytes
-        self._tally.fast_read(time.perf_counter() - started, entry.body_bytes)
-        return True
-
-    def _load(self, line: bytes) -> _Entry | None:
-        """Make the entry for a plain line whose photo is in the page cache; None sends it the strict way."""
-        match = _PLAIN_LINE.fullmatch(line)
-        if match is None:
-            return None
-        try:
-            served = self._catalog.get(int(match[1]))
-        except HaystackError:
-            return None
-        epoch = served.epoch
-        raw_entry = served.volume.index.get_raw(KEY.pack(int(match[2], 16), 0))
-        if raw_entry is None:
-            return None
-        low, high, data_bytes, meta_bytes, flags = VALUE.unpack(raw_entry)
-        if flags or data_bytes > INLINE_BYTES:
-            return None
-        offset = (high << 32 | low) * ALIGNMENT
-        total_bytes = IndexEntry(offset, data_bytes, meta_bytes, 0).total_bytes
-        raw = served.map.view(offset, total_bytes)
-        if raw is None:
-            return None
-        entry = self._judge(served, epoch, raw, int(match[2], 16), int(match[3], 16))
-        if entry is None:
-            return None
-        entry.span = (offset, total_bytes)
-        self._keep(line, entry)
-        return entry
-
-    def _judge(self, served: ServedVolume, epoch: int, raw: memoryview, key: int, cookie: int) -> _Entry | None:
-        try:
-            header = NeedleHeader.unpack(raw, served.volume.seed)
-        except ValueError:
-            return None
-        if header.key != key or header.cookie != cookie or header.alternate or header.total_bytes != len(raw):
-            return None
-        return _Entry(served, epoch, raw, header, int.from_bytes(raw[-8:], "little"))
-
-    def _keep(self, line: bytes, entry: _Entry) -> None:
-        entry.resident_tick = self.tick
-        if line not in self._seen:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen.add(line)
-            return
-        if len(self._entries) >= MAX_ENTRIES:
-            del self._entries[next(iter(self._entries))]
-        self._entries[line] = entry
-
-    # -- the strict way
 
     def begin(self, connection: HttpConnection, request: Request, target: Target) -> Coroutine[Any, Any, None] | None:
         """Answer at once when the photo is in the page cache, otherwise return the coroutine that will.

@@ -23,6 +23,7 @@ from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
 from haystack.store.catalog import Catalog
 from haystack.store.control import ControlBlock, Counter
+from haystack.store.fast_reads import FastReader
 from haystack.store.handler import StoreHandler
 from haystack.store.metrics import render_worker_page
 from haystack.store.reads import Reader
@@ -42,10 +43,15 @@ FLUSH_SECONDS = 0.25
 """How often counters move into the control block."""
 
 
+_REFUSALS = {
+    "timeout": Counter.TIMEOUTS,
+    "stalled": Counter.TIMEOUTS,
+    "connection_limit": Counter.CONNECTIONS_REFUSED,
+}
+
+
 class StoreObserver:
     """Counts what the HTTP server itself notices."""
-
-    _KINDS = {"timeout": Counter.TIMEOUTS, "stalled": Counter.TIMEOUTS, "connection_limit": Counter.CONNECTIONS_REFUSED}
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
@@ -64,7 +70,7 @@ class StoreObserver:
         self._tally.responded(status)
 
     def refused(self, kind: str) -> None:
-        counter = self._KINDS.get(kind)
+        counter = _REFUSALS.get(kind)
         if counter is not None:
             self._tally.add(counter)
 
@@ -86,7 +92,8 @@ class Worker:
         self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
         self._spill_pool = ThreadPoolExecutor(SPILL_THREADS, "spill")
         self._committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=self._deliver)
-        self._reader = Reader(self._catalog, self.tally, self._read_pool)
+        self._fast = FastReader(self._catalog, self.tally)
+        reader = Reader(self._catalog, self.tally, self._read_pool)
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(
             self._catalog,
@@ -96,7 +103,7 @@ class Worker:
             self._spill_pool,
             max_photo_bytes=settings.max_photo_bytes,
         )
-        handler = StoreHandler(control, self._reader, writer, self.tally, self._metrics_page)
+        handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control
         self._loop: asyncio.AbstractEventLoop
@@ -123,9 +130,9 @@ class Worker:
 
     def _flush(self) -> None:
         """Publish counters, and set the tick by which the reader trusts that pages stay resident."""
-        self._reader.tick = self.server.tick
+        self._fast.tick = self.server.tick
         self._catalog.flush()
-        self.tally.set(Counter.CACHED_ENTRIES, self._reader.entry_count)
+        self.tally.set(Counter.CACHED_ENTRIES, self._fast.entry_count)
         self.tally.flush()
         self._loop.call_later(FLUSH_SECONDS, self._flush)
 
@@ -141,7 +148,7 @@ class Worker:
         self._committer.close()
         self._spill_pool.shutdown()
         self._read_pool.shutdown()
-        self._reader.forget_all()
+        self._fast.forget_all()
         self._catalog.close()
         self.tally.flush()
 

@@ -69,7 +69,8 @@ class Flags(enum.IntFlag):
     TOMBSTONE = 1  # deletes its key and alternate key; has no data
 
 
-KNOWN_FLAGS: Final = Flags.TOMBSTONE
+_UNKNOWN_FLAGS: Final = 0xFFFF & ~int(Flags.TOMBSTONE)
+_TOMBSTONE: Final = int(Flags.TOMBSTONE)
 
 
 class LayoutError(ValueError):
@@ -163,7 +164,7 @@ class NeedleHeader:
 
     @property
     def is_tombstone(self) -> bool:
-        return bool(self.flags & Flags.TOMBSTONE)
+        return bool(self.flags & _TOMBSTONE)
 
     @property
     def total_bytes(self) -> int:
@@ -213,7 +214,7 @@ class NeedleHeader:
             raise LayoutError(f"no needle begins here: magic 0x{magic:08x}, expected 0x{NEEDLE_MAGIC:08x}")
         if header_check(raw[:HEADER_CHECK_OFFSET], seed) != check:
             raise LayoutError("the needle header does not agree with its check")
-        if flags & ~KNOWN_FLAGS:
+        if flags & _UNKNOWN_FLAGS:
             raise LayoutError(f"needle flags 0x{flags:x} are not known to this release")
         if meta_bytes > MAX_META_BYTES or not 1 <= size <= MAX_BATCH_NEEDLES or index >= size:
             raise LayoutError(f"needle header out of range: metadata {meta_bytes} bytes, batch {index} of {size}")
