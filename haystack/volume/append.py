@@ -25,6 +25,7 @@ from haystack.errors import (
     TooLarge,
     VolumeReadOnly,
 )
+from haystack.fid import MAX_ALTERNATE, MAX_COOKIE, MAX_KEY
 from haystack.volume.dirty import DirtyMarker
 from haystack.volume.files import VolumeFile
 from haystack.volume.index import IndexEntry, IndexWriter, NeedleIndex
@@ -33,6 +34,7 @@ from haystack.volume.layout import (
     HEADER_BYTES,
     MAX_BATCH_NEEDLES,
     MAX_DATA_BYTES,
+    MAX_META_BYTES,
     UNKNOWN_DISTANCE,
     Buffer,
     Flags,
@@ -119,6 +121,12 @@ class Appended:
     changed: bool
 
 
+MAX_TIME_MS = 2**64 - 1
+
+_OF_ONE = (CookieMismatch, DamagedNeedle, DiskError, InvalidRequest, NeedleNotFound, TooLarge, VolumeReadOnly)
+"""Errors that concern one operation; a DiskError while planning is one of reading the needle of the same name."""
+
+
 class Appender:
     """Appends to one volume from this process.
 
@@ -137,6 +145,8 @@ class Appender:
         self._max_bytes = max_bytes
         self._dirty = dirty
         self._durable: int | None = None
+        self.appended = 0
+        """Tail after the last append of this process."""
 
     def append(self, operations: Sequence[Operation]) -> Appended:
         """Carry out operations in order. Waits for the append lock: never call it on an event loop.
@@ -150,9 +160,19 @@ class Appender:
             plan = _Plan(self._file, writer, self._seed, tail, self._durable, self._max_bytes)
             outcomes = [plan.add(operation) for operation in operations]
             if plan.pieces:
-                self._write(plan.pieces, tail)
+                self._write(plan.pieces, tail, plan.tail - tail)
                 writer.move_tail(plan.tail)
+        self.appended = plan.tail
         return Appended(outcomes, plan.tail, plan.changed)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether nothing is known to be durable yet."""
+        return self._durable is None
+
+    def is_durable(self, tail: int) -> bool:
+        """Whether everything below ``tail`` is known to be durable."""
+        return self._durable is not None and tail <= self._durable
 
     def durable(self, tail: int) -> None:
         """Note that everything below ``tail`` has been made durable."""
@@ -171,9 +191,12 @@ class Appender:
                 "Restart the Store to recover what is there"
             )
 
-    def _write(self, pieces: list[Buffer], tail: int) -> None:
+    def _write(self, pieces: list[Buffer], tail: int, size_bytes: int) -> None:
         try:
-            self._file.pwrite(pieces, tail)
+            written = self._file.pwrite(pieces, tail)
+            if written != size_bytes:
+                # Data that was changed meanwhile, or a memoryview of items that are no bytes.
+                raise InvalidRequest(f"{written} bytes of data were given where {size_bytes} were announced")
         except HaystackError:
             self._file.truncate(tail)
             raise
@@ -202,7 +225,7 @@ class _Plan:
             self._require_allowed(operation)
             size = len(operation.needles)
             return [self._store(needle, index, size) for index, needle in enumerate(operation.needles)]
-        except (CookieMismatch, DamagedNeedle, InvalidRequest, NeedleNotFound, TooLarge, VolumeReadOnly) as error:
+        except _OF_ONE as error:
             return error
 
     def _require_allowed(self, put: Put) -> None:
@@ -214,9 +237,8 @@ class _Plan:
             raise InvalidRequest("two needles of one write have the same key and alternate key")
         total_bytes = 0
         for needle in put.needles:
-            if needle.data_bytes > MAX_DATA_BYTES:
-                raise TooLarge(f"{needle.data_bytes} bytes; a needle holds at most {MAX_DATA_BYTES}")
-            total_bytes += needle_bytes(len(needle.meta), needle.data_bytes)
+            _require_name(needle)
+            total_bytes += _require_fits(needle)
             existing = self._writer.get(needle.key, needle.alternate)
             if existing is not None and self._cookie_of(needle.key, needle.alternate, existing) != needle.cookie:
                 raise CookieMismatch(
@@ -252,6 +274,7 @@ class _Plan:
         return Stored(offset, header.data_bytes, checksum)
 
     def _delete(self, delete: Delete) -> Deleted:
+        _require_name(delete)
         existing = self._writer.get(delete.key, delete.alternate)
         if existing is None or existing.deleted:
             raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
@@ -291,3 +314,28 @@ class _Plan:
             return NeedleHeader.unpack(self._file.pread(HEADER_BYTES, entry.offset), self._seed).cookie
         except LayoutError as error:
             raise DamagedNeedle(self._file.path, entry.offset, str(error)) from error
+
+
+def _require_fits(needle: NewNeedle) -> int:
+    """Bytes that it will take; refuses what a header cannot say, since a reader would refuse the needle."""
+    data_bytes = needle.data_bytes
+    if data_bytes > MAX_DATA_BYTES:
+        raise TooLarge(f"{data_bytes} bytes; a needle holds at most {MAX_DATA_BYTES}")
+    if len(needle.meta) > MAX_META_BYTES:
+        raise InvalidRequest(f"{len(needle.meta)} bytes of metadata; at most {MAX_META_BYTES} are kept")
+    if any(isinstance(piece, memoryview) and piece.nbytes != len(piece) for piece in needle.data):
+        raise InvalidRequest("data in a memoryview of items that are no bytes; cast it to 'B'")
+    _require_range("expires", needle.expires, 2**32 - 1)
+    return needle_bytes(len(needle.meta), data_bytes)
+
+
+def _require_name(operation: NewNeedle | Delete) -> None:
+    _require_range("key", operation.key, MAX_KEY)
+    _require_range("cookie", operation.cookie, MAX_COOKIE)
+    _require_range("alternate key", operation.alternate, MAX_ALTERNATE)
+    _require_range("time in milliseconds", operation.time_ms, MAX_TIME_MS)
+
+
+def _require_range(what: str, value: int, limit: int) -> None:
+    if not 0 <= value <= limit:
+        raise InvalidRequest(f"{what} {value} is outside 0 … {limit}")

@@ -11,10 +11,36 @@ from pathlib import Path
 
 from haystack.volume.files import disk_error, sync_folder
 
+FILESYSTEMS = ("ext4", "xfs", "f2fs")
+"""Those that have a folder in sysfs for each mounted device, from mounting to unmounting."""
 
-def current_boot_id() -> str:
-    """Identity of this boot of the machine: it changes when the kernel, and with it the page cache, was lost."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+def current_boot_id(folder: Path) -> str:
+    """Identity of the page cache that holds what was written to ``folder`` and not synced.
+
+    It changes with every boot, and, where the filesystem lets us know, when the filesystem was mounted anew: one that
+    shut itself down after an error lost what was not synced though the machine goes on.
+    """
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot_id}{_mount_identity(folder)}"
+
+
+def _mount_identity(folder: Path) -> str:
+    """Inode of the mounted filesystem's folder in sysfs, which no other mount of this boot has; else nothing."""
+    device = folder.stat().st_dev
+    try:
+        name = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}").readlink().name
+    except OSError:  # no block device behind it (tmpfs, btrfs, overlay), or no sysfs here
+        return ""
+    for kind in FILESYSTEMS:
+        mounted = Path(f"/sys/fs/{kind}/{name}")
+        if mounted.exists():
+            return f" {kind} {mounted.stat().st_ino}"
+    return ""
+
+
+DISTRUST = "rebuild"
+"""Content of a marker that is of no boot at all."""
 
 
 class DirtyMarker:
@@ -50,16 +76,23 @@ class DirtyMarker:
 
     def renew(self) -> None:
         """Write the marker for this boot, whatever it said before. Raises DiskError or OutOfSpace."""
+        self._write(self._boot_id)
+
+    def _write(self, content: str) -> None:
         try:
             fd = os.open(self._text, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
             try:
-                os.write(fd, self._boot_id.encode())
+                os.write(fd, content.encode())
                 os.fsync(fd)
             finally:
                 os.close(fd)
         except OSError as error:
             raise disk_error(self._text, "write it", error) from error
         sync_folder(self.path.parent)
+
+    def distrust(self) -> None:
+        """Have the index rebuilt at the next opening, whatever boot that is. Raises DiskError or OutOfSpace."""
+        self._write(DISTRUST)
 
     def clear(self) -> None:
         """Remove it, durably. Raises DiskError."""

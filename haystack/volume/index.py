@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import lmdb
 
-from haystack.errors import DiskError, IndexDamaged, OutOfSpace
+from haystack.errors import DiskError, IndexDamaged, InvalidRequest, OutOfSpace, VolumeUnavailable
 from haystack.volume.layout import ALIGNMENT, needle_bytes
 
 MAP_BYTES = 16 * 2**30
@@ -29,6 +29,9 @@ MAP_BYTES = 16 * 2**30
 LMDB_ENGINE = 0
 _FROM_FILE: Any = None
 """Lets an existing file choose the engine; py-lmdb takes None for that, though its stub does not say so."""
+MAX_READERS = 1024
+"""Read transactions at once over all processes; LMDB's 126 would be few for many workers with threads."""
+
 PAGE_BYTES = 4096
 INDEX_VERSION = 1
 
@@ -63,6 +66,8 @@ class IndexEntry(NamedTuple):
 
     @classmethod
     def unpack(cls, raw: bytes | memoryview) -> IndexEntry:
+        if len(raw) != VALUE.size:
+            raise IndexDamaged(f"an index entry has {len(raw)} bytes, expected {VALUE.size}")
         low, high, data_bytes, meta_bytes, flags = VALUE.unpack(raw)
         return cls((high << 32 | low) * ALIGNMENT, data_bytes, meta_bytes, flags)
 
@@ -129,12 +134,15 @@ class IndexWriter:
         self.state: IndexState
 
     def __enter__(self) -> IndexWriter:
-        self._txn = self._index._env.begin(write=True)
+        self._txn = self._index._begin_write()
         try:
             raw = self._txn.get(STATE_KEY)
             if raw is None:
                 raise IndexDamaged(f"{self._index.path}: the index has no state")
             self.state = IndexState.unpack(raw)
+        except lmdb.Error as error:
+            self._txn.abort()
+            raise _index_error(self._index.path, "read", error) from error
         except BaseException:
             self._txn.abort()
             raise
@@ -148,14 +156,16 @@ class IndexWriter:
         try:
             self._txn.put(STATE_KEY, self.state.pack())
             self._txn.commit()
-        except lmdb.MapFullError as error:
-            raise OutOfSpace(f"{self._index.path}: the index has reached {MAP_BYTES} bytes") from error
         except lmdb.Error as error:
+            self._txn.abort()  # gives the lock back when it was the put that failed; nothing after a failed commit
             raise _index_error(self._index.path, "write", error) from error
 
     def get(self, key: int, alternate: int) -> IndexEntry | None:
         assert self._txn is not None
-        raw = self._txn.get(KEY.pack(key, alternate))
+        try:
+            raw = self._txn.get(KEY.pack(key, alternate))
+        except lmdb.Error as error:
+            raise _index_error(self._index.path, "read", error) from error
         return None if raw is None else IndexEntry.unpack(raw)
 
     def store(self, key: int, alternate: int, entry: IndexEntry, time_ms: int) -> None:
@@ -201,8 +211,6 @@ class IndexWriter:
             if key >= self.state.max_key and self._txn.put(raw_key, entry.pack(), append=True):
                 return
             self._txn.put(raw_key, entry.pack())
-        except lmdb.MapFullError as error:
-            raise OutOfSpace(f"{self._index.path}: the index has reached {MAP_BYTES} bytes") from error
         except lmdb.Error as error:
             raise _index_error(self._index.path, "write", error) from error
 
@@ -210,7 +218,8 @@ class IndexWriter:
 class NeedleIndex:
     """The index of one volume, open in this process; any number of processes may have it open.
 
-    Raises :class:`IndexDamaged` from the constructor when the file is missing (unless ``create``) or not sound.
+    Raises :class:`IndexDamaged` from the constructor when the file is missing (unless ``create``) or not sound, and
+    VolumeUnavailable when this process has it open already.
     """
 
     def __init__(self, path: Path, *, create: bool = False, readonly: bool = False) -> None:
@@ -227,6 +236,7 @@ class NeedleIndex:
                 sync=False,
                 metasync=False,
                 readahead=False,
+                max_readers=MAX_READERS,
                 max_spare_txns=1,  # begin() then renews instead of allocating: 0.4 µs
                 lib_version=LMDB_ENGINE if create else _FROM_FILE,
             )
@@ -243,8 +253,12 @@ class NeedleIndex:
         """Make an empty index with this state, replacing what was there."""
         remove_index(path)
         index = cls(path, create=True)
-        with index._env.begin(write=True) as txn:
-            txn.put(STATE_KEY, state.pack())
+        try:
+            with index._env.begin(write=True) as txn:
+                txn.put(STATE_KEY, state.pack())
+        except lmdb.Error as error:
+            index.close()
+            raise _index_error(path, "write", error) from error
         return index
 
     def _check(self) -> None:
@@ -268,26 +282,42 @@ class NeedleIndex:
         return IndexState.unpack(raw)
 
     def get(self, key: int, alternate: int = 0) -> IndexEntry | None:
-        """The entry of a needle, deleted ones included. Raises IndexDamaged."""
+        """The entry of a needle, deleted ones included. Raises IndexDamaged, InvalidRequest (a key out of range)."""
+        try:
+            raw_key = KEY.pack(key, alternate)
+        except struct.error as error:
+            raise InvalidRequest(f"photo {key}, alternate {alternate} is no key: {error}") from error
         try:
             with self._env.begin() as txn:
-                raw = txn.get(KEY.pack(key, alternate))
+                raw = txn.get(raw_key)
         except lmdb.Error as error:
             raise _index_error(self.path, "read", error) from error
         return None if raw is None else IndexEntry.unpack(raw)
 
     def get_raw(self, raw_key: bytes) -> bytes | None:
         """The packed entry of a packed key: the read path, without an object in between."""
-        with self._env.begin() as txn:
-            value: bytes | None = txn.get(raw_key)
-            return value
+        try:
+            with self._env.begin() as txn:
+                value: bytes | None = txn.get(raw_key)
+                return value
+        except lmdb.Error as error:
+            raise _index_error(self.path, "read", error) from error
 
     def entries(self) -> Iterator[tuple[int, int, IndexEntry]]:
-        """All entries in key order as (key, alternate key, entry), from one snapshot."""
-        with self._env.begin() as txn, txn.cursor() as cursor:
-            for raw_key, raw in cursor:
-                if raw_key != STATE_KEY:
+        """All entries in key order as (key, alternate key, entry), from one snapshot. Raises IndexDamaged.
+
+        The pages of the snapshot cannot be used again while the walk lasts, so appends make the index grow.
+        """
+        try:
+            with self._env.begin() as txn, txn.cursor() as cursor:
+                for raw_key, raw in cursor:
+                    if raw_key == STATE_KEY:
+                        continue
+                    if len(raw_key) != KEY.size:
+                        raise IndexDamaged(f"{self.path}: a key has {len(raw_key)} bytes, expected {KEY.size}")
                     yield *KEY.unpack(raw_key), IndexEntry.unpack(raw)
+        except lmdb.Error as error:
+            raise _index_error(self.path, "read", error) from error
 
     def write(self) -> IndexWriter:
         """The append lock as a context manager; waits for it, so never call it on an event loop."""
@@ -300,11 +330,27 @@ class NeedleIndex:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """The append lock alone: nobody appends inside the block, and the index is not changed by it."""
-        txn = self._env.begin(write=True)
+        txn = self._begin_write()
         try:
             yield
         finally:
             txn.abort()
+
+    def _begin_write(self) -> lmdb.Transaction:
+        try:
+            return self._env.begin(write=True)
+        except lmdb.Error as error:
+            raise _index_error(self.path, "lock", error) from error
+
+    def forget_dead_readers(self) -> int:
+        """Free what killed processes left in the table of readers: while there, no page that they saw is used again.
+
+        Returns their number. Raises IndexDamaged.
+        """
+        try:
+            return int(self._env.reader_check())
+        except lmdb.Error as error:
+            raise _index_error(self.path, "read", error) from error
 
     def size_bytes(self) -> int:
         """Bytes in use by the index."""
@@ -337,7 +383,15 @@ def _require_sound_file(path: Path) -> None:
         raise IndexDamaged(f"{path}: {size_bytes} bytes, too short for an index")
 
 
-def _index_error(path: Path, action: str, error: lmdb.Error) -> IndexDamaged | OutOfSpace:
+def _index_error(path: Path, action: str, error: lmdb.Error) -> IndexDamaged | OutOfSpace | VolumeUnavailable:
+    if "already open" in str(error):
+        return VolumeUnavailable(f"{path}: open in this process already; use that volume or close it first")
+    if "closed" in str(error):
+        return VolumeUnavailable(f"{path}: closed")
+    if isinstance(error, lmdb.ReadersFullError):
+        return VolumeUnavailable(f"{path}: more reads at once than the index has room for; try again")
+    if isinstance(error, lmdb.MapFullError):
+        return OutOfSpace(f"{path}: the index has reached {MAP_BYTES} bytes")
     if isinstance(error, lmdb.DiskError):
         return OutOfSpace(f"{path}: no room left to {action} the index: {error}")
     return IndexDamaged(f"{path}: cannot {action} the index: {error}")

@@ -4,7 +4,9 @@
   stop while it had changes that may not have reached the disk (``<id>.dirty`` from another boot). Then only what it
   does not cover is read; otherwise it is rebuilt from the superblock on.
 - Bytes after the last valid needle are a torn append, which nobody was promised: they are saved aside and cut off.
-- Bytes between valid needles are damage: reported by offset and length and stepped over.
+- Bytes between valid needles are damage: reported by offset and length and stepped over. A needle whose header is sound
+  keeps its place in the index when it was acknowledged, as it does without a rebuild: reading it fails by name, an
+  older photo of that name is not served in its place, and a damaged tombstone still deletes.
 - A multi-write is all or nothing. Members of one that is not whole are dropped when it was possibly never acknowledged:
   nothing after it says that its end was durable (the ``durable_distance`` of later needles does). Below that mark the
   batch was acknowledged, so what misses is damage, and the members that are left are kept.
@@ -17,10 +19,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from haystack.errors import IndexDamaged
+from haystack.errors import IndexDamaged, OutOfSpace
 from haystack.volume.dirty import DirtyMarker
 from haystack.volume.files import VolumeFile, sync_folder
-from haystack.volume.index import IndexEntry, IndexState, IndexWriter, NeedleIndex
+from haystack.volume.index import IndexEntry, IndexState, IndexWriter, NeedleIndex, remove_index
 from haystack.volume.layout import ALIGNMENT, SUPERBLOCK_BYTES, UNKNOWN_DISTANCE, Superblock
 from haystack.volume.scan import CHUNK_BYTES, Damage, ScannedNeedle, scan
 
@@ -41,7 +43,8 @@ class RecoveryReport:
     scanned_bytes: bytes of the volume that had to be walked.
     needles: needles entered in the index.
     damage: damaged ranges, each with offset, length and reason.
-    torn_offset, torn_bytes, torn_file: a torn tail that was cut off, and where it was saved.
+    torn_offset, torn_bytes, torn_file: a torn tail that was cut off, and where it was saved; no file when the disk was
+        too full for it: then the next append cuts it.
     """
 
     rebuilt: str | None = None
@@ -63,9 +66,8 @@ class RecoveryReport:
             said.append(f"index rebuilt ({self.rebuilt}): {self.needles} needles from {self.scanned_bytes} bytes")
         said += [f"damage: {damage}" for damage in self.damage]
         if self.torn_bytes:
-            said.append(
-                f"torn tail of {self.torn_bytes} bytes at offset {self.torn_offset} saved as {self.torn_file} and cut"
-            )
+            done = f"saved as {self.torn_file} and cut" if self.torn_file else "not saved, for the disk is full"
+            said.append(f"torn tail of {self.torn_bytes} bytes at offset {self.torn_offset} {done}")
         return said
 
 
@@ -83,12 +85,37 @@ def recover(
     """
     report = RecoveryReport()
     index = _open_index(file, superblock, dirty, report)
-    start = index.state().tail
-    end = file.size_bytes()
+    try:
+        try:
+            _cover(file, superblock, index, dirty, report, progress, now)
+        except IndexDamaged as error:
+            index.close()
+            report = RecoveryReport(rebuilt=str(error))
+            index = _new_index(file, superblock, dirty)
+            _cover(file, superblock, index, dirty, report, progress, now)
+        if dirty.is_set():
+            # What a killed process wrote may be in memory alone; from here on it counts as stored.
+            file.sync()
+    except BaseException:
+        index.close()
+        raise
+    return index, report
+
+
+def _cover(
+    file: VolumeFile,
+    superblock: Superblock,
+    index: NeedleIndex,
+    dirty: DirtyMarker,
+    report: RecoveryReport,
+    progress: Progress | None,
+    now: float | None,
+) -> None:
+    """Walk what the index does not cover."""
+    start, end = index.state().tail, file.size_bytes()
     if start < end:
         dirty.set()
         _Walk(file, superblock, index, report, progress).run(start, end, now)
-    return index, report
 
 
 def _open_index(file: VolumeFile, superblock: Superblock, dirty: DirtyMarker, report: RecoveryReport) -> NeedleIndex:
@@ -105,6 +132,13 @@ def _open_index(file: VolumeFile, superblock: Superblock, dirty: DirtyMarker, re
         return index
     except IndexDamaged as error:
         report.rebuilt = str(error)
+    return _new_index(file, superblock, dirty)
+
+
+def _new_index(file: VolumeFile, superblock: Superblock, dirty: DirtyMarker) -> NeedleIndex:
+    path = Path(file.path).with_suffix(".idx")
+    # In this order: a marker of this boot beside the old index would make the next opening trust it.
+    remove_index(path)
     dirty.renew()
     return NeedleIndex.create(path, IndexState(superblock.uuid, superblock.generation, SUPERBLOCK_BYTES))
 
@@ -136,17 +170,16 @@ class _Walk:
 
     def run(self, start: int, end: int, now: float | None) -> None:
         tail = start
-        pending: list[list[ScannedNeedle]] = []
+        pending: list[Group] = []
         waiting = 0
         damage: list[Damage] = []
         for group in _groups(scan(self._file, self._superblock.seed, start, end)):
-            if isinstance(group, Damage):
-                damage.append(group)
-                continue
             if not self._counts(group, end):
-                damage.append(_incomplete(group))
+                damage.append(_dropped(group))
                 continue
-            self._report.damage += damage  # something valid follows, so it was no torn tail
+            # Something that counts follows, so what came before was no torn tail.
+            self._report.damage += damage
+            self._report.damage += [item for item in group if isinstance(item, Damage)]
             damage = []
             pending.append(group)
             waiting += len(group)
@@ -156,15 +189,21 @@ class _Walk:
                 pending, waiting = [], 0
                 if self._progress:
                     self._progress(tail - start, end - start)
+        self._enter(pending, tail)
         if tail < end:
             self._cut(tail, end, now)
-        self._enter(pending, tail)
         self._report.scanned_bytes = end - start
 
-    def _counts(self, group: list[ScannedNeedle], end: int) -> bool:
+    def _counts(self, group: Group, end: int) -> bool:
         """Whether the needles of a batch are to be served: it is whole, or it was acknowledged once."""
-        first = group[0].header
-        if first.batch_size == len(group) and first.batch_index == 0:
+        header = group[0].header
+        if header is None or (isinstance(group[0], Damage) and not group[0].is_needle):
+            return False
+        if (
+            header.batch_size == len(group)
+            and header.batch_index == 0
+            and not any(isinstance(item, Damage) for item in group)
+        ):
             return True
         batch_end = group[-1].end
         if batch_end <= self._superblock.compacted_bytes:
@@ -173,22 +212,38 @@ class _Walk:
             self._durable = _durable_mark(self._file, self._superblock.seed, batch_end, end)
         return batch_end <= self._durable
 
-    def _enter(self, groups: list[list[ScannedNeedle]], tail: int) -> None:
+    def _enter(self, groups: list[Group], tail: int) -> None:
         with self._index.write() as writer:
             for group in groups:
-                for needle in group:
-                    enter_needle(writer, needle)
-                    self._report.needles += 1
+                for item in group:
+                    if item.header is not None:
+                        enter_needle(writer, ScannedNeedle(item.offset, item.header, 0))
+                    self._report.needles += isinstance(item, ScannedNeedle)
             writer.move_tail(tail)
 
     def _cut(self, tail: int, end: int, now: float | None) -> None:
         """Save the torn tail beside the volume, then cut it off, durably in that order."""
-        saved = Path(self._file.path).with_suffix(f".torn-{tail}-{int(now if now is not None else time.time())}")
-        save_range(self._file, tail, end, saved)
+        report = self._report
+        report.torn_offset, report.torn_bytes = tail, end - tail
+        saved = _free_name(Path(self._file.path), tail, now if now is not None else time.time())
+        try:
+            save_range(self._file, tail, end, saved)
+        except OutOfSpace:
+            # A full disk must not keep the photos before the tail from being read. It is left for the next append.
+            saved.unlink(missing_ok=True)
+            return
         self._file.truncate(tail)
         self._file.sync()
-        self._report.torn_offset, self._report.torn_bytes = tail, end - tail
-        self._report.torn_file = str(saved)
+        report.torn_file = str(saved)
+
+
+def _free_name(path: Path, tail: int, now: float) -> Path:
+    base = f".torn-{tail}-{int(now)}"
+    saved, number = path.with_suffix(base), 1
+    while saved.exists():
+        number += 1
+        saved = path.with_suffix(f"{base}-{number}")
+    return saved
 
 
 def enter_needle(writer: IndexWriter, needle: ScannedNeedle) -> None:
@@ -214,43 +269,45 @@ def save_range(file: VolumeFile, start: int, end: int, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _groups(found: Iterator[ScannedNeedle | Damage]) -> Iterator[list[ScannedNeedle] | Damage]:
-    """Put needles of one batch together; a batch that misses members comes as the part that is there."""
-    group: list[ScannedNeedle] = []
+Group = list[ScannedNeedle | Damage]
+"""The needles of one batch that are there, damaged ones with a sound header among them; or one other damage alone."""
+
+
+def _groups(found: Iterator[ScannedNeedle | Damage]) -> Iterator[Group]:
+    """Put needles of one batch together; a batch that misses members comes as the parts that are there."""
+    group: Group = []
     for item in found:
-        if group and not _continues(group, item):
+        if group and not _continues(group[-1], item):
             yield group
             group = []
-        if isinstance(item, Damage):
-            yield item
-            continue
         group.append(item)
-        if item.header.batch_index + 1 == item.header.batch_size:
-            yield group
-            group = []
     if group:
         yield group
 
 
-def _continues(group: list[ScannedNeedle], item: ScannedNeedle | Damage) -> bool:
-    last = group[-1].header
-    return (
-        isinstance(item, ScannedNeedle)
-        and item.header.batch_size == last.batch_size
-        and item.header.batch_index == last.batch_index + 1
-    )
+def _continues(last: ScannedNeedle | Damage, item: ScannedNeedle | Damage) -> bool:
+    for each in (last, item):
+        if each.header is None or (isinstance(each, Damage) and not each.is_needle):
+            return False
+    before, after = last.header, item.header
+    assert before is not None and after is not None
+    return after.batch_size == before.batch_size and after.batch_index == before.batch_index + 1
 
 
-def _incomplete(group: list[ScannedNeedle]) -> Damage:
+def _dropped(group: Group) -> Damage:
     first = group[0]
-    problem = f"{len(group)} of {first.header.batch_size} needles of a multi-write that was not acknowledged"
+    if isinstance(first, Damage) and len(group) == 1:
+        return first
+    assert first.header is not None
+    whole = sum(isinstance(item, ScannedNeedle) for item in group)
+    problem = f"{whole} of {first.header.batch_size} needles of a multi-write that was not acknowledged"
     return Damage(first.offset, group[-1].end - first.offset, problem, first.header)
 
 
 def _durable_mark(file: VolumeFile, seed: int, start: int, end: int) -> int:
-    """The highest offset that needles after ``start`` say was durable before they were written."""
+    """The highest offset that headers after ``start`` say was durable before they were written."""
     mark = 0
     for item in scan(file, seed, start, end):
-        if isinstance(item, ScannedNeedle) and item.header.durable_distance != UNKNOWN_DISTANCE:
+        if item.header is not None and item.header.durable_distance != UNKNOWN_DISTANCE:
             mark = max(mark, item.offset - item.header.durable_distance * ALIGNMENT)
     return mark

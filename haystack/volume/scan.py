@@ -19,6 +19,7 @@ from haystack.volume.layout import (
     FOOTER_BYTES,
     HEADER_BYTES,
     NEEDLE_MAGIC_BYTES,
+    Buffer,
     LayoutError,
     NeedleHeader,
     check_footer,
@@ -92,7 +93,7 @@ def _bounded(file: VolumeFile, window: _Window, seed: int, damage: Damage, end: 
     """The same damage, ending where the next needle begins."""
     if damage.is_needle and (damage.end == end or _is_header(window.read(damage.end, HEADER_BYTES, 4096), seed)):
         return damage
-    following = _find_needle(file, window, seed, damage.offset + ALIGNMENT, damage.end)
+    following = _find_needle(file, window, seed, damage.offset + ALIGNMENT, damage.end, end)
     return Damage(damage.offset, following - damage.offset, damage.problem, damage.header)
 
 
@@ -164,9 +165,8 @@ def verify_range(file: VolumeFile, seed: int, offset: int, header: NeedleHeader)
     return check_footer(footer, hasher.intdigest())
 
 
-def _find_needle(file: VolumeFile, window: _Window, seed: int, start: int, end: int) -> int:
-    """Offset of the first valid needle that begins between ``start`` and ``end``, or ``end``."""
-    volume_end = file.size_bytes()
+def _find_needle(file: VolumeFile, window: _Window, seed: int, start: int, end: int, limit: int) -> int:
+    """Offset of the first valid needle that begins between ``start`` and ``end``, and ends by ``limit``; or ``end``."""
     for position in range(start, end, CHUNK_BYTES):
         # A magic that straddles two chunks is found because the chunks overlap by its length.
         chunk = file.pread(min(CHUNK_BYTES + len(NEEDLE_MAGIC_BYTES), end - position), position)
@@ -174,7 +174,7 @@ def _find_needle(file: VolumeFile, window: _Window, seed: int, start: int, end: 
         while at >= 0:
             offset = position + at
             if offset % ALIGNMENT == 0:
-                found = _needle_at(file, window, seed, offset, volume_end, verify=True)
+                found = _needle_at(file, window, seed, offset, limit, verify=True)
                 if isinstance(found, ScannedNeedle):
                     return offset
             at = chunk.find(NEEDLE_MAGIC_BYTES, at + 1)

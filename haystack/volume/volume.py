@@ -16,6 +16,7 @@ Files of a volume, and what the loss of each costs:
 from __future__ import annotations
 
 import fcntl
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from uuid import uuid4
 from haystack.errors import (
     DamagedNeedle,
     HaystackError,
+    IndexDamaged,
     InvalidRequest,
     NeedleNotFound,
     UnknownFormat,
@@ -35,6 +37,7 @@ from haystack.errors import (
     VolumeUnavailable,
     WrongNeedle,
 )
+from haystack.fid import MAX_VOLUME_ID
 from haystack.volume.append import Appended, Appender, Delete, Deleted, NewNeedle, Operation, Put, Stored
 from haystack.volume.dirty import DirtyMarker, current_boot_id
 from haystack.volume.files import VolumeFile, disk_error, write_durably
@@ -52,6 +55,14 @@ from haystack.volume.layout import (
 )
 from haystack.volume.recovery import Progress, RecoveryReport, recover
 from haystack.volume.scan import Damage, ScannedNeedle, scan, verify_range
+
+_log = logging.getLogger(__name__)
+
+MAX_REPLICATION = 999
+UUID_BYTES = 16
+
+LOCK_WAIT_SECONDS = 5.0
+LOCK_POLL_SECONDS = 0.05
 
 DEFAULT_MAX_BYTES = 32 * 2**30
 FIRST_READ_BYTES = 64 * 1024
@@ -118,6 +129,7 @@ class Volume:
         max_bytes: int,
         report: RecoveryReport | None = None,
         owner: bool = True,
+        durable_bytes: int | None = None,
     ) -> None:
         self.superblock = superblock
         self.seed = superblock.seed
@@ -127,10 +139,16 @@ class Volume:
         self.report = report or RecoveryReport()
         self.failed: str | None = None
         self._owner = owner
-        self._closing = threading.Lock()
+        # Taken in this order: checkpointing, appending, syncing. They also keep close() from taking the descriptors and
+        # the index away from a thread that is using them for a write.
+        self._checkpointing = threading.Lock()
+        self._appending = threading.Lock()
+        self._syncing = threading.Lock()
         self._closed = False
         self._dirty = dirty
         self._appender = Appender(file, index, superblock, dirty, max_bytes=max_bytes)
+        if durable_bytes is not None:
+            self._appender.durable(durable_bytes)
 
     # -- opening and closing
 
@@ -158,6 +176,10 @@ class Volume:
         Raises VolumeExists, InvalidRequest, DiskError or OutOfSpace.
         """
         _require_max_bytes(max_bytes)
+        if not 1 <= volume <= MAX_VOLUME_ID:
+            raise InvalidRequest(f"volume {volume} is outside 1 … {MAX_VOLUME_ID}")
+        if not 0 <= replication <= MAX_REPLICATION or (uuid is not None and len(uuid) != UUID_BYTES):
+            raise InvalidRequest(f"replication {replication} is not three digits, or the uuid not {UUID_BYTES} bytes")
         if path.exists():
             raise VolumeExists(f"{path} exists already")
         created = created_ms if created_ms is not None else _now_ms()
@@ -165,7 +187,7 @@ class Volume:
         index_path = path.with_suffix(".idx")
         remove_index(index_path)
         write_durably(path, superblock.pack())
-        DirtyMarker(path, current_boot_id()).renew()
+        DirtyMarker(path, current_boot_id(path.parent)).renew()
         NeedleIndex.create(index_path, IndexState(superblock.uuid, 0, SUPERBLOCK_BYTES)).close()
         return cls.open(path, max_bytes=max_bytes)
 
@@ -178,56 +200,70 @@ class Volume:
         boot_id: str | None = None,
         progress: Progress | None = None,
         file_type: Callable[[Path], VolumeFile] = VolumeFile,
+        lock_wait_seconds: float = LOCK_WAIT_SECONDS,
     ) -> Volume:
         """Open a volume as its owner: lock it, recover it, mend its index. ``volume.report`` tells what was found.
+
+        Nobody else may have it open meanwhile, not even attached: recovery may cut what another one is writing.
 
         Parameters
         ----------
         boot_id: identity of this boot of the machine (tests give their own).
         file_type: how the file is opened (tests give one that fails).
+        lock_wait_seconds: how long to wait for those who have it open, such as workers of a killed Store, to be gone.
 
-        Raises VolumeUnavailable when another process owns it, UnknownFormat, DiskError.
+        Raises VolumeUnavailable when others keep it open, UnknownFormat, DiskError.
         """
         _require_max_bytes(max_bytes)
         file = file_type(path)
         try:
-            _lock(file)
+            _lock_alone(file, lock_wait_seconds)
             superblock = read_superblock(file)
-            dirty = DirtyMarker(path, boot_id or current_boot_id())
+            dirty = DirtyMarker(path, boot_id or current_boot_id(path.parent))
             index, report = recover(file, superblock, dirty, progress=progress)
         except BaseException:
             file.close()
             raise
-        return cls(file, index, superblock, dirty, max_bytes=max_bytes, report=report)
+        try:
+            _lock_shared(file)
+            return cls(
+                file, index, superblock, dirty, max_bytes=max_bytes, report=report, durable_bytes=index.state().tail
+            )
+        except BaseException:
+            index.close()
+            file.close()
+            raise
 
     @classmethod
     def attach(cls, path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Volume:
         """Open a volume that another process owns and has recovered, to read and to append.
 
-        Raises UnknownFormat, IndexDamaged, DiskError.
+        Raises VolumeUnavailable while it is being recovered, UnknownFormat, IndexDamaged, DiskError.
         """
         file = VolumeFile(path)
         try:
+            _lock_shared(file)
             superblock = read_superblock(file)
             index = NeedleIndex(path.with_suffix(".idx"))
         except BaseException:
             file.close()
             raise
-        dirty = DirtyMarker(path, current_boot_id())
+        dirty = DirtyMarker(path, current_boot_id(path.parent))
         return cls(file, index, superblock, dirty, max_bytes=max_bytes, owner=False)
 
     def close(self) -> None:
         """Checkpoint (as the owner) and close; may be called twice."""
-        with self._closing:
+        with self._checkpointing:
             if self._closed:
                 return
-            self._closed = True
             try:
                 if self._owner and self.failed is None:
-                    self.checkpoint()
+                    self._checkpoint()
             finally:
-                self.index.close()
-                self.file.close()
+                with self._appending, self._syncing:
+                    self._closed = True
+                    self.index.close()
+                    self.file.close()
 
     def __str__(self) -> str:
         return self.file.path
@@ -247,22 +283,52 @@ class Volume:
 
         Raises OutOfSpace, DiskError, VolumeUnavailable; errors of single operations are among the outcomes.
         """
-        if self.failed is not None:
-            raise VolumeUnavailable(f"{self.file.path}: set aside after {self.failed}; restart the Store to recover it")
-        return self._appender.append(operations)
+        if self._appender.unsure:
+            # What the needles of this process say to be durable protects those before them; see docs/format.md.
+            self.sync(self.index.state().tail)
+        with self._appending:
+            self._require_usable()
+            try:
+                return self._appender.append(operations)
+            except IndexDamaged as error:
+                self._distrust(str(error))
+                raise
 
     def sync(self, tail: int) -> None:
         """Make everything below ``tail`` (of an :class:`Appended`) durable.
 
         Raises DiskError; the volume then takes no more writes, because the kernel may have dropped the pages and would
-        report success for the next fdatasync.
+        report success for the next fdatasync. That is also why threads take turns: the kernel tells an error once.
         """
+        with self._syncing:
+            self._require_usable()
+            if self._appender.is_durable(tail):
+                return  # by the sync of another thread that began after this append had ended
+            covered = max(tail, self._appender.appended)
+            self._sync_file()
+            self._appender.durable(covered)
+
+    def _sync_file(self) -> None:
         try:
             self.file.sync()
         except HaystackError as error:
             self.failed = str(error)
+            self._distrust(str(error))
             raise
-        self._appender.durable(tail)
+
+    def _require_usable(self) -> None:
+        if self.failed is not None:
+            raise VolumeUnavailable(f"{self.file.path}: set aside after {self.failed}; restart the Store to recover it")
+        if self._closed:
+            raise VolumeUnavailable(f"{self.file.path}: closed")
+
+    def _distrust(self, reason: str) -> None:
+        """Have the index rebuilt at the next opening."""
+        try:
+            self._dirty.distrust()
+        except HaystackError as error:
+            # The disk is failing already; the caller reports that, and this is what it means for the next opening.
+            _log.error("%s: %s, and that the index must be rebuilt cannot be noted: %s", self.file.path, reason, error)
 
     def put(
         self,
@@ -306,14 +372,25 @@ class Volume:
 
         Appends wait only for what was written since a first sync without the lock. Raises DiskError.
         """
+        with self._checkpointing:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self._require_usable()
+        self.index.forget_dead_readers()
         if not self._dirty.is_set():
             return
-        self.file.sync()
-        self.index.sync()
+        self._sync_both()
         with self.index.lock():
-            self.file.sync()
-            self.index.sync()
-            self._dirty.clear()
+            self._sync_both()
+            if not self._dirty.from_another_boot():  # somebody found the index damaged: leave that to the next opening
+                self._dirty.clear()
+
+    def _sync_both(self) -> None:
+        with self._syncing:
+            self._require_usable()
+            self._sync_file()
+        self.index.sync()
 
     # -- reading
 
@@ -322,7 +399,7 @@ class Volume:
 
         Raises NeedleNotFound (unknown, deleted or wrong cookie), DamagedNeedle, DiskError.
         """
-        entry = self.index.get(key, alternate)
+        entry = self._entry(key, alternate)
         if entry is None or entry.deleted:
             raise NeedleNotFound(f"photo {key:x}, alternate {alternate} is not here")
         needle = self.read(entry)
@@ -333,12 +410,19 @@ class Volume:
             raise NeedleNotFound(f"photo {key:x}, alternate {alternate} is not here")
         return needle
 
+    def _entry(self, key: int, alternate: int) -> IndexEntry | None:
+        try:
+            return self.index.get(key, alternate)
+        except IndexDamaged as error:
+            self._distrust(str(error))
+            raise
+
     def get_at(self, offset: int, key: int, cookie: int, *, alternate: int = 0) -> Needle:
         """Read a needle by its offset. The index is only asked whether it was deleted or has moved since.
 
         Raises as :meth:`get`.
         """
-        entry = self.index.get(key, alternate)
+        entry = self._entry(key, alternate)
         if entry is not None:
             return self.get(key, cookie, alternate=alternate)
         first = self.file.pread(FIRST_READ_BYTES, offset)
@@ -435,13 +519,29 @@ def read_superblock(file: VolumeFile) -> Superblock:
         raise UnknownFormat(file.path, 0, str(error)) from error
 
 
-def _lock(file: VolumeFile) -> None:
+def _lock_alone(file: VolumeFile, wait_seconds: float) -> None:
+    """Lock out everybody else, waiting for those who have it open to be gone."""
+    deadline = time.monotonic() + wait_seconds
+    while not _try_lock(file, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            raise VolumeUnavailable(f"{file.path}: another process has it open; stop it, or ask it instead")
+        time.sleep(LOCK_POLL_SECONDS)
+
+
+def _lock_shared(file: VolumeFile) -> None:
+    """Keep others from recovering it while it is open here."""
+    if not _try_lock(file, fcntl.LOCK_SH):
+        raise VolumeUnavailable(f"{file.path}: another process is recovering it; try again when that is done")
+
+
+def _try_lock(file: VolumeFile, kind: int) -> bool:
     try:
-        fcntl.flock(file.read_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise VolumeUnavailable(f"{file.path}: another process has it open; stop it, or ask it instead") from error
+        fcntl.flock(file.read_fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
     except OSError as error:
         raise disk_error(file.path, "lock it", error) from error
+    return True
 
 
 def _require_max_bytes(max_bytes: int) -> None:
