@@ -10,6 +10,7 @@ transaction that wrote it, so no key ever gets one twice.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,9 @@ LMDB_ENGINE = 0
 
 DEFAULT_MAP_BYTES = 1 << 30
 """Address space to begin with. It is doubled when it is full; the file itself grows with what it holds."""
+
+FULL_BELOW_BYTES = 1 << 20
+"""LMDB reports a write that was cut short by a full disk as an I/O error; with less than this left, it was that."""
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -61,7 +65,7 @@ class LmdbStorage(Storage):
                 lib_version=LMDB_ENGINE,
             )
             self._tables = {table: self._env.open_db(table.value.encode()) for table in Table}
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             raise FolderError(
                 f"{path}: cannot be opened as the Directory's storage: {error}; restore it from a backup, or move it "
                 "away: the Stores then register and confirm everything again"
@@ -152,16 +156,25 @@ class LmdbStorage(Storage):
                 ) from error
 
     def _fail(self, error: lmdb.Error) -> NoReturn:
-        if error.code in _NO_SPACE:
+        if error.code in _NO_SPACE or (error.code == errno.EIO and _free_bytes(self._path) < FULL_BELOW_BYTES):
+            # The commit was undone, and the next one writes all its pages anew.
             raise OutOfSpace(f"{self._path}: the disk is full; nothing was recorded: free some space") from error
-        # After any other failure it is unknown what the disk holds, and a second sync of the same pages would lie.
-        # Opening the file again goes on from the last commit that was synced.
+        # After any other failure it is unknown what the disk does with what it is given. Opening the file again goes on
+        # from the last commit that was synced.
         self._failure = f"{self._path}: writing failed: {error}; check the disk, then restart the Directory"
         raise DiskError(self._failure) from error
 
     def _require_open(self) -> None:
         if self._closed:
             raise DiskError(f"{self._path}: the Directory's storage is closed")
+
+
+def _free_bytes(path: Path) -> int:
+    try:
+        status = os.statvfs(path)
+    except OSError:
+        return FULL_BELOW_BYTES  # not known to be full: then the failure counts as the disk's
+    return status.f_bavail * status.f_frsize
 
 
 def _unpack(packed: bytes) -> Stored:
