@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,10 @@ MAX_PROBLEMS = 1000
 """Problems listed one by one; further ones are only counted."""
 
 PROGRESS_NEEDLES = 1000
+
+APPEND_WAITS = 20
+APPEND_WAIT_SECONDS = 0.05
+"""How often and how long to wait for an append that was met half done."""
 
 
 @dataclass(slots=True)
@@ -82,7 +87,7 @@ def check_volume(
         opened, own = _open_index(path, index, report)
         try:
             end = opened.state().tail if opened else file.size_bytes()
-            _check_end(report, file.size_bytes(), end, opened is not None)
+            _check_end(report, file, end, opened)
             walked = scan(file, seed, SUPERBLOCK_BYTES, end, verify=full)
             _Check(report, opened, progress, end).run(walked)
         finally:
@@ -105,12 +110,21 @@ def _open_index(path: Path, index: NeedleIndex | None, report: CheckReport) -> t
         return None, False
 
 
-def _check_end(report: CheckReport, size_bytes: int, tail: int, indexed: bool) -> None:
-    report.size_bytes = size_bytes
+def _check_end(report: CheckReport, file: VolumeFile, tail: int, index: NeedleIndex | None) -> None:
+    report.size_bytes = size_bytes = file.size_bytes()
     if size_bytes < tail:
         report.add(f"the volume has {size_bytes} bytes, the index covers {tail}: its end is missing")
-    elif size_bytes > tail and indexed:
+    elif index is not None and not _becomes_covered(size_bytes, tail, index):
         report.add(f"{size_bytes - tail} bytes at offset {tail} are not covered by the index (a torn append)")
+
+
+def _becomes_covered(size_bytes: int, tail: int, index: NeedleIndex) -> bool:
+    """Whether an append is on its way: it writes first, and says so in the index after it."""
+    for _ in range(APPEND_WAITS):
+        if size_bytes == tail or index.state().tail != tail:
+            return True
+        time.sleep(APPEND_WAIT_SECONDS)
+    return False
 
 
 class _Check:
@@ -129,13 +143,14 @@ class _Check:
         self._end = end
         self._current = 0
         self._deleted = 0
+        self._deletions = 0
 
     def run(self, walked: Iterator[ScannedNeedle | Damage]) -> None:
         for count, item in enumerate(walked, 1):
             if isinstance(item, Damage):
                 self._report.add(f"damage: {item}")
-                continue
-            self._needle(item)
+            if item.header is not None and (isinstance(item, ScannedNeedle) or item.is_needle):
+                self._needle(item, item.header)
             if self._progress and count % PROGRESS_NEEDLES == 0:
                 self._progress(item.end, self._end)
         if self._index:
@@ -145,16 +160,21 @@ class _Check:
         if self._progress:
             self._progress(self._end, self._end)
 
-    def _needle(self, item: ScannedNeedle) -> None:
-        header = item.header
+    def _needle(self, item: ScannedNeedle | Damage, header: NeedleHeader) -> None:
+        """Compare one needle with the index; a damaged one with a sound header is there, too."""
+        whole = isinstance(item, ScannedNeedle)
+        entry = self._index.get(header.key, header.alternate) if self._index else None
+        where = f"photo {header.key:x}, alternate {header.alternate} at offset {item.offset}"
         if header.is_tombstone:
-            self._report.tombstones += 1
+            self._report.tombstones += whole
+            if entry is not None and entry.offset < item.offset:
+                self._deletions += 1
+                if not entry.deleted:
+                    self._report.add(f"{where} was deleted, but the index still has it")
             return
-        self._report.needles += 1
+        self._report.needles += whole
         if self._index is None:
             return
-        entry = self._index.get(header.key, header.alternate)
-        where = f"photo {header.key:x}, alternate {header.alternate} at offset {item.offset}"
         if entry is None or entry.offset < item.offset:
             self._report.add(f"{where} is not in the index")
         elif entry.offset == item.offset:
@@ -174,5 +194,7 @@ class _Check:
         entries = index.count()
         if entries != found:
             self._report.add(f"the index has {entries} entries, {found} of them match a needle of the volume")
+        if self._deleted > self._deletions:
+            self._report.add(f"the index has {self._deleted} deleted photos, the volume deletes {self._deletions}")
         if state.live_count != self._current:
             self._report.add(f"the index counts {state.live_count} photos, the volume has {self._current}")

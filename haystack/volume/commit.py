@@ -49,7 +49,6 @@ class _Queue:
     volume: Appendable
     committed: Committed
     waiting: deque[tuple[Operation, Done]] = field(default_factory=deque)
-    busy: bool = False
 
 
 class Committer:
@@ -72,32 +71,45 @@ class Committer:
     ) -> None:
         self._durable = durable
         self._deliver = deliver or deliver_now
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, "commit")
         self._lock = threading.Lock()
         self._queues: dict[int, _Queue] = {}
+        self._closed = False
 
     def submit(
         self, volume: Appendable, operation: Operation, done: Done, committed: Committed = lambda _: None
     ) -> None:
-        """Queue an operation; never blocks. ``committed`` of the first submission for a volume stays in force."""
+        """Queue an operation; never blocks. ``committed`` of the first submission for a volume stays in force.
+
+        Raises VolumeUnavailable after :meth:`close`.
+        """
         with self._lock:
+            if self._closed:
+                raise VolumeUnavailable(f"{volume}: writes are being stopped")
             queue = self._queues.get(id(volume))
-            if queue is None:
-                queue = self._queues[id(volume)] = _Queue(volume, committed)
-            queue.waiting.append((operation, done))
-            if queue.busy:
+            if queue is not None:
+                queue.waiting.append((operation, done))
                 return
-            queue.busy = True
-        self._pool.submit(self._work, queue)
+            queue = self._queues[id(volume)] = _Queue(volume, committed)
+            queue.waiting.append((operation, done))
+            self._pool.submit(self._work, queue)
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads."""
+        with self._lock:
+            self._closed = True
         self._pool.shutdown(wait=True)
 
     def _work(self, queue: _Queue) -> None:
         while round_ := self._take(queue):
             outcomes = self._run(queue, [operation for operation, _ in round_])
-            self._deliver([(done, outcome) for (_, done), outcome in zip(round_, outcomes, strict=True)])
+            try:
+                self._deliver([(done, outcome) for (_, done), outcome in zip(round_, outcomes, strict=True)])
+            except Exception:  # one receiver that fails must not stop the volume's queue for all others
+                _log.exception("outcomes of %s could not be delivered", queue.volume)
+            if self._give_way(queue):
+                return
 
     def _take(self, queue: _Queue) -> list[tuple[Operation, Done]]:
         taken: list[tuple[Operation, Done]] = []
@@ -107,30 +119,59 @@ class Committer:
                 taken.append(queue.waiting.popleft())
                 size_bytes += _data_bytes(taken[-1][0])
             if not taken:
-                queue.busy = False
                 del self._queues[id(queue.volume)]
         return taken
 
+    def _give_way(self, queue: _Queue) -> bool:
+        """Queue up behind the other volumes when there are more of them than threads, so that none waits for ever."""
+        with self._lock:
+            if self._closed or len(self._queues) <= self._threads:
+                return False
+            self._pool.submit(self._work, queue)
+            return True
+
     def _run(self, queue: _Queue, operations: list[Operation]) -> list[Outcome]:
+        outcomes: Sequence[Outcome | None] = [None] * len(operations)
         try:
-            appended = queue.volume.append(operations)
-        except OutOfSpace as error:
-            if len(operations) == 1:
-                return [error]
-            # One large upload must not take the small ones down with it.
-            return [outcome for operation in operations for outcome in self._run(queue, [operation])]
-        except HaystackError as error:
-            return [error] * len(operations)
-        except Exception as error:  # a bug here must answer the clients that wait, and be seen
-            _log.exception("append to %s failed", queue.volume)
-            return [_unexpected(queue.volume, error)] * len(operations)
-        try:
+            appended = self._append(queue.volume, operations)
+            outcomes = appended.outcomes
             if self._durable:
                 queue.volume.sync(appended.tail)
             queue.committed(appended)
+            return appended.outcomes
         except HaystackError as error:
-            return [error if not isinstance(outcome, HaystackError) else outcome for outcome in appended.outcomes]
-        return appended.outcomes
+            failure = error
+        except Exception as error:  # a bug here must answer the clients that wait, and be seen
+            _log.exception("append to %s failed", queue.volume)
+            failure = _unexpected(queue.volume, error)
+        return [outcome if isinstance(outcome, HaystackError) else failure for outcome in outcomes]
+
+    def _append(self, volume: Appendable, operations: list[Operation]) -> Appended:
+        try:
+            return volume.append(operations)
+        except OutOfSpace:
+            if len(operations) == 1:
+                raise
+        # One large upload must not take the small ones down with it.
+        outcomes: list[Outcome] = []
+        tail, changed = 0, False
+        for operation in operations:
+            try:
+                appended = volume.append([operation])
+            except OutOfSpace as error:
+                outcomes.append(error)
+                continue
+            outcomes += appended.outcomes
+            tail, changed = appended.tail, changed or appended.changed
+        if not tail:
+            raise _last_error(outcomes)
+        return Appended(outcomes, tail, changed)
+
+
+def _last_error(outcomes: list[Outcome]) -> HaystackError:
+    error = outcomes[-1]
+    assert isinstance(error, HaystackError)
+    return error
 
 
 def deliver_now(outcomes: list[tuple[Done, Outcome]]) -> None:
