@@ -1,0 +1,213 @@
+"""The metrics of a Store in Prometheus' text format, from the control block alone.
+
+Any process of the Store gives the same page: the counters of all workers are summed, and sizes are what the supervisor
+last saw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from haystack.store.control import (
+    STATUS_CELL,
+    ControlBlock,
+    Counter,
+    FolderCell,
+    FolderState,
+    Header,
+    Histogram,
+    Slot,
+    SlotView,
+    VolumeCell,
+    VolumeState,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+PREFIX = "haystack_store_"
+
+Sample = tuple[str, int | float]
+"""Labels as they stand between the braces (empty for none), and the value."""
+
+_METHODS = (
+    ("GET", Counter.GET),
+    ("HEAD", Counter.HEAD),
+    ("PUT", Counter.PUT),
+    ("DELETE", Counter.DELETE),
+    ("other", Counter.OTHER),
+)
+_COUNTERS = (
+    ("received_bytes", "Bytes of bodies received.", Counter.BYTES_IN),
+    ("sent_bytes", "Bytes of bodies sent.", Counter.BYTES_OUT),
+    ("connections", "Connections accepted.", Counter.CONNECTIONS_TOTAL),
+    ("connections_refused", "Connections refused because there were too many.", Counter.CONNECTIONS_REFUSED),
+    ("cold_reads", "Reads that had to wait for a disk.", Counter.COLD_READS),
+    ("timeouts", "Connections closed because the client was too slow.", Counter.TIMEOUTS),
+    ("aborted_uploads", "Uploads that the client broke off.", Counter.ABORTED_UPLOADS),
+    ("spilled_uploads", "Uploads too large for memory, spilled to disk.", Counter.SPILLED_UPLOADS),
+    ("damaged_reads", "Reads that met a needle with wrong bytes.", Counter.DAMAGED_READS),
+    ("disk_errors", "Requests that failed because a disk did.", Counter.DISK_ERRORS),
+)
+_GAUGES = (
+    ("open_connections", "Connections open now.", Counter.CONNECTIONS_OPEN),
+    ("cached_entries", "Parsed needle entries cached by the workers.", Counter.CACHED_ENTRIES),
+    ("upload_memory_bytes", "Memory held by uploads in progress.", Counter.UPLOAD_MEMORY_BYTES),
+)
+_OPERATIONS = (("read", Histogram.READ), ("write", Histogram.WRITE), ("delete", Histogram.DELETE))
+_SLOT_GAUGES = (
+    ("volume_max_bytes", "Size at which the volume takes no more photos.", Slot.MAX_BYTES),
+    ("volume_size_bytes", "Size of the volume.", Slot.SIZE_BYTES),
+    ("volume_live_needles", "Needles that can be read.", Slot.LIVE_COUNT),
+    ("volume_live_bytes", "Bytes of needles that can be read.", Slot.LIVE_BYTES),
+    ("volume_deleted_needles", "Needles deleted or overwritten.", Slot.DELETED_COUNT),
+    ("volume_deleted_bytes", "Bytes that a compaction would free.", Slot.DELETED_BYTES),
+    ("volume_index_bytes", "Size of the volume's index.", Slot.INDEX_BYTES),
+    ("volume_recovery_damage_bytes", "Damaged bytes that recovery met when the Store started.", Slot.DAMAGE_BYTES),
+)
+_VOLUME_COUNTERS = (
+    ("volume_reads", "Needles read.", VolumeCell.READS),
+    ("volume_read_bytes", "Bytes of photos read.", VolumeCell.BYTES_READ),
+    ("volume_writes", "Needles written.", VolumeCell.WRITES),
+    ("volume_written_bytes", "Bytes of photos written.", VolumeCell.BYTES_WRITTEN),
+    ("volume_deletes", "Needles deleted.", VolumeCell.DELETES),
+    ("volume_errors", "Requests that failed because of the volume.", VolumeCell.ERRORS),
+)
+_VOLUME_STATES = (VolumeState.RECOVERING, VolumeState.WRITABLE, VolumeState.READONLY, VolumeState.FAILED)
+
+
+class _Page:
+    """Collects families."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+
+    def counter(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
+        self._family(name + "_total", help_text, "counter", samples)
+
+    def gauge(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
+        self._family(name, help_text, "gauge", samples)
+
+    def histogram(self, name: str, help_text: str, series: Iterable[tuple[str, list[int], int]], label: str) -> None:
+        """``series``: label value, counts by power of two of microseconds (not summed up), sum in microseconds."""
+        self._head(name, help_text, "histogram")
+        for value, buckets, sum_microseconds in series:
+            labels = f'{label}="{value}"'
+            count = 0
+            for exponent, bucket in enumerate(buckets[:-1]):
+                count += bucket
+                self._line(f"{name}_bucket", f'{labels},le="{2**exponent / 1e6!r}"', count)
+            count += buckets[-1]
+            self._line(f"{name}_bucket", f'{labels},le="+Inf"', count)
+            self._line(f"{name}_sum", labels, sum_microseconds / 1e6)
+            self._line(f"{name}_count", labels, count)
+
+    def bytes(self) -> bytes:
+        return ("\n".join(self._lines) + "\n").encode()
+
+    def _family(self, name: str, help_text: str, kind: str, samples: Iterable[Sample]) -> None:
+        self._head(name, help_text, kind)
+        for labels, value in samples:
+            self._line(name, labels, value)
+
+    def _head(self, name: str, help_text: str, kind: str) -> None:
+        self._lines.append(f"# HELP {PREFIX}{name} {help_text}")
+        self._lines.append(f"# TYPE {PREFIX}{name} {kind}")
+
+    def _line(self, name: str, labels: str, value: int | float) -> None:
+        self._lines.append(f"{PREFIX}{name}{{{labels}}} {value!r}" if labels else f"{PREFIX}{name} {value!r}")
+
+
+def render(control: ControlBlock, folders: Sequence[object] = ()) -> bytes:
+    """The whole page.
+
+    Parameters
+    ----------
+    folders: paths of the data folders by number; without them folders are left out.
+    """
+    page = _Page()
+    _requests(page, control)
+    _processes(page, control)
+    slots = list(control.slots())
+    _volumes(page, control, slots)
+    _folders(page, control, folders)
+    return page.bytes()
+
+
+def render_worker_page(control: ControlBlock, folders: Sequence[object] = ()) -> bytes:
+    """The page that a worker serves: the same as the supervisor's."""
+    return render(control, folders)
+
+
+def _requests(page: _Page, control: ControlBlock) -> None:
+    page.counter(
+        "requests", "Requests.", ((f'method="{name}"', control.counter(counter)) for name, counter in _METHODS)
+    )
+    page.counter(
+        "responses",
+        "Answers by HTTP status.",
+        ((f'status="{status}"', control.counter(cell)) for status, cell in STATUS_CELL.items()),
+    )
+    page.histogram(
+        "request_duration_seconds",
+        "Time from a request's last byte to its answer.",
+        ((name, *control.histogram(histogram)) for name, histogram in _OPERATIONS),
+        "operation",
+    )
+    for name, help_text, counter in _COUNTERS:
+        page.counter(name, help_text, [("", control.counter(counter))])
+    for name, help_text, counter in _GAUGES:
+        page.gauge(name, help_text, [("", control.counter(counter))])
+
+
+def _processes(page: _Page, control: ControlBlock) -> None:
+    running = sum(1 for worker in range(control.workers) if control.cells[control.worker_base(worker) + Counter.PID])
+    page.gauge("workers", "Worker processes that run.", [("", running)])
+    page.counter("worker_restarts", "Workers that died and were started again.", [("", control.cells[Header.RESTARTS])])
+    page.gauge("ready", "1 when all volumes have been recovered.", [("", control.cells[Header.READY])])
+
+
+def _volumes(page: _Page, control: ControlBlock, slots: Sequence[SlotView]) -> None:
+    page.gauge(
+        "volume_state",
+        "1 for the state that the volume is in.",
+        (
+            (f'volume="{view.volume}",state="{state.name.lower()}"', int(view.state is state))
+            for view in slots
+            for state in _VOLUME_STATES
+        ),
+    )
+    for name, help_text, cell in _SLOT_GAUGES:
+        page.gauge(
+            name,
+            help_text,
+            ((f'volume="{view.volume}"', control.cells[control.slot_cell(view.slot, cell)]) for view in slots),
+        )
+    for name, help_text, volume_cell in _VOLUME_COUNTERS:
+        page.counter(
+            name,
+            help_text,
+            ((f'volume="{view.volume}"', control.volume_sum(view.slot, volume_cell)) for view in slots),
+        )
+
+
+def _folders(page: _Page, control: ControlBlock, folders: Sequence[object]) -> None:
+    rows = [
+        (f'folder="{_escape(str(path))}"', [control.cells[control.folder_cell(number, cell)] for cell in FolderCell])
+        for number, path in enumerate(folders)
+    ]
+    page.gauge("folder_size_bytes", "Size of the disk.", ((label, row[FolderCell.TOTAL_BYTES]) for label, row in rows))
+    page.gauge(
+        "folder_free_bytes", "Free space on the disk.", ((label, row[FolderCell.FREE_BYTES]) for label, row in rows)
+    )
+    page.gauge(
+        "folder_state",
+        "1 for the state that the data folder is in.",
+        (
+            (f'{label},state="{state.name.lower()}"', int(row[FolderCell.STATE] == state))
+            for label, row in rows
+            for state in FolderState
+        ),
+    )
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

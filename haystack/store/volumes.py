@@ -1,0 +1,461 @@
+"""The volumes of a Store as its supervisor has them: found in the data folders, recovered, made, watched, closed.
+
+The supervisor keeps every volume open as its owner (locked, and recovered by it); the workers attach to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from haystack.errors import (
+    FolderError,
+    HaystackError,
+    InvalidRequest,
+    OutOfSpace,
+    UnknownFormat,
+    VolumeExists,
+    VolumeNotFound,
+    VolumeUnavailable,
+)
+from haystack.store.control import ControlBlock, FolderState, Reason, Slot, VolumeState
+from haystack.store.folder import DataFolder
+from haystack.store.states import Room, best_folder, volume_state
+from haystack.store.tables import VOLUMES_FILE, read_table, write_table
+from haystack.volume import Volume, VolumeStat
+from haystack.volume.dirty import DirtyMarker
+from haystack.volume.files import sync_folder
+from haystack.volume.index import remove_index
+
+_log = logging.getLogger(__name__)
+
+MAX_REPORT_LINES = 20
+"""Lines of one volume's recovery report that are logged; of the rest only the number is."""
+
+DOUBTFUL = "doubtful"
+"""Stands in a dirty marker for a boot that never was: the index is rebuilt at the next start."""
+
+_REASONS = {
+    Reason.NONE: "",
+    Reason.VOLUME_FULL: "full",
+    Reason.DISK_FULL: "the disk is full",
+    Reason.MARKED: "marked read-only",
+}
+
+
+class _Stopping(BaseException):
+    """Ends a recovery when the Store is to stop; no Exception, so that nobody takes it for the volume's failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewVolume:
+    """What the Directory says of a volume that is to be made.
+
+    Parameters
+    ----------
+    volume: logical volume id.
+    uuid: of the logical volume.
+    replication: copies as a number 0 … 999.
+    created_ms: milliseconds since 1970.
+    epoch: of its membership.
+    max_bytes: size limit, None for the Store's own.
+    folder: id of the data folder that should hold it, None for any.
+    """
+
+    volume: int
+    uuid: UUID
+    replication: int
+    created_ms: int
+    epoch: int
+    max_bytes: int | None
+    folder: str | None
+
+
+@dataclass(slots=True, eq=False)
+class StoreVolume:
+    """One volume of this Store.
+
+    Parameters
+    ----------
+    slot: in the control block.
+    max_bytes: its size limit.
+    epoch: of its membership.
+    volume: open, or None while it is recovering or cannot be used.
+    reason: why it is not writable, for people.
+    stat: as of the last look.
+    durable_tail: bytes that are known to be durable apart from what the workers have published.
+    revision: rises with every change of what is said of the volume, apart from the workers' counters.
+    appended_at, dirty_since: monotonic seconds; ``dirty_since`` is None when there is nothing to checkpoint.
+    waits_for_space: it could not be recovered because the disk was full, and is tried again.
+    doubted: it is written down on disk that the index is not to be trusted.
+    """
+
+    id: int
+    slot: int
+    folder: DataFolder
+    path: Path
+    max_bytes: int
+    epoch: int = 1
+    volume: Volume | None = None
+    reason: str = ""
+    stat: VolumeStat | None = None
+    durable_tail: int = 0
+    revision: int = 0
+    appended_at: float = 0.0
+    dirty_since: float | None = None
+    waits_for_space: bool = False
+    doubted: bool = False
+
+    def require_open(self) -> Volume:
+        """The open volume. Raises VolumeUnavailable."""
+        if self.volume is None:
+            raise VolumeUnavailable(f"volume {self.id} cannot be used now: {self.reason or 'it is being recovered'}")
+        return self.volume
+
+
+class StoreVolumes:
+    """All volumes of a Store.
+
+    Parameters
+    ----------
+    max_volume_bytes: size limit of volumes that have none of their own.
+    on_change: called when a volume was added, or its state changed.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[DataFolder],
+        control: ControlBlock,
+        *,
+        max_volume_bytes: int,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folders = folders
+        self.control = control
+        self._max_volume_bytes = max_volume_bytes
+        self._on_change = on_change
+        self._by_id: dict[int, StoreVolume] = {}
+        self._by_slot: dict[int, StoreVolume] = {}
+        self._creating = asyncio.Lock()
+        self._stopping = False
+
+    # -- looking
+
+    def __iter__(self) -> Iterator[StoreVolume]:
+        return iter(list(self._by_id.values()))
+
+    def get(self, volume: int) -> StoreVolume:
+        """A volume by id. Raises VolumeNotFound."""
+        entry = self._by_id.get(volume)
+        if entry is None:
+            raise VolumeNotFound(f"volume {volume} is not on this Store; GET /admin/volumes lists those that are")
+        return entry
+
+    def at(self, slot: int) -> StoreVolume | None:
+        """The volume in a slot."""
+        return self._by_slot.get(slot)
+
+    def of(self, folder: DataFolder) -> list[StoreVolume]:
+        """The volumes of one data folder."""
+        return [entry for entry in self._by_id.values() if entry.folder is folder]
+
+    def state(self, entry: StoreVolume) -> VolumeState:
+        """The volume's state now."""
+        return self.control.state(entry.slot)
+
+    # -- opening
+
+    def register(self) -> None:
+        """Find the volumes of all folders and give each its slot. Blocks; for the start, before anything else runs.
+
+        A folder that cannot be listed is marked as failed. Raises OutOfSpace when there are more than slots.
+        """
+        for folder in self.folders:
+            if folder.failed:
+                continue
+            try:
+                found = folder.volumes()
+            except FolderError as error:
+                folder.fail(str(error))
+                continue
+            settings = read_table(folder.path / VOLUMES_FILE)
+            for volume, path in found:
+                self._register(volume, folder, path, settings.get(volume, {}))
+
+    def _register(self, volume: int, folder: DataFolder, path: Path, settings: dict[str, object]) -> None:
+        twin = self._by_id.get(volume)
+        if twin is not None:
+            # Which of them has the newest photos nobody can tell, and serving both as one would mix them.
+            self.fail(twin, f"there are two: {twin.path} and {path}; move one of them away and restart the Store")
+            return
+        max_bytes, epoch = settings.get("maxBytes"), settings.get("epoch")
+        self._add(
+            volume,
+            folder,
+            path,
+            max_bytes if isinstance(max_bytes, int) else self._max_volume_bytes,
+            epoch if isinstance(epoch, int) else 1,
+            VolumeState.RECOVERING,
+        )
+
+    def _add(
+        self, volume: int, folder: DataFolder, path: Path, max_bytes: int, epoch: int, state: VolumeState
+    ) -> StoreVolume:
+        slot = self.control.add_volume(volume, folder.number, state, max_bytes=max_bytes, epoch=epoch)
+        entry = StoreVolume(volume, slot, folder, path, max_bytes, epoch)
+        self._by_id[volume] = self._by_slot[slot] = entry
+        return entry
+
+    async def recover_all(self) -> None:
+        """Open all volumes that are still to be recovered, several of each folder at the same time."""
+        waiting = [entry for entry in self if self.state(entry) is VolumeState.RECOVERING]
+        await asyncio.gather(*(self.recover(entry) for entry in waiting))
+
+    async def recover(self, entry: StoreVolume) -> None:
+        """Open one volume; when that fails it is set aside, with the reason."""
+        entry.waits_for_space = False
+        try:
+            volume, stat = await entry.folder.run(self._open, entry)
+        except _Stopping:
+            return
+        except OutOfSpace as error:
+            entry.waits_for_space = True
+            entry.reason = f"waits for space on the disk: {error}"
+            entry.revision += 1
+            _log.error("volume %d %s", entry.id, entry.reason)
+            return
+        except HaystackError as error:
+            self.fail(entry, str(error))
+            return
+        except Exception as error:  # one volume that nobody can explain must not keep the others from being served
+            _log.exception("volume %d cannot be recovered", entry.id)
+            self.fail(entry, f"unexpected {type(error).__name__}: {error}")
+            return
+        entry.volume, entry.durable_tail = volume, stat.size_bytes
+        self._publish_damage(entry, volume)
+        self._note(entry, stat)
+        self.judge(entry)
+
+    def _open(self, entry: StoreVolume) -> tuple[Volume, VolumeStat]:
+        volume = Volume.open(entry.path, max_bytes=entry.max_bytes, progress=self._progress)
+        try:
+            inside = volume.superblock.volume
+            if inside != entry.id:
+                raise UnknownFormat(str(entry.path), 0, f"holds volume {inside}, but its name says {entry.id}")
+            # Committed is not yet durable after a kill, and only what is durable may be told to a Directory.
+            volume.checkpoint()
+            return volume, volume.stat()
+        except BaseException:
+            volume.close()
+            raise
+
+    def _progress(self, done_bytes: int, all_bytes: int) -> None:
+        if self._stopping:
+            raise _Stopping
+
+    def _publish_damage(self, entry: StoreVolume, volume: Volume) -> None:
+        lines = volume.report.lines()
+        for line in lines[:MAX_REPORT_LINES]:
+            _log.warning("volume %d: %s", entry.id, line)
+        if len(lines) > MAX_REPORT_LINES:
+            _log.warning("volume %d: %d more such messages are left out", entry.id, len(lines) - MAX_REPORT_LINES)
+        cell = self.control.slot_cell(entry.slot, Slot.DAMAGE_BYTES)
+        self.control.cells[cell] = sum(damage.length for damage in volume.report.damage)
+
+    # -- watching
+
+    async def refresh(self, entry: StoreVolume) -> None:
+        """Look at sizes and counts of a volume and judge its state by them."""
+        if entry.volume is None:
+            return
+        try:
+            stat = await entry.folder.run(entry.volume.stat)
+        except HaystackError as error:
+            self.fail(entry, str(error))
+            return
+        self._note(entry, stat)
+        self.judge(entry)
+
+    def _note(self, entry: StoreVolume, stat: VolumeStat) -> None:
+        if stat != entry.stat:
+            entry.stat = stat
+            entry.revision += 1
+        cells, base = self.control.cells, self.control.slot_cell(entry.slot, Slot.SIZE_BYTES)
+        values = (
+            stat.size_bytes,
+            stat.live_count,
+            stat.live_bytes,
+            stat.deleted_count,
+            stat.deleted_bytes,
+            stat.index_bytes,
+        )
+        for index, value in enumerate(values):
+            cells[base + index] = value
+
+    def judge(self, entry: StoreVolume) -> None:
+        """Set the state that follows from the volume's size and its folder, and notice what a worker has set."""
+        state = self.state(entry)
+        if state is VolumeState.FAILED:
+            if not entry.reason:
+                self.fail(entry, "a write could not be made durable; restart the Store to recover it")
+            return
+        if entry.volume is None or entry.stat is None:
+            return
+        wanted, reason = volume_state(entry.stat.size_bytes, entry.max_bytes, entry.folder.state)
+        if wanted is state and self.control.reason(entry.slot) is reason:
+            return
+        self.control.set_state(entry.slot, wanted, reason)
+        entry.reason = _REASONS[reason]
+        entry.revision += 1
+        if state is not VolumeState.RECOVERING:
+            _log.info("volume %d is %s%s", entry.id, wanted.name.lower(), f": {entry.reason}" if entry.reason else "")
+        self._on_change()
+
+    def fail(self, entry: StoreVolume, reason: str) -> None:
+        """Set a volume aside until the Store is restarted."""
+        self.control.set_state(entry.slot, VolumeState.FAILED)
+        entry.reason = reason
+        entry.revision += 1
+        entry.dirty_since = None
+        _log.error("volume %d is set aside: %s", entry.id, reason)
+        if entry.volume is not None:
+            # It is not checkpointed any more: an fsync after a failed one may report success and mean nothing.
+            entry.volume.failed = reason
+        self._on_change()
+
+    def fail_folder(self, folder: DataFolder, reason: str) -> None:
+        """Set a folder with its volumes aside until the Store is restarted."""
+        folder.fail(reason)
+        _log.error("data folder %s is set aside: %s", folder.path, reason)
+        for entry in self.of(folder):
+            if self.state(entry) is not VolumeState.FAILED:
+                self.fail(entry, f"data folder {folder.path}: {reason}")
+        self._on_change()
+
+    async def checkpoint(self, entry: StoreVolume) -> None:
+        """Make volume and index durable. A failure sets the volume aside."""
+        volume = entry.volume
+        if volume is None or volume.failed is not None:
+            return
+        entry.dirty_since = None
+        try:
+            tail = await entry.folder.run(_checkpoint, volume)
+        except OutOfSpace as error:
+            _log.warning("volume %d: no checkpoint now: %s", entry.id, error)
+            return
+        except HaystackError as error:
+            self.fail(entry, str(error))
+            return
+        entry.durable_tail = max(entry.durable_tail, tail)
+
+    async def doubt(self, entry: StoreVolume) -> None:
+        """Have the index of a volume that was set aside rebuilt at the next start: what a failed fsync lost is unknown."""
+        entry.doubted = True
+        try:
+            await entry.folder.run(DirtyMarker(entry.path, DOUBTFUL).renew)
+        except HaystackError as error:
+            _log.error("volume %d: check it after the next start: %s", entry.id, error)
+
+    async def forget_dead_readers(self) -> None:
+        """After a worker has died: let the indexes use the pages again that it was reading."""
+        for entry in self:
+            if entry.volume is None or entry.folder.failed:
+                continue
+            try:
+                await entry.folder.run(entry.volume.index.forget_dead_readers)
+            except HaystackError as error:
+                self.fail(entry, str(error))
+
+    # -- making
+
+    async def create(self, new: NewVolume) -> tuple[StoreVolume, bool]:
+        """Make a volume; returns it, and whether it is new (False: it was there with this uuid already).
+
+        Raises VolumeExists, VolumeUnavailable, InvalidRequest, OutOfSpace, DiskError.
+        """
+        async with self._creating:
+            existing = self._by_id.get(new.volume)
+            if existing is not None:
+                if existing.require_open().superblock.uuid != new.uuid.bytes:
+                    raise VolumeExists(f"volume {new.volume} is here already, and it is another one")
+                return existing, False
+            folder = self._folder_for(new.folder)
+            path = folder.path / f"{new.volume}.vol"
+            max_bytes = new.max_bytes if new.max_bytes is not None else self._max_volume_bytes
+            volume, stat = await folder.run(_make, path, new, max_bytes)
+            entry = self._add(new.volume, folder, path, max_bytes, new.epoch, VolumeState.RECOVERING)
+            entry.volume, entry.durable_tail = volume, stat.size_bytes
+            self._note(entry, stat)
+            self.judge(entry)
+            _log.info("volume %d made in %s", new.volume, folder.path)
+            return entry, True
+
+    def _folder_for(self, folder_id: str | None) -> DataFolder:
+        if folder_id is None:
+            rooms = (Room(one.number, one.state, one.free_bytes, len(self.of(one))) for one in self.folders)
+            number = best_folder(rooms)
+            if number is None:
+                raise OutOfSpace("no data folder of this Store has room for a volume: each is full or has failed")
+            return self.folders[number]
+        for folder in self.folders:
+            if folder.id == folder_id:
+                if folder.state is FolderState.FULL:
+                    raise OutOfSpace(f"data folder {folder.path} is full")
+                if folder.failed:
+                    raise VolumeUnavailable(f"data folder {folder.path} has failed: {folder.error}")
+                return folder
+        raise InvalidRequest(f"this Store has no data folder with id {folder_id[:40]}")
+
+    # -- closing
+
+    def stop_recoveries(self) -> None:
+        """Have running recoveries end soon; what they did not finish is done at the next start."""
+        self._stopping = True
+
+    async def close(self) -> None:
+        """Checkpoint and close all volumes, except those of folders that have failed: their disks may not answer."""
+        await asyncio.gather(*(self._close(entry) for entry in self if not entry.folder.failed))
+
+    async def _close(self, entry: StoreVolume) -> None:
+        if entry.volume is None:
+            return
+        try:
+            if entry.volume.failed is not None and not entry.doubted:
+                await self.doubt(entry)
+            await entry.folder.run(entry.volume.close)
+        except HaystackError as error:
+            _log.error("volume %d was not closed cleanly: %s", entry.id, error)
+
+
+def _checkpoint(volume: Volume) -> int:
+    tail = volume.tail()
+    volume.checkpoint()
+    return tail
+
+
+def _make(path: Path, new: NewVolume, max_bytes: int) -> tuple[Volume, VolumeStat]:
+    if path.exists():
+        raise VolumeExists(f"{path} exists already, but is not in use; restart the Store to have it recovered")
+    table = path.parent / VOLUMES_FILE
+    # Before the volume: settings without a volume do no harm.
+    write_table(table, read_table(table) | {new.volume: {"maxBytes": max_bytes, "epoch": new.epoch}})
+    try:
+        volume = Volume.create(
+            path,
+            new.volume,
+            uuid=new.uuid.bytes,
+            created_ms=new.created_ms,
+            replication=new.replication,
+            max_bytes=max_bytes,
+        )
+    except HaystackError:
+        remove_index(path.with_suffix(".idx"))
+        for leftover in (path, path.with_suffix(".dirty"), path.with_name(path.name + ".new")):
+            leftover.unlink(missing_ok=True)
+        sync_folder(path.parent)
+        raise
+    return volume, volume.stat()
