@@ -255,7 +255,8 @@ class Child:
         if not lines:
             return "; it said nothing"
         # An error of ours is one line; for anything else the lines before it are needed too.
-        return "; it said: " + (lines[-1] if lines[-1].startswith("haystack: ") else " / ".join(lines[-3:]))
+        ours = lines[-1].startswith("haystack: ")
+        return "; it said: " + (lines[-1].removeprefix("haystack: ") if ours else " / ".join(lines[-3:]))
 
 
 def describe_exit(exit_code: int) -> str:

@@ -108,7 +108,8 @@ class RoleCommands:
             source = self.configuration.source("store", key)
             if source and self.store_count > 1:
                 raise ConfigError(f"{source}: store.{key} is for one Store, but here are {self.store_count}")
-        self.configuration.with_flags("directory", {"data": str(self.settings.data)}).directory()
+        directory = {"data": str(self.settings.data), "port": names[0][1]}
+        self.configuration.with_flags("directory", directory).directory()
         last = {"data": (str(self.settings.data),), "port": names[-1][1]}
         return self.configuration.with_flags("store", last).store()
 
@@ -200,11 +201,10 @@ class _Up:
             out.say(f"  {f'store{number}':<9}  {store.url}")
         program = _program()
         where = "" if running.directory_url == DEFAULT_DIRECTORY_URL else f" --directory {running.directory_url}"
-        photo = f"{local_url(running.stores[0].url)}/<fid>"
         lines = [
             (f"{program} import{where} ~/Pictures", "puts a folder of photos in and prints the fid of each"),
             (f"{program} status --data {data}", "says how the cluster is"),
-            (photo, "shows a photo in your browser"),
+            (f"{running.directory_url}/<fid>", "shows a photo in your browser; without <fid>, the cluster"),
         ]
         width = max(len(what) for what, _ in lines)
         out.say("Next, while this runs:")

@@ -110,9 +110,7 @@ def grow(app: App, count: int, apply_it: bool) -> int:
     plan = {"count": count, "writableNow": writable, "writableThen": then, "storesAlive": alive}
     app.output.document({"plan": plan, "applied": apply_it, **made})
     volumes, stores = "volume" if count == 1 else "volumes", "Store" if alive == 1 else "Stores"
-    app.output.say(
-        f"Plan: {count} more writable {volumes} on {alive} {stores}: {writable} now, {writable + count} then."
-    )
+    app.output.say(f"Plan: {count} more writable {volumes} on {alive} {stores}: {writable} now, {then} then.")
     if not apply_it:
         app.output.note("Nothing was changed; give --apply to do it.")
         return 0

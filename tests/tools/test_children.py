@@ -72,7 +72,7 @@ async def test_one_that_ends_tells_why(child: Child, tmp_path: Path) -> None:
     with pytest.raises(ChildFailed) as caught:
         await child.start(argv(tmp_path, "store1", "fail"), 30)
     assert str(caught.value) == (
-        "store1 did not start: it ended with exit code 3; it said: haystack: store1: port 8080 is in use"
+        "store1 did not start: it ended with exit code 3; it said: store1: port 8080 is in use"
     )
 
 
