@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -151,6 +152,9 @@ class _Up:
             pass_fds=(self._folder.lock_fd,),
         )
         for number in STOP_SIGNALS:
+            # nohup and the shell's "&" have a signal ignored on purpose.
+            if signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGTERM:
+                continue
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal, cluster)
         running = await self._until_stopped(cluster.start())
         if running is not None:
@@ -184,7 +188,9 @@ class _Up:
             self._stop.set()
 
     def _log(self, name: str, line: str) -> None:
-        self._output.note(f"{name:<{len(DIRECTORY)}} | {line}")
+        # Whoever read the log went away. That is no reason to stop serving photos.
+        with contextlib.suppress(BrokenPipeError):
+            self._output.note(f"{name:<{len(DIRECTORY)}} | {line}")
 
     def _announce(self, running: Running) -> None:
         out, data = self._output, self._settings.data
