@@ -142,6 +142,8 @@ class AnsweringConnection(Wire):
 
     def _may_stay_open(self) -> bool:
         request = self._request
-        if request is None or self._body_left or self._eof or self._server.stopping:
+        if request is None or self._body_left or self._server.stopping:
+            return False
+        if self._eof and not self._buffer:
             return False
         return request.keep_alive

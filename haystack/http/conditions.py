@@ -7,7 +7,7 @@ import re
 from haystack.http.dates import parse_http_date
 
 _ENTITY_TAG = re.compile(r'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
-_SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*)*")
+_SEPARATOR = re.compile(r"[ \t]*,[ \t,]*")
 
 
 def none_match(value: str, etag: str) -> bool:
@@ -23,13 +23,14 @@ def none_match(value: str, etag: str) -> bool:
     if value == "*":
         return False
     wanted = etag.removeprefix("W/")
-    position = _skip_separator(value, 0)
+    position = len(value) - len(value.lstrip(" \t,"))
     while match := _ENTITY_TAG.match(value, position):
         if match[0].removeprefix("W/") == wanted:
             return False
-        position = _skip_separator(value, match.end())
-        if position == match.end():
+        separator = _SEPARATOR.match(value, match.end())
+        if separator is None:
             break
+        position = separator.end()
     return True
 
 
@@ -48,9 +49,3 @@ def is_not_modified(
     if if_modified_since is not None and last_modified_seconds is not None:
         return not modified_since(if_modified_since, last_modified_seconds)
     return False
-
-
-def _skip_separator(value: str, position: int) -> int:
-    match = _SEPARATOR.match(value, position)
-    assert match is not None  # It matches the empty string.
-    return match.end()
