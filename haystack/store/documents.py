@@ -110,8 +110,8 @@ def folder_document(folder: DataFolder) -> Document:
 
 
 def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: int) -> Document:
-    """A volume as the Directory and the tools see it. ``uuid`` is None when the volume could not be opened."""
-    stat = entry.stat
+    """A volume as the Directory and the tools see it. ``uuid`` is None when the superblock could not be read."""
+    stat, block = entry.stat, entry.superblock
     state, reason = control.state(entry.slot), entry.reason
     if (
         state is VolumeState.WRITABLE
@@ -121,8 +121,8 @@ def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: 
         state, reason = VolumeState.READONLY, "full"
     return {
         "volume": entry.id,
-        "uuid": str(UUID(stat.uuid)) if stat else None,
-        "generation": stat.generation if stat else 0,
+        "uuid": str(UUID(bytes=block.uuid)) if block else None,
+        "generation": block.generation if block else 0,
         "epoch": entry.epoch,
         "folder": entry.folder.id,
         "state": state.name.lower(),
@@ -137,7 +137,7 @@ def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: 
         "reads": control.volume_sum(entry.slot, VolumeCell.READS),
         "bytesRead": control.volume_sum(entry.slot, VolumeCell.BYTES_READ),
         "writes": control.volume_sum(entry.slot, VolumeCell.WRITES),
-        "replication": f"{stat.replication if stat else 0:03d}",
+        "replication": f"{block.replication if block else 0:03d}",
         "lastAppendMs": stat.last_append_ms if stat else 0,
     }
 

@@ -139,7 +139,7 @@ class Timing:
     kill_margin_seconds: float = 2.0
     directory_timeout_seconds: float = 10.0
     retry_first_seconds: float = 0.2
-    retry_most_seconds: float = 10.0
+    retry_most_seconds: float = 5.0
     confirmed_save_seconds: float = 1.0
     stop_confirm_seconds: float = 2.0
 

@@ -26,10 +26,11 @@ from haystack.store.control import ControlBlock, FolderState, Reason, Slot, Volu
 from haystack.store.folder import DataFolder
 from haystack.store.states import Room, best_folder, volume_state
 from haystack.store.tables import VOLUMES_FILE, read_table, write_table
-from haystack.volume import Volume, VolumeStat
+from haystack.volume import Superblock, Volume, VolumeStat
 from haystack.volume.dirty import DirtyMarker
-from haystack.volume.files import sync_folder
+from haystack.volume.files import VolumeFile, sync_folder
 from haystack.volume.index import remove_index
+from haystack.volume.volume import read_superblock
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class StoreVolume:
     epoch: of its membership.
     volume: open, or None while it is recovering or cannot be used.
     reason: why it is not writable, for people.
+    superblock: None when it cannot be read.
     stat: as of the last look.
     durable_tail: bytes that are known to be durable apart from what the workers have published.
     revision: rises with every change of what is said of the volume, apart from the workers' counters.
@@ -102,6 +104,7 @@ class StoreVolume:
     epoch: int = 1
     volume: Volume | None = None
     reason: str = ""
+    superblock: Superblock | None = None
     stat: VolumeStat | None = None
     durable_tail: int = 0
     revision: int = 0
@@ -193,19 +196,17 @@ class StoreVolumes:
             self.fail(twin, f"there are two: {twin.path} and {path}; move one of them away and restart the Store")
             return
         max_bytes, epoch = settings.get("maxBytes"), settings.get("epoch")
-        self._add(
+        entry = self._add(
             volume,
             folder,
             path,
             max_bytes if isinstance(max_bytes, int) else self._max_volume_bytes,
             epoch if isinstance(epoch, int) else 1,
-            VolumeState.RECOVERING,
         )
+        entry.superblock = _read_superblock(path)
 
-    def _add(
-        self, volume: int, folder: DataFolder, path: Path, max_bytes: int, epoch: int, state: VolumeState
-    ) -> StoreVolume:
-        slot = self.control.add_volume(volume, folder.number, state, max_bytes=max_bytes, epoch=epoch)
+    def _add(self, volume: int, folder: DataFolder, path: Path, max_bytes: int, epoch: int) -> StoreVolume:
+        slot = self.control.add_volume(volume, folder.number, VolumeState.RECOVERING, max_bytes=max_bytes, epoch=epoch)
         entry = StoreVolume(volume, slot, folder, path, max_bytes, epoch)
         self._by_id[volume] = self._by_slot[slot] = entry
         return entry
@@ -235,7 +236,7 @@ class StoreVolumes:
             _log.exception("volume %d cannot be recovered", entry.id)
             self.fail(entry, f"unexpected {type(error).__name__}: {error}")
             return
-        entry.volume, entry.durable_tail = volume, stat.size_bytes
+        entry.volume, entry.durable_tail, entry.superblock = volume, stat.size_bytes, volume.superblock
         self._publish_damage(entry, volume)
         self._note(entry, stat)
         self.judge(entry)
@@ -353,7 +354,7 @@ class StoreVolumes:
         entry.durable_tail = max(entry.durable_tail, tail)
 
     async def doubt(self, entry: StoreVolume) -> None:
-        """Have the index of a volume that was set aside rebuilt at the next start: what a failed fsync lost is unknown."""
+        """Have the index of a failed volume rebuilt at the next start: nobody knows what a failed fsync lost."""
         entry.doubted = True
         try:
             await entry.folder.run(DirtyMarker(entry.path, DOUBTFUL).renew)
@@ -387,8 +388,8 @@ class StoreVolumes:
             path = folder.path / f"{new.volume}.vol"
             max_bytes = new.max_bytes if new.max_bytes is not None else self._max_volume_bytes
             volume, stat = await folder.run(_make, path, new, max_bytes)
-            entry = self._add(new.volume, folder, path, max_bytes, new.epoch, VolumeState.RECOVERING)
-            entry.volume, entry.durable_tail = volume, stat.size_bytes
+            entry = self._add(new.volume, folder, path, max_bytes, new.epoch)
+            entry.volume, entry.durable_tail, entry.superblock = volume, stat.size_bytes, volume.superblock
             self._note(entry, stat)
             self.judge(entry)
             _log.info("volume %d made in %s", new.volume, folder.path)
@@ -429,6 +430,20 @@ class StoreVolumes:
             await entry.folder.run(entry.volume.close)
         except HaystackError as error:
             _log.error("volume %d was not closed cleanly: %s", entry.id, error)
+
+
+def _read_superblock(path: Path) -> Superblock | None:
+    """The superblock, or None: opening the volume will then say what is wrong with it."""
+    try:
+        file = VolumeFile(path, readonly=True)
+    except HaystackError:
+        return None
+    try:
+        return read_superblock(file)
+    except HaystackError:
+        return None
+    finally:
+        file.close()
 
 
 def _checkpoint(volume: Volume) -> int:

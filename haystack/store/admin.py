@@ -1,0 +1,191 @@
+"""The admin API of a Store: what the Directory and the tools ask of its supervisor."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+
+from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
+from haystack.fid import MAX_OFFSET, MAX_VOLUME_ID
+from haystack.internal_http import json_errors, signed_calls
+from haystack.security import Verifier
+from haystack.store.control import Header
+from haystack.store.documents import Document, Documents
+from haystack.store.metrics import CONTENT_TYPE, render
+from haystack.store.needles import MAX_BATCH_NEEDLES, read_page
+from haystack.store.volumes import NewVolume, StoreVolumes
+from haystack.volume import check_volume
+
+MAX_BODY_BYTES = 64 * 1024
+MAX_CHECKS = 2
+"""Checks of volumes that run at the same time; each of them reads as fast as it can."""
+
+PREFIX = "/admin/"
+
+
+class AdminApi:
+    """The calls of the admin API.
+
+    Parameters
+    ----------
+    secret: of the cluster; None leaves the calls unsigned.
+    extra_status: what ``/admin/status`` says beside the Store document.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        volumes: StoreVolumes,
+        *,
+        secret: bytes | None,
+        extra_status: Callable[[], Document] = dict,
+    ) -> None:
+        self._documents = documents
+        self._volumes = volumes
+        self._control = volumes.control
+        self._extra_status = extra_status
+        self._verifier = None if secret is None else Verifier(secret)
+        self._checks = 0
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        signed = signed_calls(self._verifier, is_internal=lambda path: path.startswith(PREFIX))
+        app = web.Application(middlewares=[json_errors, signed], client_max_size=MAX_BODY_BYTES)
+        app.router.add_get("/admin/status", self._status)
+        app.router.add_get("/admin/volumes", self._list)
+        app.router.add_post("/admin/volumes", self._create)
+        app.router.add_get("/admin/volumes/{volume}", self._show)
+        app.router.add_get("/admin/volumes/{volume}/needles", self._needles)
+        app.router.add_post("/admin/volumes/{volume}/check", self._check)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        return app
+
+    async def _status(self, request: web.Request) -> web.Response:
+        status = self._documents.store() | {"volumes": list(self._documents.volumes().values())}
+        return web.json_response(status | self._extra_status())
+
+    async def _list(self, request: web.Request) -> web.Response:
+        return web.json_response({"volumes": list(self._documents.volumes().values())})
+
+    async def _show(self, request: web.Request) -> web.Response:
+        entry = self._volumes.get(_volume_of(request))
+        if entry.volume is not None and not entry.folder.failed:
+            await self._volumes.refresh(entry)
+        self._documents.volumes()
+        return web.json_response(self._documents.volume(entry))
+
+    async def _create(self, request: web.Request) -> web.Response:
+        entry, is_new = await self._volumes.create(parse_new_volume(await _body(request)))
+        return web.json_response(self._documents.volume(entry), status=201 if is_new else 200)
+
+    async def _needles(self, request: web.Request) -> web.Response:
+        entry = self._volumes.get(_volume_of(request))
+        after = _number(request, "after", 0, MAX_OFFSET)
+        limit = _number(request, "limit", MAX_BATCH_NEEDLES, MAX_BATCH_NEEDLES) or MAX_BATCH_NEEDLES
+        page = await entry.folder.run(read_page, entry.require_open(), after, limit)
+        return web.json_response({"needles": page.needles, "next": page.next})
+
+    async def _check(self, request: web.Request) -> web.Response:
+        entry = self._volumes.get(_volume_of(request))
+        document = await _body(request) if request.can_read_body else {}
+        full = document.get("full", False)
+        if not isinstance(full, bool):
+            raise InvalidRequest("full must be true or false")
+        volume = entry.require_open()
+        if self._checks >= MAX_CHECKS:
+            raise VolumeUnavailable(f"{MAX_CHECKS} checks are running already; try again when one has ended")
+        self._checks += 1
+        try:
+            report = await entry.folder.run(check_volume, entry.path, full=full, index=volume.index)
+        finally:
+            self._checks -= 1
+        return web.json_response(report.to_json())
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        cells = self._control.cells
+        if cells[Header.STOPPING]:
+            raise _NotReady("the Store is stopping")
+        if not cells[Header.READY]:
+            raise _NotReady("the Store is starting: volumes are being recovered")
+        return web.json_response({"status": "ready"})
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        page = render(self._control, [folder.path for folder in self._volumes.folders])
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
+
+
+class _NotReady(HaystackError):
+    http_status = 503
+
+
+def parse_new_volume(document: Document) -> NewVolume:
+    """Read what the Directory wants made. Raises InvalidRequest, naming the field."""
+    volume = _whole(document, "volume", MAX_VOLUME_ID)
+    if volume == 0:
+        raise InvalidRequest(f"volume must be 1 … {MAX_VOLUME_ID}")
+    replication = document.get("replication", "000")
+    if not (isinstance(replication, str) and len(replication) == 3 and replication.isascii() and replication.isdigit()):
+        raise InvalidRequest(f"replication must be three digits such as 000, not {replication!r:.40}")
+    folder = document.get("folder")
+    if folder is not None and not isinstance(folder, str):
+        raise InvalidRequest("folder must be the id of a data folder, or null")
+    return NewVolume(
+        volume,
+        _uuid(document.get("uuid")),
+        int(replication),
+        _whole(document, "createdMs", 2**63 - 1),
+        _whole(document, "epoch", 2**63 - 1, default=1),
+        None if document.get("maxBytes") is None else _whole(document, "maxBytes", 2**63 - 1),
+        folder or None,
+    )
+
+
+def _uuid(value: Any) -> UUID:
+    try:
+        return UUID(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidRequest(f"uuid must be a UUID, not {value!r:.60}") from error
+
+
+def _whole(document: Document, name: str, most: int, default: int | None = None) -> int:
+    value = document.get(name, default)
+    if type(value) is not int or not 0 <= value <= most:
+        raise InvalidRequest(f"{name} must be a whole number from 0 to {most}, not {value!r:.40}")
+    return value
+
+
+def _volume_of(request: web.Request) -> int:
+    text = request.match_info["volume"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_VOLUME_ID):
+        raise InvalidRequest(f"{text[:40]!r} is no volume id")
+    return int(text)
+
+
+def _number(request: web.Request, name: str, default: int, most: int) -> int:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise InvalidRequest(f"parameter {name}={text[:40]!r} is no whole number")
+    if int(text) > most:
+        raise InvalidRequest(f"parameter {name}={text} is too large; at most {most}")
+    return int(text)
+
+
+async def _body(request: web.Request) -> Document:
+    try:
+        document = json.loads(await request.read())
+    except ValueError as error:
+        raise InvalidRequest(f"the body is no JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return document

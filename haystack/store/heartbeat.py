@@ -1,0 +1,153 @@
+"""Registration and heartbeats: what a Store tells each of its Directories about itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from haystack.errors import HaystackError
+from haystack.store.directories import DirectoryCalls, DirectoryRefused, DirectoryUnreachable, retry_pause_seconds
+from haystack.store.documents import Document, Documents, changed_documents
+from haystack.store.folder import DataFolder
+from haystack.store.settings import Timing
+
+_log = logging.getLogger(__name__)
+
+MIN_HEARTBEAT_SECONDS = 0.02
+MAX_HEARTBEAT_SECONDS = 60.0
+
+
+class Heartbeats:
+    """Keeps all Directories informed.
+
+    Parameters
+    ----------
+    on_registered: called after every registration: that Directory may know less than it did.
+    dice: random numbers in 0 ≤ x < 1.
+    """
+
+    def __init__(
+        self,
+        calls: DirectoryCalls,
+        documents: Documents,
+        folders: Sequence[DataFolder],
+        timing: Timing,
+        *,
+        on_registered: Callable[[], None] = lambda: None,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self._calls = calls
+        self._documents = documents
+        self._folders = folders
+        self._timing = timing
+        self._on_registered = on_registered
+        self._dice = dice
+        self._links = [_Link(url) for url in calls.urls]
+
+    def wake(self) -> None:
+        """Something important changed: do not wait for the next heartbeat."""
+        for link in self._links:
+            link.wake.set()
+
+    def status(self) -> list[Document]:
+        """Each Directory's address, whether it knows us, and what is wrong."""
+        return [{"url": link.url, "registered": link.registered, "error": link.problem} for link in self._links]
+
+    async def run(self) -> None:
+        """Report for ever."""
+        await asyncio.gather(*(self._report(link) for link in self._links))
+
+    async def _report(self, link: _Link) -> None:
+        while True:
+            try:
+                if not link.registered:
+                    await self._register(link)
+                else:
+                    await self._beat(link)
+            except (DirectoryUnreachable, DirectoryRefused) as error:
+                self._failed(link, error)
+                await asyncio.sleep(retry_pause_seconds(link.failures, self._dice(), self._timing))
+                continue
+            if link.problem:
+                _log.info("Directory %s answers again", link.url)
+            link.failures, link.problem = 0, ""
+            if link.registered:
+                await link.pause()
+
+    def _failed(self, link: _Link, error: HaystackError) -> None:
+        link.failures += 1
+        if not link.problem:
+            _log.warning("%s; trying again", error)
+        link.problem = str(error)
+
+    async def _register(self, link: _Link) -> None:
+        document = self._documents.store()
+        answer = await self._calls.post(link.url, "/internal/stores/register", document)
+        cluster_id, link.interval_seconds = _read_registration(link.url, answer)
+        await self._join(cluster_id)
+        link.reported = {one["volume"]: one for one in document["volumes"]}
+        link.sequence = 0
+        link.registered = True
+        _log.info("registered with Directory %s of cluster %s", link.url, cluster_id)
+        self._on_registered()
+
+    async def _beat(self, link: _Link) -> None:
+        link.wake.clear()
+        now = self._documents.known_volumes()
+        changed, removed = changed_documents(link.reported, now)
+        link.sequence += 1
+        message = {
+            "storeId": self._documents.facts.store_id,
+            "sequence": link.sequence,
+            "folders": self._documents.folders(),
+            "volumes": changed,
+            "removed": removed,
+        }
+        answer = await self._calls.post(link.url, "/internal/stores/heartbeat", message)
+        if answer.get("known") is True:
+            link.reported = now
+        else:
+            link.registered = False
+
+    async def _join(self, cluster_id: str) -> None:
+        for folder in self._folders:
+            if folder.failed:
+                continue
+            try:
+                await folder.run(folder.join_cluster, cluster_id)
+            except HaystackError as error:
+                _log.warning("the cluster's id is not noted in %s: %s", folder.path, error)
+
+
+class _Link:
+    """What is known of one Directory."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.registered = False
+        self.interval_seconds = 1.0
+        self.sequence = 0
+        self.failures = 0
+        self.problem = ""
+        self.reported: dict[int, Document] = {}
+        self.wake = asyncio.Event()
+
+    async def pause(self) -> None:
+        """Wait for the next heartbeat's time, or for something important."""
+        try:
+            async with asyncio.timeout(self.interval_seconds):
+                await self.wake.wait()
+        except TimeoutError:
+            pass  # nothing important happened, which is the usual case
+
+
+def _read_registration(url: str, answer: dict[str, Any]) -> tuple[str, float]:
+    try:
+        seconds = float(answer["heartbeatSeconds"])
+        return str(UUID(answer["clusterId"])), min(max(seconds, MIN_HEARTBEAT_SECONDS), MAX_HEARTBEAT_SECONDS)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DirectoryUnreachable(f"Directory {url} answers a registration strangely: {error!r}") from error
