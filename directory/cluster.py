@@ -130,11 +130,11 @@ class Cluster:
             before = store.volumes.get(volume.volume)
             # The counters of a Store that restarted begin again; that is a registration, so they never go back here.
             written += max(0, volume.writes - before.writes) if before else 0
+            store.put_volume(volume)
         elapsed_seconds = now_seconds - (store.last_seen_seconds or now_seconds)
         if elapsed_seconds > 0:
             # Half old, half new: one busy second does not look like a busy Store.
             store.writes_per_second = (store.writes_per_second + written / elapsed_seconds) / 2
-            store.put_volume(volume)
         for removed in message.removed:
             store.drop_volume(removed)
             store.misfits.pop(removed, None)

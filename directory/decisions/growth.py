@@ -66,7 +66,7 @@ class GrowthPlan:
 
 def volumes_wanted(folders: Sequence[FolderSpace], target: int, max_volume_bytes: int | None = None) -> int:
     """Return how many volumes are missing: to ``target`` writable ones, and to one in each folder that has room."""
-    writable = sum(folder.writable for folder in folders if folder.alive)
+    writable = sum(folder.writable for folder in folders if folder.alive and folder.state == "ok")
     idle = sum(1 for f in folders if not f.writable and not refusal(f, max_volume_bytes))
     return max(target - writable, idle, 0)
 

@@ -171,8 +171,9 @@ def test_every_folder_with_room_takes_part() -> None:
     assert [place.folder for place in plan_growth(folders, 1).places] == ["f2"]
 
 
-def test_volumes_of_silent_stores_do_not_count() -> None:
+def test_volumes_of_silent_stores_and_failed_folders_do_not_count() -> None:
     assert volumes_wanted([space("f1", writable=7, alive=False), space("f2", writable=1)], 7) == 6
+    assert volumes_wanted([space("f1", writable=7, state="failed"), space("f2", writable=1)], 7) == 6
 
 
 @given(
