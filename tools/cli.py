@@ -27,8 +27,15 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("tools.up:up", "Start a whole cluster on this machine."),
     "directory": ("tools.roles:directory", "Run one Directory."),
     "store": ("tools.roles:store", "Run one Store."),
+    "put": ("tools.put:put", "Store files."),
+    "get": ("tools.get:get", "Fetch a photo."),
+    "rm": ("tools.rm:rm", "Delete photos."),
+    "stat": ("tools.stat:stat", "Say what is known of a photo."),
+    "import": ("tools.imports:import_", "Store all photos below a folder."),
+    "export": ("tools.export:export", "Write photos back into files."),
     "status": ("tools.status:status", "Say how the cluster is."),
     "volume": ("tools.volume:volume", "List, show, check and grow volumes."),
+    "bench": ("tools.bench:bench", "Load the cluster and say how fast it is."),
     "completion": ("tools.completion:completion", "Print the completion script of a shell."),
 }
 """Name, where it is (loaded only when it is used), and one line for the overview."""
