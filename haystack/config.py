@@ -108,6 +108,12 @@ class StoreSettings:
     max_volume_bytes: int = field(
         default=32 * GIB, metadata=setting(Size(64 * KIB, 8 * TIB), "Size at which a volume takes no more photos.")
     )
+    reserve_bytes: int = field(
+        default=64 * MIB,
+        metadata=setting(
+            Size(0, 8 * TIB), "Free space to leave on a disk (at most a tenth of it); below it, no more photos."
+        ),
+    )
     max_header_bytes: int = field(
         default=16 * KIB, metadata=setting(Size(512, 1 * MIB), "Largest request line with headers.")
     )

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from haystack.errors import HaystackError
 from haystack.security import AUTH_HEADER, Verifier, sign
 
 _log = logging.getLogger(__name__)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @web.middleware
@@ -44,9 +43,7 @@ def error_response(status: int, message: str) -> web.Response:
     return web.json_response({"error": message}, status=status)
 
 
-def signed_calls(
-    verifier: Verifier | None, *, is_internal: Callable[[str], bool]
-) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+def signed_calls(verifier: Verifier | None, *, is_internal: Callable[[str], bool]) -> Middleware:
     """A middleware that lets internal calls through only when they are signed.
 
     It reads the whole body, which the application bounds by its ``client_max_size``.

@@ -102,7 +102,9 @@ class AdminApi:
             raise VolumeUnavailable(f"{MAX_CHECKS} checks are running already; try again when one has ended")
         self._checks += 1
         try:
-            report = await entry.folder.run(check_volume, entry.path, full=full, index=volume.index)
+            report = await entry.folder.run(
+                check_volume, entry.path, full=full, index=volume.index, progress=self._volumes.progress
+            )
         finally:
             self._checks -= 1
         return web.json_response(report.to_json())

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haystack.config import StoreSettings
-from haystack.units import MIB
 
 _CARRIED_OVER = (
     "host",
@@ -144,6 +143,5 @@ class Timing:
     stop_confirm_seconds: float = 2.0
 
 
-DEFAULT_RESERVE_BYTES = 64 * MIB
 RESERVE_SHARE = 10
 """The reserve is never more than one tenth of the disk, so that a small disk can be used at all."""

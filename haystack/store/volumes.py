@@ -48,8 +48,8 @@ _REASONS = {
 }
 
 
-class _Stopping(BaseException):
-    """Ends a recovery when the Store is to stop; no Exception, so that nobody takes it for the volume's failure."""
+class StoreStopping(VolumeUnavailable):
+    """Ends a long walk over a volume (recovery, check) when the Store is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ class StoreVolumes:
         entry.waits_for_space = False
         try:
             volume, stat = await entry.folder.run(self._open, entry)
-        except _Stopping:
+        except StoreStopping:
             return
         except OutOfSpace as error:
             entry.waits_for_space = True
@@ -242,7 +242,7 @@ class StoreVolumes:
         self.judge(entry)
 
     def _open(self, entry: StoreVolume) -> tuple[Volume, VolumeStat]:
-        volume = Volume.open(entry.path, max_bytes=entry.max_bytes, progress=self._progress)
+        volume = Volume.open(entry.path, max_bytes=entry.max_bytes, progress=self.progress)
         try:
             inside = volume.superblock.volume
             if inside != entry.id:
@@ -254,9 +254,10 @@ class StoreVolumes:
             volume.close()
             raise
 
-    def _progress(self, done_bytes: int, all_bytes: int) -> None:
+    def progress(self, done_bytes: int, all_bytes: int) -> None:
+        """For those who walk over a whole volume. Raises StoreStopping when they should not go on."""
         if self._stopping:
-            raise _Stopping
+            raise StoreStopping("the Store is stopping")
 
     def _publish_damage(self, entry: StoreVolume, volume: Volume) -> None:
         lines = volume.report.lines()
@@ -413,8 +414,8 @@ class StoreVolumes:
 
     # -- closing
 
-    def stop_recoveries(self) -> None:
-        """Have running recoveries end soon; what they did not finish is done at the next start."""
+    def stop_walks(self) -> None:
+        """Have recoveries and checks end soon; what a recovery did not finish is done at the next start."""
         self._stopping = True
 
     async def close(self) -> None:

@@ -1,0 +1,342 @@
+"""The supervisor of a Store: one process that owns the data folders and keeps the workers, which serve the photos.
+
+What happens at a start: the folders are locked and looked at, the port is reserved, every volume gets a slot in the
+control block, and then, at the same time, the workers start and the volumes are recovered. At a stop: the workers
+finish their requests, the Directory is told of the last needles, the volumes are checkpointed and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+from haystack.config import StoreSettings
+from haystack.errors import ConfigError
+from haystack.store.addresses import advertised_host, join, reserve_address
+from haystack.store.admin import AdminApi
+from haystack.store.confirmations import Confirmer, watch_tails
+from haystack.store.control import ControlBlock, Header, VolumeState
+from haystack.store.directories import DirectoryCalls
+from haystack.store.documents import Document, Documents, StoreFacts
+from haystack.store.folder import DataFolder, open_folders
+from haystack.store.heartbeat import Heartbeats
+from haystack.store.settings import Timing, WorkerSettings
+from haystack.store.upkeep import FolderKeeper
+from haystack.store.volumes import StoreVolumes
+from haystack.store.workers import Command, Workers, worker_command
+
+_log = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+ADMIN_SHUTDOWN_SECONDS = 1.0
+
+
+def run(settings: StoreSettings) -> None:
+    """Run a Store until SIGTERM or SIGINT. Raises HaystackError when it cannot start or go on."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    asyncio.run(supervise(settings))
+
+
+async def supervise(
+    settings: StoreSettings,
+    *,
+    timing: Timing | None = None,
+    command: Command = worker_command,
+    announce: Callable[[str], None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> None:
+    """Run a Store until it is told to stop.
+
+    Parameters
+    ----------
+    timing: how often things are done.
+    command: makes the command line of a worker.
+    announce: gets the line that says where the Store listens; by default it is printed.
+    stop: set it to stop the Store; SIGTERM and SIGINT do so too, when this runs on the main thread.
+
+    Raises FolderError, ConfigError, WorkerFailed.
+    """
+    stop = stop or asyncio.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    raise_file_limit()
+    timing = timing or Timing()
+    async with _opened_folders(settings, timing) as folders, _reserved(settings) as port:
+        store = _Store(settings, timing, folders, port)
+        await store.run(stop, command, announce or _say)
+
+
+class _Store:
+    """All parts of one running Store, put together."""
+
+    def __init__(self, settings: StoreSettings, timing: Timing, folders: Sequence[DataFolder], port: int) -> None:
+        self._settings = settings
+        self._timing = timing
+        self._folders = folders
+        self._port = port
+        self._store_id = folders[0].identity.store_id
+        self._started_ms = time.time_ns() // 1_000_000
+        self._control = ControlBlock.create(settings.worker_count)
+        self._volumes = StoreVolumes(
+            folders, self._control, max_volume_bytes=settings.max_volume_bytes, on_change=self._on_change
+        )
+        self._keepers = [
+            FolderKeeper(folder, self._volumes, timing, reserve_bytes=settings.reserve_bytes) for folder in folders
+        ]
+        self._confirmers: list[Confirmer] = []
+        self._heartbeats: Heartbeats | None = None
+        self._workers: Workers | None = None
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def run(self, stop: asyncio.Event, command: Command, announce: Callable[[str], None]) -> None:
+        """Start everything, wait for the end, stop everything."""
+        await asyncio.gather(*(keeper.probe() for keeper in self._keepers))
+        await asyncio.to_thread(self._volumes.register)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._close_volumes)
+            calls = await stack.enter_async_context(
+                DirectoryCalls(self._settings.directories, self._settings.secret, self._timing)
+            )
+            documents = self._prepare(calls)
+            admin_port = await stack.enter_async_context(self._admin(documents))
+            host = advertised_host(self._settings.host, self._settings.directories)
+            url, admin_url = join(host, self._port), join(host, admin_port)
+            documents.facts = dataclasses.replace(
+                documents.facts, url=url, public_url=self._settings.public_url or url, admin_url=admin_url
+            )
+            workers = self._workers = self._make_workers(command)
+            stack.push_async_callback(self._stop_workers, workers)
+            workers.start()
+            await self._serve(stop, workers, lambda: announce(self._ready_line(admin_port)))
+            self._control.cells[Header.STOPPING] = 1
+            self._volumes.stop_walks()
+            _log.info("stopping")
+            await self._stop_workers(workers)
+            await self._tell_the_last()
+
+    async def _serve(self, stop: asyncio.Event, workers: Workers, announce: Callable[[], None]) -> None:
+        """Do what a running Store does, until it is told to stop or one of its parts fails."""
+        parts = [
+            self._start(workers, announce),
+            workers.failed(),
+            *(keeper.run() for keeper in self._keepers),
+            *(confirmer.run() for confirmer in self._confirmers),
+        ]
+        if self._heartbeats is not None:
+            parts += [self._heartbeats.run(), self._watch_tails()]
+        await _until(stop, parts)
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+
+    async def _start(self, workers: Workers, announce: Callable[[], None]) -> None:
+        recovering = asyncio.create_task(self._recover())
+        try:
+            await workers.listening()
+            # Whoever reads the line wants photos: give volumes that need no long recovery the time for it.
+            await asyncio.wait((recovering,), timeout=self._timing.ready_grace_seconds)
+            announce()
+            await recovering
+        finally:
+            recovering.cancel()
+
+    async def _recover(self) -> None:
+        await self._volumes.recover_all()
+        self._control.cells[Header.READY] = 1
+        failed = sum(1 for entry in self._volumes if self._volumes.state(entry) is VolumeState.FAILED)
+        count = sum(1 for _ in self._volumes)
+        _log.info("%d volumes are in use%s", count - failed, f", {failed} are set aside" if failed else "")
+
+    # -- parts
+
+    def _prepare(self, calls: DirectoryCalls) -> Documents:
+        settings = self._settings
+        facts = StoreFacts(
+            store_id=self._store_id,
+            url="",
+            public_url="",
+            admin_url="",
+            data_center=settings.data_center,
+            rack=settings.rack,
+            started_ms=self._started_ms,
+            workers=settings.worker_count,
+            max_photo_bytes=settings.max_photo_bytes,
+        )
+        documents = Documents(facts, self._folders, self._volumes)
+        if settings.directories:
+            self._confirmers = [
+                Confirmer(folder, self._volumes, calls, self._store_id, self._timing)
+                for folder in self._folders
+                if not folder.failed
+            ]
+            self._heartbeats = Heartbeats(
+                calls, documents, self._folders, self._timing, on_registered=self._on_registered
+            )
+        return documents
+
+    def _make_workers(self, command: Command) -> Workers:
+        return Workers(
+            [
+                WorkerSettings.of_store(self._settings, port=self._port, worker=number, store_id=self._store_id)
+                for number in range(self._settings.worker_count)
+            ],
+            self._control,
+            self._timing,
+            lock_fds=[folder.lock_fd for folder in self._folders if folder.lock_fd >= 0],
+            on_death=self._on_death,
+            command=command,
+        )
+
+    @asynccontextmanager
+    async def _admin(self, documents: Documents) -> AsyncIterator[int]:
+        api = AdminApi(documents, self._volumes, secret=self._settings.secret, extra_status=self._extra_status)
+        runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
+        await runner.setup()
+        host, port = self._settings.host, self._settings.effective_admin_port
+        try:
+            site = web.TCPSite(runner, host, port)
+            try:
+                await site.start()
+            except OSError as error:
+                raise ConfigError(
+                    f"store.admin_port: cannot listen on {join(host, port)}: {error.strerror}; choose another port"
+                ) from error
+            yield runner.addresses[0][1]
+        finally:
+            await runner.cleanup()
+
+    def _extra_status(self) -> Document:
+        return {
+            "pid": os.getpid(),
+            "workerPids": self._workers.pids if self._workers is not None else [],
+            "workerRestarts": self._control.cells[Header.RESTARTS],
+            "ready": bool(self._control.cells[Header.READY]),
+            "directories": self._heartbeats.status() if self._heartbeats is not None else [],
+        }
+
+    def _ready_line(self, admin_port: int) -> str:
+        host = self._settings.host
+        folders = ", ".join(str(folder.path) for folder in self._folders)
+        return (
+            f"store: listening on http://{join(host, self._port)}, admin http://{join(host, admin_port)}, "
+            f"data in {folders}"
+        )
+
+    # -- events
+
+    def _on_change(self) -> None:
+        if self._heartbeats is not None:
+            self._heartbeats.wake()
+        for confirmer in self._confirmers:
+            confirmer.look_at(self._volumes)
+
+    def _on_registered(self) -> None:
+        for confirmer in self._confirmers:
+            confirmer.ask_all()
+
+    def _on_death(self) -> None:
+        self._control.void_caches()
+        self._spawn(self._after_death())
+
+    async def _after_death(self) -> None:
+        await self._volumes.forget_dead_readers()
+        for keeper in self._keepers:
+            await keeper.look_at_all()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _watch_tails(self) -> None:
+        def notify(slots: set[int]) -> None:
+            moved = [entry for slot in slots if (entry := self._volumes.at(slot)) is not None]
+            for confirmer in self._confirmers:
+                confirmer.look_at(moved)
+
+        await watch_tails(self._control, self._timing.tail_poll_seconds, notify)
+
+    # -- stopping
+
+    async def _stop_workers(self, workers: Workers) -> None:
+        await workers.stop(self._settings.stop_timeout_seconds + self._timing.kill_margin_seconds)
+
+    async def _tell_the_last(self) -> None:
+        try:
+            async with asyncio.timeout(self._timing.stop_confirm_seconds):
+                await asyncio.gather(*(confirmer.drain() for confirmer in self._confirmers))
+        except TimeoutError:
+            _log.info("the last needles are confirmed after the next start")
+        for confirmer in self._confirmers:
+            await confirmer.save()
+
+    async def _close_volumes(self) -> None:
+        self._volumes.stop_walks()
+        await self._volumes.close()
+        self._control.close()
+
+
+async def _until(stop: asyncio.Event, parts: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run the parts side by side until ``stop`` is set; raises the error of the first one that fails."""
+    stopped = asyncio.create_task(stop.wait())
+    tasks = [asyncio.create_task(part) for part in parts]
+    try:
+        pending: set[asyncio.Task[Any]] = {stopped, *tasks}
+        while not stopped.done():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in (stopped, *tasks):
+            task.cancel()
+        await asyncio.gather(stopped, *tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _opened_folders(settings: StoreSettings, timing: Timing) -> AsyncIterator[list[DataFolder]]:
+    wait_seconds = settings.stop_timeout_seconds + timing.kill_margin_seconds
+    folders = await asyncio.to_thread(open_folders, settings.data, wait_seconds=wait_seconds)
+    for folder in folders:
+        if folder.failed:
+            _log.error("data folder %s is set aside: %s", folder.path, folder.error)
+    try:
+        yield folders
+    finally:
+        for folder in folders:
+            await asyncio.to_thread(folder.close)
+
+
+@asynccontextmanager
+async def _reserved(settings: StoreSettings) -> AsyncIterator[int]:
+    sockets: list[socket.socket]
+    sockets, port = await asyncio.to_thread(reserve_address, settings.host, settings.port)
+    try:
+        yield port
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: volumes, indexes and connections all need some."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
