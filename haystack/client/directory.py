@@ -35,7 +35,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class PhotoRecord:
-    """What the Directory knows of a photo; ``document`` is its whole answer."""
+    """What the Directory knows of a photo: its original (or first rendition), and all of its answer."""
 
     fid: Fid
     document: dict[str, Any]
@@ -84,7 +84,11 @@ class DirectoryCalls:
 
         async def ask(base: str) -> PhotoRecord:
             answer = await self._transport.fetch("GET", f"{base}/photos/{photo_id:x}", not_found=NeedleNotFound)
-            return PhotoRecord(_fid(answer.field("fid", str), answer.request), answer.json())
+            renditions = answer.field("renditions", list)
+            if not renditions or not isinstance(renditions[0], dict):
+                raise UnexpectedAnswer(f"{answer.request}: the answer has no rendition of the photo")
+            # They come in the order of their alternate keys: the original first, if it is there.
+            return PhotoRecord(_fid(field_of(renditions[0], "fid", str, answer.request), answer.request), answer.json())
 
         return await self._any(ask)
 

@@ -106,7 +106,7 @@ class FakeCluster:
             locations = [self._location(number) for number in self.places[volume]]
             return web.json_response({"volumeId": str(volume), "locations": locations})
         if request.path == "/photos/7":
-            return web.json_response({"fid": str(Fid(1, 7, 0xC0FFEE))})
+            return web.json_response({"id": "7", "renditions": [{"alternate": 0, "fid": str(Fid(1, 7, 0xC0FFEE))}]})
         return web.json_response({"error": "no such photo"}, status=404)
 
     def _location(self, number: int) -> dict[str, str]:
