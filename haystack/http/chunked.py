@@ -13,8 +13,10 @@ import re
 from haystack.errors import ProtocolError
 from haystack.http.limits import HttpLimits
 
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;[\t\x20-\x7e\x80-\xff]*)?)")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[ !\x23-\x5b\x5d-\x7e]|\\[\x20-\x7e])*"'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:;%b(?:=(?:%b|%b))?)*)" % (_NAME, _NAME, _QUOTED))
+_TRAILER_LINE = re.compile(rb"%b:[\t\x20-\x7e\x80-\xff]*" % _NAME)
 
 
 class _Expect(enum.Enum):
@@ -76,7 +78,7 @@ class ChunkedDecoder:
             return False
         match = _SIZE_LINE.fullmatch(line)
         if match is None:
-            raise ProtocolError("malformed chunked body: a chunk must begin with its size in hexadecimal digits")
+            raise ProtocolError("malformed chunked body: a chunk must begin with its size in hexadecimal")
         self._extension_bytes += len(match[2])
         if self._extension_bytes > self._limits.max_chunk_extension_bytes:
             raise ProtocolError("malformed chunked body: too many chunk extensions")

@@ -75,7 +75,7 @@ class Observer(Protocol):
         """A connection that was opened is gone."""
 
     def responded(self, status: int) -> None:
-        """An answer was begun, on any way but the handler's own fast one."""
+        """An answer was begun, in any way but ``respond_prepared`` (its caller knows the status)."""
 
     def refused(self, kind: str) -> None:
         """Something went wrong that is no handler's answer.

@@ -34,6 +34,7 @@ class Wire(asyncio.Protocol):
     """What a connection is when the requests are left out."""
 
     __slots__ = (
+        "_aborted",
         "_body_left",
         "_body_paused",
         "_buffer",
@@ -65,6 +66,7 @@ class Wire(asyncio.Protocol):
         self._body_left = 0
         """Bytes of the current request's body that were not taken yet; -1 when it is not known."""
         self._body_paused = False
+        self._aborted = False
         self._eof = False
         """The client has half-closed: it sends nothing more."""
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -154,6 +156,7 @@ class Wire(asyncio.Protocol):
         if self._phase is Phase.BODY:
             self._abort_sink()
         self._phase = Phase.CLOSED
+        self._aborted = True
         self._transport.abort()
 
     def _discard(self, count: int) -> None:
@@ -170,7 +173,7 @@ class Wire(asyncio.Protocol):
 
     def _check_output(self, tick: float) -> bool:
         """Whether output waits for the client; resets the connection when it has not moved for too long."""
-        pending = self._transport.get_write_buffer_size()
+        pending = 0 if self._aborted else self._transport.get_write_buffer_size()
         if not pending:
             self._pending_seen = 0
             return False

@@ -110,8 +110,11 @@ def test_chunked_bodies_round_trip_and_leave_what_follows(body: bytes, sizes: li
     assert buffer == b"NEXT"
 
 
-@settings(max_examples=500, deadline=None)
-@given(st.lists(BITS | st.sampled_from([b"3", b"a", b";x=y", b"\r\n", b"A: b\r\n"]), max_size=12).map(b"".join))
+EXTENSIONS = st.sampled_from([b"3", b"a", b";x", b"=", b"y", b'"', b"\\", b"\t", b"\r\n", b"0;", b"A: b\r\n"])
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(BITS | EXTENSIONS, max_size=12).map(b"".join))
 def test_chunked_decoder_takes_nothing_that_llhttp_refuses(data: bytes) -> None:
     decoder, buffer, decoded = ChunkedDecoder(HttpLimits()), bytearray(data), b""
     try:

@@ -325,12 +325,16 @@ def test_observer_is_told() -> None:
     class Counts:
         opened = closed = 0
         kinds: tuple[str, ...] = ()
+        statuses: tuple[int, ...] = ()
 
         def connection_opened(self) -> None:
             self.opened += 1
 
         def connection_closed(self) -> None:
             self.closed += 1
+
+        def responded(self, status: int) -> None:
+            self.statuses += (status,)
 
         def refused(self, kind: str) -> None:
             self.kinds += (kind,)
@@ -340,10 +344,13 @@ def test_observer_is_told() -> None:
         server = Server(RecordingHandler(), observer=counts)
         port = await server.start()
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"nonsense\r\n\r\n")
-        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.write(b"GET /missing HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n")
+        async with asyncio.timeout(WAIT_SECONDS):
+            statuses = [status for status, _, _ in parse_responses(await reader.read())]
         writer.close()
         await server.graceful_stop(5)
+        assert statuses == [404, 400]
         assert (counts.opened, counts.closed, counts.kinds) == (1, 1, ("malformed",))
+        assert counts.statuses == (404, 400)
 
     uvloop.run(main())
