@@ -66,10 +66,12 @@ def show(app: App, number: int) -> None:
         app.output.say(line)
     for address, copy in copies.items():
         app.output.say()
-        app.output.say(f"As Store {address} says:" if "error" not in copy else f"Store {address}: {copy['error']}")
-        for name, value in copy.items():
-            if name != "error":
-                app.output.say(f"  {name:<13} {value}")
+        if "error" in copy:
+            app.output.say(f"Store {address}: {copy['error']}")
+            continue
+        app.output.say(f"As Store {address} says")
+        for line in _copy_lines(copy):
+            app.output.say(line)
 
 
 @volume.command()
@@ -223,8 +225,6 @@ def _row(view: ClusterView, one: VolumeView) -> list[object]:
 
 
 def _lines(view: ClusterView, one: VolumeView) -> list[str]:
-    created_ms = one.document.get("createdMs")
-    created = datetime.fromtimestamp(created_ms / 1000, UTC).isoformat(timespec="seconds") if created_ms else "-"
     facts = [
         ("state", f"{one.state} ({one.reason})" if one.reason else one.state),
         ("primary", view.address_of(one.primary)),
@@ -234,7 +234,24 @@ def _lines(view: ClusterView, one: VolumeView) -> list[str]:
         ("photos", f"{one.live_count:,} in {format_size(one.live_bytes)}"),
         ("deleted", format_size(one.deleted_bytes)),
         ("size", f"{format_size(one.size_bytes)} of {format_size(one.max_bytes) if one.max_bytes else 'any'}"),
-        ("created", created),
+        ("created", _time(one.document.get("createdMs"))),
         ("uuid", one.document.get("uuid")),
     ]
     return [f"Volume {one.volume}", *(f"  {name:<13} {value}" for name, value in facts)]
+
+
+def _copy_lines(copy: dict[str, Any]) -> list[str]:
+    facts = [
+        ("state", f"{copy.get('state')} ({copy['reason']})" if copy.get("reason") else copy.get("state")),
+        ("photos", f"{copy.get('liveCount', 0):,} in {format_size(copy.get('liveBytes', 0))}"),
+        ("size", f"{format_size(copy.get('sizeBytes', 0))}, generation {copy.get('generation')}"),
+        ("folder", copy.get("folder")),
+        ("reads", f"{copy.get('reads', 0):,}, {format_size(copy.get('bytesRead', 0))}"),
+        ("writes", f"{copy.get('writes', 0):,}"),
+        ("last upload", _time(copy.get("lastAppendMs"))),
+    ]
+    return [f"  {name:<13} {value}" for name, value in facts]
+
+
+def _time(time_ms: int | None) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="seconds") if time_ms else "-"

@@ -241,7 +241,7 @@ class TestVolumeShow:
         assert cli.run(["volume", "show", "10"]) == 0
         out, _ = capsys.readouterr()
         assert out.startswith("Volume 10\n  state         readonly\n")
-        assert "As Store 127.0.0.1:8081 says:" in out
+        assert "As Store 127.0.0.1:8081 says\n" in out
         assert "2023-11-14T22:13:20+00:00" in out
         assert cli.run(["volume", "show", "10", "--json"]) == 0
         document = json.loads(capsys.readouterr().out)
