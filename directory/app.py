@@ -6,6 +6,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from directory.assigner import Assigner
+from directory.connections import note_first_request
 from directory.grower import Grower
 from directory.handlers.assign import AssignHandlers
 from directory.handlers.internal import InternalHandlers
@@ -38,7 +39,7 @@ def make_app(
     lookup = LookupHandlers(service)
     internal = InternalHandlers(service, grower, metrics, verifier, heartbeat_seconds)
     status = StatusHandlers(service, metrics, host)
-    app = web.Application(middlewares=[make_middleware(metrics)])
+    app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
     # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.
     changing: tuple[tuple[str, Handler], ...] = (

@@ -65,6 +65,7 @@ class LmdbStorage(Storage):
                 lib_version=LMDB_ENGINE,
             )
             self._tables = {table: self._env.open_db(table.value.encode()) for table in Table}
+            _sync_folder(path.parent)  # LMDB syncs the file, but not its name
         except (lmdb.Error, OSError) as error:
             raise FolderError(
                 f"{path}: cannot be opened as the Directory's storage: {error}; restore it from a backup, or move it "
@@ -167,6 +168,14 @@ class LmdbStorage(Storage):
     def _require_open(self) -> None:
         if self._closed:
             raise DiskError(f"{self._path}: the Directory's storage is closed")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _free_bytes(path: Path) -> int:

@@ -139,10 +139,10 @@ def _state(word: str) -> str:
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]], total: int, *, numbers: Sequence[int]) -> str:
     """Return a table of cells that are HTML already."""
-    classes = ['class="number"' if column in numbers else "" for column in range(len(header))]
-    head = "".join(f"<th {kind}>{text}</th>" for kind, text in zip(classes, header, strict=True))
+    classes = [' class="number"' if column in numbers else "" for column in range(len(header))]
+    head = "".join(f"<th{kind}>{text}</th>" for kind, text in zip(classes, header, strict=True))
     body = "".join(
-        "<tr>" + "".join(f"<td {kind}>{cell}</td>" for kind, cell in zip(classes, row, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, row, strict=True)) + "</tr>"
         for row in rows
     )
     more = f'<p class="soft">The first {MAX_ROWS} of {total}.</p>' if total > MAX_ROWS else ""

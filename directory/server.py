@@ -16,12 +16,12 @@ import uvloop
 from aiohttp import web
 
 from directory.app import make_app
+from directory.connections import protocol_factory
 from directory.grower import Grower
 from directory.lmdb_storage import LmdbStorage
 from directory.service import Service
-from directory.settings import KEEPALIVE_SECONDS, MAX_CONNECTIONS, STOP_TIMEOUT_SECONDS, DirectorySettings
+from directory.settings import STOP_TIMEOUT_SECONDS, DirectorySettings
 from directory.store_client import StoreClient
-from directory.web import error_response
 from haystack.errors import ConfigError, FolderError, HaystackError
 from haystack.security import Verifier
 
@@ -29,16 +29,7 @@ STORAGE_NAME = "directory.lmdb"
 LOCK_NAME = "lock"
 STORE_FOLDER_NAME = "folder.json"
 
-_REFUSAL_BODY = b'{"error": "too many connections; try again in a moment"}'
-_REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_REFUSAL_BODY), _REFUSAL_BODY)
-)
-
 log = logging.getLogger(__name__)
-access_log = logging.getLogger("directory.access")
-access_log.setLevel(logging.WARNING)
-"""A line for each request is worth its time only when somebody is looking: set the level to INFO for it."""
 
 
 def run(settings: DirectorySettings) -> None:
@@ -169,19 +160,10 @@ async def _listening(settings: DirectorySettings, service: Service, grower: Grow
 
 
 async def _listen(settings: DirectorySettings, runner: web.AppRunner) -> asyncio.Server:
-    manager = runner.server
-    if manager is None:
+    if runner.server is None:
         raise RuntimeError("the runner was not set up")
     loop = asyncio.get_running_loop()
-
-    def protocol() -> asyncio.Protocol:
-        if len(manager.connections) >= MAX_CONNECTIONS:
-            return _Refusal()
-        # Bodies stay as they came: signatures cover them so, and a small compressed one cannot become a large one.
-        return _JsonRequestHandler(
-            manager, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=access_log, auto_decompress=False
-        )
-
+    protocol = protocol_factory(runner.server, loop)
     try:
         return await loop.create_server(protocol, settings.host, settings.port, backlog=1024)
     except (OSError, socket.gaierror) as error:
@@ -189,33 +171,3 @@ async def _listen(settings: DirectorySettings, runner: web.AppRunner) -> asyncio
             f"directory.host, directory.port: cannot listen on {settings.host}:{settings.port}: "
             f"{error.strerror or error}"
         ) from error
-
-
-class _JsonRequestHandler(web.RequestHandler):
-    """aiohttp's connection, with its own complaints (broken HTTP) in JSON like all others."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """Return the answer to what no handler has seen."""
-        if status == 500:
-            log.error("request from %s failed", request.remote, exc_info=exc)
-            message = "internal error; the Directory's log says more"
-        else:
-            # One line: anybody can send rubbish, and should not fill the log with it.
-            log.info("bad request from %s: %s", request.remote, str(message).splitlines()[:1])
-        response = error_response(request, status, message or "bad request")
-        response.force_close()
-        return response
-
-
-class _Refusal(asyncio.Protocol):
-    """Says that there are too many connections, and hangs up."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Answer before anything is asked; waiting for it would keep the connection open."""
-        if isinstance(transport, asyncio.Transport):
-            transport.write(_REFUSAL)
-        transport.close()

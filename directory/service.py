@@ -118,11 +118,12 @@ class Service:
         may_have_shrunk = frozenset(volume.volume for volume in message.volumes) if restarted else frozenset()
         abandoned = self.cluster.abandoned(store_id, message.volumes)
         now_ms = int(self.wall_clock() * 1000)
-        for volume in message.volumes:
-            self.ids.raise_above_reported(volume.max_key)
 
         def apply(decided: tuple[str, Admission]) -> None:
             self.cluster_id, admission = decided
+            # Before an id can be given out for one of these volumes.
+            for volume in message.volumes:
+                self.ids.raise_above_reported(volume.max_key)
             self.cluster.register(message, self.clock())
             self._apply(store_id, admission)
 

@@ -28,6 +28,9 @@ MAX_WAITING_ASSIGNS = 1_000
 
 BODY_TIMEOUT_SECONDS = 30.0
 KEEPALIVE_SECONDS = 75.0
+FIRST_REQUEST_SECONDS = 10.0
+"""Time that a new connection has to send its first request's headers."""
+
 STOP_TIMEOUT_SECONDS = 20.0
 GROW_TIMEOUT_SECONDS = 30.0
 """Time that a Store has to make a volume."""

@@ -35,6 +35,9 @@ class Table(Enum):
     PHOTOS = "photos"
     CONFIRMED = "confirmed"
 
+    # Enum's own is a Python function of the name; members are singletons, and this is asked several times a needle.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:

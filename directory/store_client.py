@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from directory.messages import StoreDocument, VolumeDocument, parse_json, parse_volume
 from directory.settings import GROW_TIMEOUT_SECONDS
 from directory.tables import VolumeRecord
 from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
-from haystack.security import AUTH_HEADER, sign
+from haystack.internal_http import signed_headers
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_ERROR_CHARS = 500
@@ -70,10 +71,9 @@ class StoreClient:
 
     async def _post(self, store: StoreDocument, path: str, document: dict[str, Any]) -> Any:
         body = json.dumps(document).encode()
-        headers = {"Content-Type": "application/json"}
-        if self._secret is not None:
-            headers[AUTH_HEADER] = sign(self._secret, "POST", path, body, now=self._wall_clock())
         url = f"http://{store.admin_url}{path}"
+        signature = signed_headers(self._secret, "POST", URL(url), body, now=self._wall_clock)
+        headers = {"Content-Type": "application/json", **signature}
         try:
             async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 answer = await _read(response)

@@ -26,9 +26,9 @@ log = logging.getLogger(__name__)
 
 
 def json_response(request: web.BaseRequest, document: Any, status: int = 200) -> web.Response:
-    """Return a JSON answer; ``?pretty=y`` has it indented, as in SeaweedFS."""
+    """Return a JSON answer without needless spaces, as SeaweedFS does; ``?pretty=y`` has it indented."""
     pretty = "pretty=" in request.query_string
-    text = json.dumps(document, indent=2 if pretty else None)
+    text = json.dumps(document, indent=2) if pretty else json.dumps(document, separators=(",", ":"))
     return web.Response(body=text.encode(), status=status, content_type="application/json")
 
 

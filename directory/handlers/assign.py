@@ -27,7 +27,7 @@ class AssignHandlers:
         if not given:
             fid, store = await self._assigner.assign()
             # The usual call, written out: addresses were checked at registration and hold nothing to escape.
-            text = f'{{"fid": "{fid}", "url": "{store.url}", "publicUrl": "{store.public_url}", "count": 1}}'
+            text = f'{{"fid":"{fid}","url":"{store.url}","publicUrl":"{store.public_url}","count":1}}'
             return web.Response(body=text.encode(), content_type="application/json")
         count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
         check_replication(given)

@@ -446,7 +446,28 @@ async def test_bodies_have_a_limit(directory: Any) -> None:
 
 
 async def test_too_many_connections_are_told_so(directory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("directory.server.MAX_CONNECTIONS", 0)
+    monkeypatch.setattr("directory.connections.MAX_CONNECTIONS", 0)
     answer = await raw(directory.base, b"")
     assert answer.startswith(b"HTTP/1.1 503 ")
     assert "too many connections" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+
+
+@pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1\r\nHost: "])
+async def test_who_says_nothing_is_hung_up_on(directory: Any, monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr("directory.connections.FIRST_REQUEST_SECONDS", 0.05)
+    assert await raw(directory.base, data) == b""
+    async with directory.session.get(directory.base + "/healthz") as first:
+        assert first.status == 200
+    await asyncio.sleep(0.1)  # longer than the time for the first request, which has been heard
+    async with directory.session.get(directory.base + "/healthz") as second:
+        assert second.status == 200
+
+
+async def test_answers_have_no_needless_spaces_unless_pretty(directory: Any, store: FakeStore) -> None:
+    await directory.with_store(store)
+    for path in ("/dir/assign", "/dir/assign?count=1", "/dir/lookup?volumeId=3"):
+        async with directory.session.get(directory.base + path) as answer:
+            text = await answer.text()
+        assert json.dumps(json.loads(text), separators=(",", ":")) == text
+    async with directory.session.get(directory.base + "/dir/lookup?volumeId=3&pretty=y") as answer:
+        assert '\n  "volumeId": "3"' in await answer.text()
