@@ -10,8 +10,8 @@ its socket.
 **The fast way**, for what a photo store does most: ``data_received`` with exactly one plain GET. The bytes are cut at
 the first CRLF into request line and header block. The block must be one that the strict way has parsed before, in a
 request that was HTTP/1.1, keep-alive, without a body, Expect, Upgrade or conditions; the line must be one that the
-handler has seen on the strict way (it keeps its own cache of those). This accepts nothing that the strict way would
-not, and gives it the same meaning:
+handler has seen on the strict way, or of a form so plain that it cannot be refused there (see ``Handler.fast_get``).
+This accepts nothing that the strict way would not, and gives it the same meaning:
 
 1. A head is a line, and a block that begins with its CRLF and ends with the first empty line; the strict way cuts at
    the same place. The block in the cache ends with its only empty line, so nothing is behind the request.
@@ -83,7 +83,9 @@ class HttpConnection(AnsweringConnection):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._attach(transport)
         if self._server.admit(self):
-            self._ready = not self._server.stopping
+            self._ready = True
+            if self._server.stopping:  # Accepted by the kernel before the listener was closed.
+                self._close()
         elif self._server.turns_away_at_once:
             self._server.count("connection_limit")
             self.abort()

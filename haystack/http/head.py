@@ -21,7 +21,7 @@ from haystack.errors import ProtocolError
 from haystack.http.limits import HttpLimits
 from haystack.http.request import Request, RequestHeaders
 
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+METHODS: Final = {name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")}
 """Methods that reach a handler. CONNECT, TRACE and the rest are 501."""
 
 MAX_BLANK_LINES: Final = 4
@@ -29,12 +29,15 @@ MAX_BLANK_LINES: Final = 4
 
 MAX_CONTENT_LENGTH_DIGITS: Final = 18
 
+_AT_MOST_ONCE: Final = frozenset({"host", "content-length"})
 _CRLF: Final = b"\r\n"
 _REST_OF_REQUEST_LINE_BYTES: Final = 34
 """Room for method, version, spaces and line end around the longest target."""
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
-_FORBIDDEN_BYTE = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n|\n[ \t]")
+_METHOD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_NOT_CONTROL: Final = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _ABSOLUTE_TARGET = re.compile(rb"https?://([^/?#]+)(/[^?#]*)?(\?[^#]*)?", re.IGNORECASE)
 _HOST = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+;=%,-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 _BAD_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
@@ -66,11 +69,8 @@ def find_head_end(buffer: bytearray, scanned_bytes: int, limits: HttpLimits) -> 
 
 
 def _refuse_bare_line_feed(buffer: bytearray, start: int, stop: int) -> None:
-    position = buffer.find(b"\n", start, stop)
-    while position >= 0:
-        if position == 0 or buffer[position - 1] != 0x0D:
-            raise ProtocolError("malformed request: lines must end with CRLF, not LF alone")
-        position = buffer.find(b"\n", position + 1, stop)
+    if buffer.count(b"\n", start, stop) != buffer.count(_CRLF, max(0, start - 1), stop):
+        raise ProtocolError("malformed request: lines must end with CRLF, not LF alone")
 
 
 class HeadParser:
@@ -106,7 +106,7 @@ class HeadParser:
         """
         line, _, _ = head.partition(_CRLF)
         method, target, is_http_11 = self._parse_request_line(line)
-        if _FORBIDDEN_BYTE.search(head):
+        if _has_forbidden_bytes(head):
             raise ProtocolError("malformed request: control characters, bare CR or LF, or a folded header line")
         pairs = self._parse_with_llhttp(head, target)
         if len(pairs) > self._limits.max_header_count:
@@ -116,18 +116,23 @@ class HeadParser:
         return Request(method, line, target, path, query, headers, is_http_11=is_http_11, origin_form=origin_form)
 
     def _parse_request_line(self, line: bytes) -> tuple[str, bytes, bool]:
-        match = _REQUEST_LINE.fullmatch(line)
-        if match is None:
+        parts = line.split(b" ")
+        if len(parts) != 3 or not parts[1] or parts[1].translate(None, _VISIBLE):
             raise ProtocolError("malformed request line: expected 'METHOD target HTTP/1.1'")
-        target = match[2]
+        raw_method, target, version = parts
+        method = METHODS.get(raw_method)
+        if method is None and _METHOD.fullmatch(raw_method) is None:
+            raise ProtocolError("malformed request line: it must begin with a method")
+        if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+            if _VERSION.fullmatch(version) is None:
+                raise ProtocolError("malformed request line: it must end with HTTP/1.1")
+            raise ProtocolError("only HTTP/1.1 and HTTP/1.0 are spoken here", 505, "unsupported")
         if len(target) > self._limits.max_target_bytes:
             raise ProtocolError(f"request target longer than {self._limits.max_target_bytes} bytes", 414, "too_large")
-        if (match[3], match[4]) not in ((b"1", b"1"), (b"1", b"0")):
-            raise ProtocolError("only HTTP/1.1 and HTTP/1.0 are spoken here", 505, "unsupported")
-        method = match[1].decode("ascii")
-        if method not in METHODS:
-            raise ProtocolError(f"method {method[:32]} is not implemented", 501, "unsupported")
-        return method, target, match[4] == b"1"
+        if method is None:
+            name = raw_method[:32].decode("ascii")
+            raise ProtocolError(f"method {name} is not implemented", 501, "unsupported")
+        return method, target, version == b"HTTP/1.1"
 
     def _parse_with_llhttp(self, head: bytes, target: bytes) -> list[tuple[bytes, bytes]]:
         self._pairs = []
@@ -149,20 +154,35 @@ class HeadParser:
         return self._pairs
 
 
+def _has_forbidden_bytes(head: bytes) -> bool:
+    """Control characters, CR or LF alone, or a line that begins with a blank. (Counting is faster than a pattern.)"""
+    line_ends = head.count(_CRLF)
+    return (
+        head.count(b"\r") != line_ends
+        or head.count(b"\n") != line_ends
+        or b"\n " in head
+        or b"\n\t" in head
+        or bool(head.translate(None, _NOT_CONTROL))
+    )
+
+
 def _collect_headers(pairs: list[tuple[bytes, bytes]], *, is_http_11: bool) -> RequestHeaders:
     fields: dict[str, str] = {}
-    hosts = lengths = 0
+    once = True
     for raw_name, raw_value in pairs:
         name = raw_name.decode("ascii").lower()
         value = raw_value.strip(b" \t").decode("latin-1")
-        hosts += name == "host"
-        lengths += name == "content-length"
-        fields[name] = f"{fields[name]}, {value}" if name in fields else value
-    _check_host(fields.get("host"), hosts, is_http_11=is_http_11)
+        if name in fields:
+            value = f"{fields[name]}, {value}"
+            once &= name not in _AT_MOST_ONCE
+        fields[name] = value
+    if not once:
+        raise ProtocolError(f"malformed request: {' or '.join(sorted(_AT_MOST_ONCE))} is given twice")
+    _check_host(fields.get("host"), is_http_11=is_http_11)
     chunked = _check_transfer_encoding(fields, is_http_11=is_http_11)
     return RequestHeaders(
         fields,
-        content_length=_content_length(fields.get("content-length"), lengths),
+        content_length=_content_length(fields.get("content-length")),
         chunked=chunked,
         expect_continue=_check_expect(fields.get("expect"), is_http_11=is_http_11),
         connection_options=_tokens(fields.get("connection")),
@@ -175,9 +195,7 @@ def _tokens(value: str | None) -> frozenset[str]:
     return frozenset(token.strip(" \t").lower() for token in value.split(","))
 
 
-def _check_host(host: str | None, count: int, *, is_http_11: bool) -> None:
-    if count > 1:
-        raise ProtocolError("malformed request: more than one Host")
+def _check_host(host: str | None, *, is_http_11: bool) -> None:
     if host is None:
         if is_http_11:
             raise ProtocolError("malformed request: HTTP/1.1 needs a Host")
@@ -199,10 +217,10 @@ def _check_transfer_encoding(fields: dict[str, str], *, is_http_11: bool) -> boo
     return True
 
 
-def _content_length(value: str | None, count: int) -> int | None:
+def _content_length(value: str | None) -> int | None:
     if value is None:
         return None
-    if count > 1 or not value.isdecimal() or not value.isascii() or len(value) > MAX_CONTENT_LENGTH_DIGITS:
+    if not value.isdecimal() or not value.isascii() or len(value) > MAX_CONTENT_LENGTH_DIGITS:
         raise ProtocolError("malformed request: Content-Length must be one decimal number")
     return int(value)
 

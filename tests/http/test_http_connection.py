@@ -524,6 +524,14 @@ def test_one_connection_too_many_is_told_so() -> None:
     assert not transport.output
 
 
+def test_connection_that_comes_while_stopping_is_closed() -> None:
+    drive = Drive()
+    drive.server.stopping = True
+    _, transport = drive.connect()
+    assert transport.closed
+    assert not transport.output
+
+
 def test_wrong_limits_are_refused() -> None:
     with pytest.raises(ValueError, match="max_header_bytes"):
         HttpLimits(max_target_bytes=16_000)
