@@ -69,20 +69,15 @@ class App:
         """Return the address of the first Directory."""
         return self.directory_urls()[0]
 
-    def secret(self) -> bytes:
-        """Return the cluster's secret. Raises ConfigError when there is none, saying how to give it."""
+    def secret(self) -> bytes | None:
+        """Return the cluster's secret: flag, environment, file, then of the folder ``--data``; None without any."""
         configuration = self.configuration()
         given = configuration.secret()
         if given is not None:
             return given
-        if self.data is not None:
-            found = configuration.with_flags("cluster", {"secret_file": str(self.data / SECRET_FILE)}).secret()
-            if found is not None:
-                return found
-        raise ConfigError(
-            "this needs the cluster's secret: give --secret-file FILE, HAYSTACK_SECRET_FILE, secret_file in [cluster] "
-            "of the configuration file, or --data with the folder of `haystack up`"
-        )
+        if self.data is None or not (self.data / SECRET_FILE).exists():
+            return None
+        return configuration.with_flags("cluster", {"secret_file": str(self.data / SECRET_FILE)}).secret()
 
 
 pass_app = click.make_pass_decorator(App, ensure=True)

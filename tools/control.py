@@ -14,14 +14,19 @@ import aiohttp
 from yarl import URL
 
 from haystack.client.errors import UnexpectedAnswer, Unreachable, error_for
-from haystack.errors import InvalidRequest
-from haystack.security import AUTH_HEADER, sign
+from haystack.errors import AuthenticationError, ConfigError, InvalidRequest
+from haystack.internal_http import signed_headers
 
 TIMEOUT_SECONDS = 10.0
 """Longest time to connect, and longest silence of a server, for calls that answer at once."""
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 MAX_ERROR_CHARS = 500
+
+HOW_TO_SIGN = (
+    "this needs the cluster's secret: give --secret-file FILE, HAYSTACK_SECRET_FILE, secret_file in [cluster] of the "
+    "configuration file, or --data with the folder of `haystack up`"
+)
 
 
 class Control:
@@ -30,7 +35,7 @@ class Control:
     Parameters
     ----------
     directory_urls: the Directories; the first that answers is asked.
-    secret: returns the cluster's secret; called only for calls that must be signed.
+    secret: returns the cluster's secret, None when there is none; called only for calls that must be signed.
     timeout_seconds: longest time to connect, and longest silence.
     now: unix time in seconds, for signatures.
 
@@ -38,13 +43,14 @@ class Control:
     -------------------
     Unreachable: no answer.
     UnexpectedAnswer: an answer that is not understood.
+    ConfigError: a call must be signed, and there is no secret.
     HaystackError: as the server said.
     """
 
     def __init__(
         self,
         directory_urls: Sequence[str],
-        secret: Callable[[], bytes],
+        secret: Callable[[], bytes | None],
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
         now: Callable[[], float] = time.time,
@@ -90,8 +96,13 @@ class Control:
         base = admin_url if "://" in admin_url else f"http://{admin_url}"
         body = b"" if document is None else json.dumps(document).encode()
         url = URL(f"{base}{path}", encoded=True)
-        headers = {AUTH_HEADER: sign(self._secret(), method, url.raw_path_qs, body, now=self._now())}
-        return await self._call(method, str(url), body or None, headers, timeout_seconds or self._timeout_seconds)
+        secret = self._secret()
+        headers = signed_headers(secret, method, url, body, now=self._now)
+        try:
+            return await self._call(method, str(url), body or None, headers, timeout_seconds or self._timeout_seconds)
+        except AuthenticationError as error:
+            # A cluster on loopback addresses may do without a secret, so that only the Store knows that one is needed.
+            raise error if secret is not None else ConfigError(f"{admin_url}: {HOW_TO_SIGN}") from error
 
     async def _call(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float

@@ -6,7 +6,10 @@ import logging
 
 import click
 
+from haystack.errors import ConfigError
 from tools.app import App, config_option, directory_option, pass_app, secret_option, settings_options
+
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 @click.command()
@@ -24,6 +27,7 @@ def directory(app: App, /, **flags: object) -> None:
     configuration = app.configuration().with_flags("directory", flags)
     options = configuration.directory()
     secret = configuration.secret()
+    _check_secret(secret, options.host)
     # Imported here: the command must start fast, and a Store need not load the Directory's code.
     from directory.server import run
     from directory.settings import DirectorySettings
@@ -58,9 +62,18 @@ def store(app: App, /, **flags: object) -> None:
     """
     _log_to_stderr()
     settings = app.configuration().with_flags("store", flags).store()
+    _check_secret(settings.secret, settings.host)
     from haystack.store.supervisor import run
 
     run(settings)
+
+
+def _check_secret(secret: bytes | None, host: str) -> None:
+    if secret is None and host not in LOOPBACK_HOSTS:
+        raise ConfigError(
+            f"there is no secret, and on {host} everybody who reaches this machine could command this process: give "
+            "--secret-file FILE (see docs/configuration.md), or --host 127.0.0.1"
+        )
 
 
 def _log_to_stderr() -> None:

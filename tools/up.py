@@ -208,7 +208,7 @@ class _Up:
         program = _program()
         where = "" if running.directory_url == DEFAULT_DIRECTORY_URL else f" --directory {running.directory_url}"
         lines = [
-            (f"{program} import{where} ~/Pictures", "puts a folder of photos in and prints the fid of each"),
+            (f"{program} import{where} ~/Pictures", "puts a folder of photos in, and lists the fid of each"),
             (f"{program} status --data {data}", "says how the cluster is"),
             (f"{running.directory_url}/<fid>", "shows a photo in your browser; without <fid>, the cluster"),
         ]

@@ -159,8 +159,7 @@ async def _ask_copies(app: App, number: int) -> tuple[ClusterView, dict[str, dic
 
 
 async def _check_by_stores(app: App, numbers: Sequence[int], full: bool) -> list[Checked]:
-    secret = app.secret()
-    async with Control(app.directory_urls(), lambda: secret) as control:
+    async with Control(app.directory_urls(), app.secret) as control:
         view = await _view(control)
         volumes = [view.volume(number) for number in numbers] or list(view.volumes)
         checked = []

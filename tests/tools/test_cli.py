@@ -159,9 +159,9 @@ class TestSecret:
         (tmp_path / "secret").chmod(0o600)
         assert App(data=tmp_path).secret() == b"s" * 64
 
-    def test_none(self) -> None:
-        with pytest.raises(ConfigError, match="--secret-file FILE, HAYSTACK_SECRET_FILE, .*--data"):
-            App().secret()
+    def test_none(self, tmp_path: Path) -> None:
+        assert App().secret() is None
+        assert App(data=tmp_path).secret() is None
 
     def test_a_file_that_is_named_wins_over_the_folder(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("s" * 64)
@@ -194,6 +194,13 @@ def test_help_lists_the_commands_and_is_wrong_usage_when_not_asked_for(capsys: p
     assert all(name in out for name in cli.COMMANDS)
     assert cli.run([]) == 2
     assert capsys.readouterr() == ("", out)
+
+
+@pytest.mark.parametrize("role", ["directory", "store"])
+def test_a_role_that_others_reach_needs_a_secret(capsys: pytest.CaptureFixture[str], tmp_path: Path, role: str) -> None:
+    assert cli.run([role, "--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--port", "0"]) == 2
+    assert "there is no secret, and on 0.0.0.0 everybody" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
