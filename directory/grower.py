@@ -147,7 +147,7 @@ class Grower:
         if made:
             log.info("made volumes %s", ", ".join(map(str, made)))
         reason = "; ".join(dict.fromkeys(reasons))
-        if reason and reason != self.last_reason:
+        if reason and reason != self.last_reason and self._service.cluster.stores:
             log.warning("not all volumes could be made: %s", reason)
         self.last_reason = reason
 

@@ -163,6 +163,12 @@ async def test_kill_9_keeps_what_was_confirmed(tmp_path: Path, store: FakeStore)
             if round_number:
                 # Before the Store has said a word the Directory knows where its volume is.
                 assert (await get(directory.base, "/dir/lookup?volumeId=3"))[0] == 200
+                # An assign that comes too early waits for it, and makes no new volume.
+                early = asyncio.create_task(get(directory.base, "/dir/assign"))
+                await asyncio.sleep(0)
+                await store.register(directory.base)
+                status, answer = await early
+                assert status == 200 and answer["fid"].startswith("3,"), answer
             await store.register(directory.base)
             assert (await store.confirm(directory.base, 3, 10**9, 10**9 + 1, []))[1] == {"confirmedTo": confirmed_to}
             for _ in range(20):
@@ -172,6 +178,7 @@ async def test_kill_9_keeps_what_was_confirmed(tmp_path: Path, store: FakeStore)
                 confirmed_to = answer["confirmedTo"]
             await asyncio.to_thread(directory.end, signal.SIGKILL)
     assert confirmed_to == 6000
+    assert store.made == []
     with directory_process(tmp_path, writable_volumes=1) as directory:
         for photo in range(1, 61):
             assert (await get(directory.base, f"/photos/{photo:x}"))[0] == 200
