@@ -209,3 +209,17 @@ def test_what_the_fast_way_would_take_the_strict_parser_takes(line: bytes, block
     seen = drive.handler.seen[-1]
     assert (seen.method, seen.path, seen.query) == (request.method, request.path, request.query)
     assert seen.headers == request.headers.items()
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["GET", "HEAD"]), st.from_regex(r"/[A-Za-z0-9._~,@/-]{0,60}", fullmatch=True), BLOCKS)
+def test_lines_that_a_handler_may_judge_by_itself_are_never_refused(method: str, path: str, block: bytes) -> None:
+    """The pattern that ``Handler.fast_get`` allows: such a line means what it says, whatever block it comes with."""
+    line = f"{method} {path} HTTP/1.1".encode()
+    drive = Drive().feed(LINE + block)
+    if block not in drive.server.header_blocks:
+        return
+    request = HeadParser(HttpLimits()).parse(line + block)
+    assert (request.method, request.path, request.query) == (method, path, "")
+    assert request.cacheable_line == line
+    assert request.headers.items() == drive.server.header_blocks[block].items()
