@@ -183,7 +183,7 @@ class DirectoryProcess:
     """``directory.server.run`` in another process."""
 
     def __init__(self, data: Path, **options: Any) -> None:
-        options = {"data": str(data), "port": 0, "heartbeat_seconds": 0.2, "dead_after_seconds": 1.0, **options}
+        options = {"data": str(data), "port": 0, "heartbeat_seconds": 0.2, "dead_after_seconds": 60.0, **options}
         self.process = subprocess.Popen(
             [sys.executable, "-c", START, json.dumps(options)],
             stdout=subprocess.PIPE,
