@@ -144,7 +144,7 @@ async def test_full_volumes_are_avoided_and_replaced(directory: Any, store: Fake
 
 
 async def test_a_silent_store_gets_no_photos_but_is_still_found(start: Any, store: FakeStore) -> None:
-    directory = await start(dead_after_seconds=0.3)
+    directory = await start(dead_after_seconds=1.5)
     await directory.with_store(store)
 
     async def refused() -> Any:
