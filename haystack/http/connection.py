@@ -121,12 +121,12 @@ class HttpConnection(AnsweringConnection):
             self._drain_waiter.set_exception(ClientGone("the client closed its connection"))
 
     def pause_body(self) -> None:
-        """Ask for no more pieces of the body for now; at most one that is on its way still comes."""
+        """Neither pieces of the body nor its end come until :meth:`resume_body`."""
         self._body_paused = True
         self._regulate_reading()
 
     def resume_body(self) -> None:
-        """Go on with the body after :meth:`pause_body`. May call the sink before it returns."""
+        """Go on with the body after :meth:`pause_body`. May call the sink before it returns; may be called twice."""
         self._body_paused = False
         self._tick = self._server.tick
         self._pump()
@@ -268,12 +268,13 @@ class HttpConnection(AnsweringConnection):
             self._after_answer()
         elif self._body_left > sink.max_bytes:
             self._refuse_body(_too_large(sink.max_bytes))
-        elif not self._body_left:
-            self._end_body()
 
     def _step_body(self) -> bool:
+        if not self._body_left:
+            self._end_body()
+            return True
         if not self._buffer:
-            if self._continue_due and self._body_left:
+            if self._continue_due:
                 self._continue_due = False
                 self._transport.write(CONTINUE)
             return False
@@ -316,8 +317,6 @@ class HttpConnection(AnsweringConnection):
         except Exception as error:
             self._refuse_body(error)
             return
-        if not self._body_left and self._phase is Phase.BODY:
-            self._end_body()
 
     def _note_progress(self, count: int) -> None:
         self._progress_bytes += count

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class BodySink(Protocol):
     """Takes the body of one request.
 
-    A sink may call ``connection.pause_body()`` and ``resume_body()`` for back-pressure, and may answer before the body
+    A sink may call ``connection.pause_body()`` and ``resume_body()`` for back-pressure (while paused neither ``data`` nor
+    ``end`` is called), and may answer before the body
     is complete (an error): then the rest is discarded, ``abort`` is called and the connection is closed.
     """
 
