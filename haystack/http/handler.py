@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 class BodySink(Protocol):
     """Takes the body of one request.
 
-    A sink may call ``connection.pause_body()`` and ``resume_body()`` for back-pressure (while paused neither ``data`` nor
-    ``end`` is called), and may answer before the body
-    is complete (an error): then the rest is discarded, ``abort`` is called and the connection is closed.
+    For back-pressure a sink may call ``connection.pause_body()`` and ``resume_body()``; while it is paused neither
+    ``data`` nor ``end`` is called. It may answer before the body is complete (an error): then the rest is discarded,
+    ``abort`` is called and the connection is closed.
     """
 
     @property
