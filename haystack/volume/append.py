@@ -266,10 +266,9 @@ class _Plan:
         )
         offset = self.tail
         checksum = self._lay(header, needle.meta, needle.data)
-        overwritten = self._writer.get(needle.key, needle.alternate)
-        self.changed = self.changed or overwritten is not None
         entry = IndexEntry(offset, header.data_bytes, header.meta_bytes, 0)
-        self._writer.store(needle.key, needle.alternate, entry, needle.time_ms)
+        if self._writer.store(needle.key, needle.alternate, entry, needle.time_ms) is not None:
+            self.changed = True
         self._new_cookies[needle.key, needle.alternate] = needle.cookie
         return Stored(offset, header.data_bytes, checksum)
 

@@ -168,8 +168,8 @@ class IndexWriter:
             raise _index_error(self._index.path, "read", error) from error
         return None if raw is None else IndexEntry.unpack(raw)
 
-    def store(self, key: int, alternate: int, entry: IndexEntry, time_ms: int) -> None:
-        """Enter a needle that was appended at the tail, superseding an older one of the same name."""
+    def store(self, key: int, alternate: int, entry: IndexEntry, time_ms: int) -> IndexEntry | None:
+        """Enter a needle that was appended at the tail; returns the older one of the same name that it supersedes."""
         old = self.get(key, alternate)
         self._put(key, alternate, entry)
         state = self.state
@@ -182,6 +182,7 @@ class IndexWriter:
             state.live_count += 1
         state.max_key = max(state.max_key, key)
         state.last_append_ms = max(state.last_append_ms, time_ms)
+        return old
 
     def delete(self, key: int, alternate: int, tombstone_bytes: int, time_ms: int) -> bool:
         """Mark a needle deleted by a tombstone of that size; False when there is no live one (the tombstone counts)."""

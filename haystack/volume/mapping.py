@@ -81,6 +81,10 @@ class VolumeMap:
             return None
         return self._view[offset:end] if self.resident(offset, size_bytes) else None
 
+    def covers(self, end: int) -> bool:
+        """Whether the map reaches to byte ``end``; bytes that were appended lately it may not."""
+        return end <= self._mapped_bytes
+
     def resident(self, offset: int, size_bytes: int) -> bool:
         """Whether all mapped pages of this range are in the page cache right now."""
         first = offset // PAGE_BYTES
@@ -100,7 +104,10 @@ class VolumeMap:
         size_bytes = os.fstat(self._fd).st_size
         if end > size_bytes or (self._mapped_bytes and size_bytes - self._mapped_bytes < self._step()):
             return False
-        mapped = mmap.mmap(self._fd, size_bytes, prot=mmap.PROT_READ)
+        try:
+            mapped = mmap.mmap(self._fd, size_bytes, prot=mmap.PROT_READ)
+        except (OSError, ValueError):
+            return False  # no memory, or the file was cut since we asked; whoever reads it says what is wrong
         mapped.madvise(mmap.MADV_RANDOM)
         # Views into the former map keep it alive until the last of them is sent.
         self._view = memoryview(mapped)

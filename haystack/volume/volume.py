@@ -399,7 +399,7 @@ class Volume:
 
         Raises NeedleNotFound (unknown, deleted or wrong cookie), DamagedNeedle, DiskError.
         """
-        entry = self._entry(key, alternate)
+        entry = self.find(key, alternate)
         if entry is None or entry.deleted:
             raise NeedleNotFound(f"photo {key:x}, alternate {alternate} is not here")
         needle = self.read(entry)
@@ -410,7 +410,8 @@ class Volume:
             raise NeedleNotFound(f"photo {key:x}, alternate {alternate} is not here")
         return needle
 
-    def _entry(self, key: int, alternate: int) -> IndexEntry | None:
+    def find(self, key: int, alternate: int = 0) -> IndexEntry | None:
+        """The index entry of a needle, deleted ones included. Raises IndexDamaged, and has the index rebuilt then."""
         try:
             return self.index.get(key, alternate)
         except IndexDamaged as error:
@@ -422,7 +423,7 @@ class Volume:
 
         Raises as :meth:`get`.
         """
-        entry = self._entry(key, alternate)
+        entry = self.find(key, alternate)
         if entry is not None:
             return self.get(key, cookie, alternate=alternate)
         first = self.file.pread(FIRST_READ_BYTES, offset)
