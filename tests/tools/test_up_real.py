@@ -42,7 +42,9 @@ class Cluster:
             lines.append(line)
             if line == "}\n":
                 break
-        assert lines, (data.parent / "up.log").read_text()
+        if not lines:
+            self.process.communicate()
+            pytest.fail((data.parent / "up.log").read_text())
         self.directory: str = json.loads("".join(lines))["directory"]
 
     def run(self, *arguments: str, exit_code: int | None = 0) -> Any:
