@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from urllib.parse import quote
 
@@ -13,6 +14,14 @@ IMMUTABLE = "public, max-age=31536000, immutable"
 DEFAULT_TYPE = "application/octet-stream"
 PAIR_PREFIX = "X-Haystack-Meta-"
 """Header fields with this prefix are kept with an upload and given back with every read."""
+
+PAIR_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+"""What can stand behind the prefix in a header field's name."""
+
+_LAST_SECOND = 253_402_300_799
+"""The end of the year 9999, the last that an HTTP-date can name."""
+
+_UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def etag(checksum: int) -> str:
@@ -32,8 +41,13 @@ def photo_headers(raw_meta: bytes, checksum: int, time_ms: int, *, attachment: b
     return b'%sETag: "%016x"\r\nLast-Modified: %s\r\n' % (
         _meta_headers(raw_meta, attachment),
         checksum,
-        format_http_date(time_ms // 1000).encode("ascii"),
+        format_http_date(modified_seconds(time_ms)).encode("ascii"),
     )
+
+
+def modified_seconds(time_ms: int) -> int:
+    """Last-Modified in seconds since 1970."""
+    return min(time_ms // 1000, _LAST_SECOND)
 
 
 @lru_cache(maxsize=4096)
@@ -49,8 +63,11 @@ def _meta_headers(raw_meta: bytes, attachment: bool) -> bytes:
         ("Accept-Ranges", "bytes"),
         ("X-Content-Type-Options", "nosniff"),
     ]
-    fields += [(PAIR_PREFIX + name, _sendable(value)) for name, value in meta.pairs]
-    return header_block((name, value) for name, value in fields if value)
+    lines = header_block((name, value) for name, value in fields if value)
+    # Metadata is whatever somebody stored once: what no header can hold is left out, so that the photo can be read.
+    return lines + header_block(
+        (PAIR_PREFIX + name, _as_utf8(value)) for name, value in meta.pairs if PAIR_NAME.fullmatch(name)
+    )
 
 
 def _disposition(name: str, attachment: bool) -> str:
@@ -64,5 +81,10 @@ def _disposition(name: str, attachment: bool) -> str:
 
 
 def _sendable(text: str) -> str:
-    """The text without what no header field may hold."""
+    """The text without what a MIME type does not have."""
     return "".join(char for char in text if " " <= char <= "~").strip()
+
+
+def _as_utf8(text: str) -> str:
+    """The text as a field value: its UTF-8 bytes, each as one latin-1 character, without control characters."""
+    return _UNSENDABLE.sub("", text).encode("utf-8", "replace").decode("latin-1").strip(" \t")

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from pathlib import Path
 
-from haystack.errors import HaystackError, VolumeNotFound, VolumeUnavailable
-from haystack.store.control import ControlBlock, VolumeCell, VolumeState
+from haystack.errors import DiskError, IndexDamaged, VolumeNotFound, VolumeUnavailable
+from haystack.store.control import ControlBlock, FolderCell, FolderState, VolumeCell, VolumeState
+from haystack.store.lanes import Lane
 from haystack.volume.append import Appended, Operation
+from haystack.volume.files import disk_error
+from haystack.volume.index import IndexEntry
 from haystack.volume.mapping import VolumeMap
 from haystack.volume.volume import Volume
+
+_log = logging.getLogger(__name__)
 
 
 class ServedVolume:
     """One volume as a worker has it open.
 
     ``reads`` and ``bytes_read`` are counted here and moved into the control block by :meth:`Catalog.flush`: the hot
-    path then costs no shared memory.
+    path then costs no shared memory. Whoever uses the volume on a thread pins it meanwhile: closing a descriptor under
+    a thread would let it read, or write, whatever file gets that number next.
     """
 
     __slots__ = (
         "bytes_read",
         "control",
         "epoch_cell",
-        "folder",
+        "lane",
         "map",
         "number",
+        "pins",
         "reads",
+        "retired",
         "slot",
         "stats_base",
         "synced",
@@ -37,7 +45,7 @@ class ServedVolume:
         self,
         number: int,
         slot: int,
-        folder: Path,
+        lane: Lane,
         volume: Volume,
         control: ControlBlock,
         *,
@@ -46,7 +54,7 @@ class ServedVolume:
     ) -> None:
         self.number = number
         self.slot = slot
-        self.folder = folder
+        self.lane = lane
         self.volume = volume
         self.map = VolumeMap(volume.file.read_fd)
         self.control = control
@@ -55,23 +63,61 @@ class ServedVolume:
         self.synced = synced
         self.reads = 0
         self.bytes_read = 0
+        self.pins = 0
+        self.retired = False
 
     def __str__(self) -> str:
         return str(self.volume)
 
     @property
-    def epoch(self) -> int:
-        """Cache epoch: read it before looking anything up, and keep it with what was found."""
-        return self.control.cells[self.epoch_cell]
+    def state(self) -> VolumeState:
+        return self.control.state(self.slot)
 
     def count(self, cell: VolumeCell, amount: int = 1) -> None:
+        """Count for this volume; on the event loop alone, or two threads would lose each other's counts."""
         self.control.cells[self.stats_base + cell] += amount
+
+    def find(self, key: int, alternate: int) -> IndexEntry | None:
+        """The index entry of a needle, deleted ones included. Raises IndexDamaged, which sets the volume aside."""
+        try:
+            return self.volume.find(key, alternate)
+        except IndexDamaged as error:
+            self._set_aside(error)
+            raise
+
+    def _set_aside(self, error: Exception) -> None:
+        """Refuse writes in all workers from now on, until the Store has recovered the volume at its next start."""
+        if self.state is not VolumeState.FAILED:
+            _log.error("volume %d is set aside: %s", self.number, error)
+        self.control.set_state(self.slot, VolumeState.FAILED)
+
+    def pin(self) -> None:
+        """Keep it open until :meth:`unpin`."""
+        self.pins += 1
+
+    def unpin(self) -> None:
+        self.pins -= 1
+        if self.retired and not self.pins:
+            self.volume.close()
+
+    def retire(self) -> None:
+        """Close it as soon as nobody has it pinned."""
+        self.retired = True
+        if not self.pins:
+            self.volume.close()
 
     # What the committer calls, on its threads.
 
     def append(self, operations: Sequence[Operation]) -> Appended:
-        """Append, and void what the workers have cached when it changed earlier answers."""
-        appended = self.volume.append(operations)
+        """Append, and void what the workers have cached when it changed earlier answers.
+
+        A disk that fails to write, or an index that cannot be trusted, sets the volume aside for all workers.
+        """
+        try:
+            appended = self.volume.append(operations)
+        except (DiskError, IndexDamaged) as error:
+            self._set_aside(error)
+            raise
         if appended.changed:
             self.control.cells[self.epoch_cell] = appended.tail
         if not self.synced:
@@ -82,8 +128,8 @@ class ServedVolume:
         """Make durable and publish how far; a failure sets the volume aside for all workers."""
         try:
             self.volume.sync(tail)
-        except HaystackError:
-            self.control.set_state(self.slot, VolumeState.FAILED)
+        except DiskError as error:
+            self._set_aside(error)
             raise
         self._publish(tail)
 
@@ -98,14 +144,14 @@ class Catalog:
 
     Parameters
     ----------
-    folders: data folders in the order in which the control block numbers them.
+    lanes: one for each data folder, in the order in which the control block numbers them.
     worker: this worker's number.
     synced: appends are followed by a sync, so an append alone is not yet to be told to the Directory.
     """
 
-    def __init__(self, control: ControlBlock, folders: Sequence[Path], *, worker: int, synced: bool) -> None:
+    def __init__(self, control: ControlBlock, lanes: Sequence[Lane], *, worker: int, synced: bool) -> None:
         self.control = control
-        self._folders = tuple(folders)
+        self._lanes = tuple(lanes)
         self._worker = worker
         self._synced = synced
         self._seen_catalog = -1
@@ -149,7 +195,7 @@ class Catalog:
         for number, served in list(self.open.items()):
             if self._slots.get(number) != served.slot:
                 del self.open[number]
-                served.volume.close()
+                served.retire()
 
     def _open(self, number: int) -> ServedVolume:
         slot = self._slots.get(number)
@@ -162,9 +208,16 @@ class Catalog:
             raise VolumeUnavailable(f"volume {number} is being recovered; try again soon")
         if view.state is VolumeState.GONE:
             raise VolumeNotFound(f"volume {number} is not on this Store any more")
-        folder = self._folders[view.folder]
-        volume = Volume.attach(folder / f"{number}.vol", max_bytes=view.max_bytes)
+        if self.control.cells[self.control.folder_cell(view.folder, FolderCell.STATE)] == FolderState.FAILED:
+            # Opening it here could wait for that disk for ever, and with it all clients of this worker.
+            raise VolumeUnavailable(f"volume {number} cannot be used: its data folder has failed")
+        lane = self._lanes[view.folder]
+        path = lane.folder / f"{number}.vol"
+        try:
+            volume = Volume.attach(path, max_bytes=view.max_bytes)
+        except OSError as error:
+            raise disk_error(str(path), "open it", error) from error
         served = self.open[number] = ServedVolume(
-            number, slot, folder, volume, self.control, worker=self._worker, synced=self._synced
+            number, slot, lane, volume, self.control, worker=self._worker, synced=self._synced
         )
         return served

@@ -236,7 +236,7 @@ class ControlBlock:
         base = _slot_base(slot)
         cells = self.cells
         cells[base + Slot.FOLDER] = folder
-        cells[base + Slot.EPOCH] = 0
+        cells[base + Slot.EPOCH] = _void_epoch()
         cells[base + Slot.MAX_BYTES] = max_bytes
         cells[base + Slot.MEMBERSHIP_EPOCH] = epoch
         for cell in range(base + Slot.REASON, base + SLOT_CELLS):
@@ -251,11 +251,12 @@ class ControlBlock:
         return slot
 
     def remove_volume(self, slot: int) -> None:
-        """Take a volume out (supervisor)."""
+        """Take a volume out (supervisor); what the workers have cached of it is void."""
         base = _slot_base(slot)
         self.cells[base + Slot.STATE] = VolumeState.GONE
         self.cells[base + Slot.VOLUME] = 0
         self.cells[Header.CATALOG] += 1
+        self.cells[base + Slot.EPOCH] = _void_epoch()
 
     def slots(self) -> Iterator[SlotView]:
         """All volumes."""
@@ -307,8 +308,7 @@ class ControlBlock:
     def void_caches(self) -> None:
         """Make every cached entry of every worker void, e.g. after a worker died between a commit and its epoch."""
         for slot in range(self.cells[Header.SLOTS]):
-            # Tails are multiples of 8, so an odd value differs from every tail, past and future.
-            self.cells[self.epoch_cell(slot)] = int.from_bytes(os.urandom(7), "little") << 1 | 1
+            self.cells[self.epoch_cell(slot)] = _void_epoch()
 
     def _free_slot(self) -> int:
         used = self.cells[Header.SLOTS]
@@ -354,6 +354,11 @@ class ControlBlock:
         """How far the volume is known to be durable; 0 before the first append since the Store's start."""
         cells = self.cells
         return max(cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] for worker in range(self.workers))
+
+
+def _void_epoch() -> int:
+    """A value that no cached answer has: tails are multiples of 8, so an odd one differs from all past and future."""
+    return int.from_bytes(os.urandom(7), "little") << 1 | 1
 
 
 def _slot_base(slot: int) -> int:

@@ -6,14 +6,15 @@
    parser accepts: index, one read that must not wait for the disk, checksum, write. A line that comes a second time is
    worth a cache entry.
 
-Whatever is unusual in the slightest (unknown, deleted, wrong cookie, damaged, not in memory, large) goes the strict way,
-which answers it or says what is wrong.
+Whatever is unusual in the slightest (unknown, deleted, wrong cookie, damaged, not in memory, large) goes the strict
+way, which answers it or says what is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import struct
 import time
 
 import xxhash
@@ -35,6 +36,10 @@ INLINE_BYTES = 2 * 2**20
 COPIED_BYTES = 32 * 1024
 """Needles up to this size are copied out of the page cache on their first read: cheaper than asking and mapping."""
 
+COPIED_NEW_BYTES = 256 * 1024
+"""Needles up to this size are copied when they are so new that the map does not reach them yet. A client that does not
+read holds on to a copy, so this bounds memory."""
+
 MAX_ENTRIES = 32_768
 """Cached answers of a worker, about 1 KB each."""
 
@@ -49,20 +54,27 @@ class _Entry:
 
     __slots__ = ("body", "body_bytes", "checked", "checksum", "epoch", "head", "offset", "seed", "served", "tick")
 
-    def __init__(self, served: ServedVolume, epoch: int, offset: int, raw: memoryview) -> None:
-        fields = HEADER.unpack_from(raw)
-        meta_bytes, data_bytes, time_ms = fields[2], fields[3], fields[7]
+    def __init__(
+        self,
+        served: ServedVolume,
+        epoch: int,
+        offset: int,
+        raw: memoryview,
+        checked: memoryview,
+        checksum: int,
+        sizes_and_time: tuple[int, int, int],
+    ) -> None:
+        meta_bytes, data_bytes, time_ms = sizes_and_time
         start = HEADER_BYTES + meta_bytes
         self.served = served
         self.epoch = epoch
         self.offset = offset
-        self.checked = raw[:-FOOTER_BYTES]
-        self.checksum = int.from_bytes(raw[-8:], "little")
+        self.checked = checked
+        self.checksum = checksum
         self.seed = served.volume.seed
         self.body = raw[start : start + data_bytes]
         self.body_bytes = data_bytes
-        headers = photo_headers(bytes(raw[HEADER_BYTES:start]), self.checksum, time_ms)
-        self.head = prepared_head(200, headers, data_bytes)
+        self.head = prepared_head(200, photo_headers(bytes(raw[HEADER_BYTES:start]), checksum, time_ms), data_bytes)
         self.tick = 0.0
 
 
@@ -123,27 +135,35 @@ class FastReader:
             return False
         epoch = self._cells[served.epoch_cell]
         key = int(match[2], 16)
-        value = served.volume.index.get_raw(KEY.pack(key, 0))
-        if value is None:
-            return False
-        low, high, data_bytes, meta_bytes, flags = VALUE.unpack(value)
-        if flags or data_bytes > INLINE_BYTES:
-            return False
-        offset = (high << 32 | low) * ALIGNMENT
-        total_bytes = needle_bytes(meta_bytes, data_bytes)
         again = line in self._seen
-        if total_bytes > COPIED_BYTES or again:
-            raw = served.map.view(offset, total_bytes)
-        else:
-            raw = self._copy(served, offset, total_bytes)
+        try:
+            value = served.volume.index.get_raw(KEY.pack(key, 0))
+            if value is None:
+                return False
+            low, high, data_bytes, meta_bytes, flags = VALUE.unpack(value)
+            if flags or data_bytes > INLINE_BYTES:
+                return False
+            offset = (high << 32 | low) * ALIGNMENT
+            total_bytes = needle_bytes(meta_bytes, data_bytes)
+            if total_bytes > COPIED_BYTES or again:
+                raw = served.map.view(offset, total_bytes)
+                if raw is None and total_bytes <= COPIED_NEW_BYTES and not served.map.covers(offset + total_bytes):
+                    raw = self._copy(served, offset, total_bytes)
+                    again = False  # a copy is too dear to be kept
+            else:
+                raw = self._copy(served, offset, total_bytes)
+        except (HaystackError, OSError, struct.error):
+            return False  # the strict way meets it too, and says what is wrong
         if raw is None:
             return False
         fields = HEADER.unpack_from(raw)
         if fields[5] != key or fields[6] != int(match[3], 16) or fields[4] or fields[3] != data_bytes or fields[1]:
             return False
-        entry = _Entry(served, epoch, offset, raw)
-        if xxhash.xxh3_64_intdigest(entry.checked, entry.seed) != entry.checksum:
+        checked = raw[:-FOOTER_BYTES]
+        checksum = int.from_bytes(raw[-8:], "little")
+        if xxhash.xxh3_64_intdigest(checked, served.volume.seed) != checksum:
             return False
+        entry = _Entry(served, epoch, offset, raw, checked, checksum, (fields[2], data_bytes, fields[7]))
         connection.respond_prepared(entry.head, entry.body)
         self._remember(line, entry, again=again)
         served.reads += 1

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,15 +9,14 @@ from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import BodySink
 from haystack.http.request import Request, RequestHeaders
-from haystack.http.response import JSON_TYPE, header_block
+from haystack.http.response import header_block
 from haystack.store.control import ControlBlock, Counter, Header
 from haystack.store.fast_reads import FastReader
+from haystack.store.multi import MultiSink
 from haystack.store.reads import Reader
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_multi, parse_target
-from haystack.store.writes import Writer
-
-_log = logging.getLogger(__name__)
+from haystack.store.writes import Writer, respond_json
 
 ALLOW = header_block([("Allow", "GET, HEAD, PUT, POST, DELETE")])
 RETRY = header_block([("Retry-After", "1")])
@@ -84,7 +81,7 @@ class StoreHandler:
         if request.method in ("PUT", "POST"):
             volume = parse_multi(request.path)
             if volume is not None:
-                return self._writer.begin_multi(connection, request, volume)
+                return MultiSink(self._writer, connection, self._writer.writable(volume))
             return self._writer.begin_upload(connection, request, parse_target(request.path))
         if request.method == "DELETE":
             return self._writer.delete(connection, parse_target(request.path))
@@ -92,20 +89,16 @@ class StoreHandler:
         return None
 
     def _healthz(self, connection: HttpConnection) -> None:
-        _respond_json(connection, 200, {"status": "alive"})
+        respond_json(connection, 200, {"status": "alive"})
 
     def _readyz(self, connection: HttpConnection) -> None:
         cells = self._control.cells
         if cells[Header.STOPPING]:
-            _respond_json(connection, 503, {"error": "stopping"})
+            respond_json(connection, 503, {"error": "stopping"})
         elif not cells[Header.READY]:
-            _respond_json(connection, 503, {"error": "volumes are still being recovered; try again soon"})
+            respond_json(connection, 503, {"error": "volumes are still being recovered; try again soon"})
         else:
-            _respond_json(connection, 200, {"status": "ready"})
+            respond_json(connection, 200, {"status": "ready"})
 
     def _metrics_page(self, connection: HttpConnection) -> None:
         connection.respond(200, METRICS_TYPE, self._metrics())
-
-
-def _respond_json(connection: HttpConnection, status: int, content: object) -> None:
-    connection.respond(status, JSON_TYPE, json.dumps(content).encode() + b"\n")

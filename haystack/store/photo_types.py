@@ -25,6 +25,9 @@ _SIGNATURES = (
 _PHOTO_NAMES = {".heic": "image/heic", ".heif": "image/heif", ".avif": "image/avif", ".webp": "image/webp"}
 """Endings that older tables of types lack."""
 
+_TYPES = mimetypes.MimeTypes()
+"""Python's own table, without the machine's files: the same answer on every Store."""
+
 
 def photo_type(declared: str, name: str, head: bytes) -> str:
     """MIME type to store, empty when nothing tells.
@@ -39,7 +42,7 @@ def photo_type(declared: str, name: str, head: bytes) -> str:
         return declared.strip()
     dot = name.rfind(".")
     ending = name[dot:].lower() if dot >= 0 else ""
-    guessed = _PHOTO_NAMES.get(ending) or mimetypes.guess_type(f"photo{ending}")[0]
+    guessed = _PHOTO_NAMES.get(ending) or _TYPES.guess_type(f"photo{ending}")[0]
     if guessed:
         return guessed
     for offset, signature, kind in _SIGNATURES:

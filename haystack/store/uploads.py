@@ -16,6 +16,19 @@ from haystack.store.tally import Tally
 from haystack.volume.files import disk_error
 from haystack.volume.layout import Buffer
 
+HEAD_BYTES = 32
+"""First bytes of a body that are kept at hand, to tell the type of a photo."""
+
+SMALL_PIECE_BYTES = 4096
+"""Smaller pieces are joined: as objects of their own, the chunks of a few bytes that a client may send would take many
+times the memory that they are counted with."""
+
+JOINED_BYTES = 64 * 1024
+"""Small pieces are joined up to this size."""
+
+SPILL_BYTES = 64 * 1024
+"""What an upload that has spilled gathers before it writes again; not counted as upload memory."""
+
 
 class UploadMemory:
     """The memory that all uploads of a worker may use together.
@@ -57,29 +70,42 @@ class UploadBody:
     def __init__(self, memory: UploadMemory, folder: Path) -> None:
         self._memory = memory
         self._folder = folder
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | bytearray] = []
+        self._pending_bytes = 0
+        """Bytes in ``_pieces``."""
         self._held_bytes = 0
+        """Bytes that were taken from ``_memory``."""
+        self._spilled_bytes = 0
         self._spill_fd = -1
         self.size_bytes = 0
+        self.head = b""
         self.closed = False
 
     @property
     def spilled(self) -> bool:
         return self._spill_fd >= 0
 
-    @property
-    def head(self) -> bytes:
-        """The first bytes, to tell the type of a photo; may be empty."""
-        return self._pieces[0] if self._pieces else b""
-
     def add(self, piece: bytes) -> bool:
         """Take a piece; True means that memory is used up: call :meth:`spill` on a thread before the next piece."""
-        self.size_bytes += len(piece)
-        self._pieces.append(piece)
-        if not self.spilled and self._memory.take(self._held_bytes, len(piece)):
-            self._held_bytes += len(piece)
+        count = len(piece)
+        self.size_bytes += count
+        self._pending_bytes += count
+        if len(self.head) < HEAD_BYTES:
+            self.head += piece[: HEAD_BYTES - len(self.head)]
+        self._put(piece)
+        if self.spilled:
+            return self._pending_bytes >= SPILL_BYTES
+        if self._memory.take(self._held_bytes, count):
+            self._held_bytes += count
             return False
         return True
+
+    def _put(self, piece: bytes) -> None:
+        last = self._pieces[-1] if self._pieces else None
+        if isinstance(last, bytearray) and len(last) + len(piece) <= JOINED_BYTES:
+            last += piece
+        else:
+            self._pieces.append(bytearray(piece) if len(piece) < SMALL_PIECE_BYTES else piece)
 
     def spill(self) -> None:
         """Move what is in memory to the spill file. Blocks. Raises OutOfSpace or DiskError."""
@@ -96,26 +122,27 @@ class UploadBody:
 
     def spilled_to_disk(self) -> None:
         """Account for a finished :meth:`spill`; on the event loop."""
-        self._pieces.clear()
-        self._memory.give_back(self._held_bytes)
-        self._held_bytes = 0
+        self._spilled_bytes += self._pending_bytes
+        self._forget_pieces()
 
     def data(self) -> Sequence[Buffer]:
-        """All of it, in pieces to be appended. Every piece must have been spilled if any was."""
-        if not self.spilled:
+        """All of it, in pieces to be appended; no :meth:`spill` may be running."""
+        if not self._spilled_bytes:
             return tuple(self._pieces)
-        if not self.size_bytes:
-            return ()
-        return (memoryview(mmap.mmap(self._spill_fd, self.size_bytes, prot=mmap.PROT_READ)),)
+        return (memoryview(mmap.mmap(self._spill_fd, self._spilled_bytes, prot=mmap.PROT_READ)), *self._pieces)
 
     def close(self, *, still_spilling: bool = False) -> None:
         """Free memory and file; may be called twice, and is, when a thread was still at :meth:`spill`."""
         self.closed = True
         if still_spilling:
             return
-        self._pieces.clear()
-        self._memory.give_back(self._held_bytes)
-        self._held_bytes = 0
+        self._forget_pieces()
         if self._spill_fd >= 0:
             os.close(self._spill_fd)
             self._spill_fd = -1
+
+    def _forget_pieces(self) -> None:
+        self._pieces.clear()
+        self._pending_bytes = 0
+        self._memory.give_back(self._held_bytes)
+        self._held_bytes = 0

@@ -15,7 +15,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
@@ -25,6 +24,7 @@ from haystack.store.catalog import Catalog
 from haystack.store.control import ControlBlock, Counter
 from haystack.store.fast_reads import FastReader
 from haystack.store.handler import StoreHandler
+from haystack.store.lanes import Lane
 from haystack.store.metrics import render_worker_page
 from haystack.store.reads import Reader
 from haystack.store.settings import WorkerSettings
@@ -32,16 +32,10 @@ from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
 from haystack.store.writes import Writer
 from haystack.volume.append import Outcome
-from haystack.volume.commit import Committer, Done, deliver_now
+from haystack.volume.commit import Done, deliver_now
 
-READ_THREADS = 8
-"""Reads that wait for disks at the same time; the queue depth that saturated every disk that was measured."""
-
-COMMIT_THREADS = 8
-SPILL_THREADS = 2
 FLUSH_SECONDS = 0.25
 """How often counters move into the control block."""
-
 
 _REFUSALS = {
     "timeout": Counter.TIMEOUTS,
@@ -88,28 +82,21 @@ class Worker:
         self._settings = settings
         durable = settings.durability == "fsync"
         self.tally = Tally(control, settings.worker)
-        self._catalog = Catalog(control, settings.folders, worker=settings.worker, synced=durable)
-        self._read_pool = ThreadPoolExecutor(READ_THREADS, "read")
-        self._spill_pool = ThreadPoolExecutor(SPILL_THREADS, "spill")
-        self._committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=self._deliver)
+        self._lanes = [Lane(folder, durable=durable, deliver=self._deliver) for folder in settings.folders]
+        self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
         self._fast = FastReader(self._catalog, self.tally)
-        reader = Reader(self._catalog, self.tally, self._read_pool)
+        reader = Reader(self._catalog, self.tally)
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
-        writer = Writer(
-            self._catalog,
-            self._committer,
-            self.tally,
-            memory,
-            self._spill_pool,
-            max_photo_bytes=settings.max_photo_bytes,
-        )
+        writer = Writer(self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes)
         handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control
         self._loop: asyncio.AbstractEventLoop
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Serve until SIGTERM or SIGINT, then stop gracefully.
+        """Serve until SIGTERM, then stop gracefully.
+
+        SIGINT is not for us: Ctrl-C in a terminal reaches all processes of the Store, and the supervisor stops us.
 
         Parameters
         ----------
@@ -117,8 +104,7 @@ class Worker:
         """
         self._loop = asyncio.get_running_loop()
         stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, stop.set)
+        self._loop.add_signal_handler(signal.SIGTERM, stop.set)
         self.tally.set(Counter.PID, os.getpid())
         self.tally.set(Counter.STARTED_MS, time.time_ns() // 1_000_000)
         await self.server.start(self._settings.host, self._settings.port)
@@ -139,15 +125,14 @@ class Worker:
     def _metrics_page(self) -> bytes:
         self._catalog.flush()
         self.tally.flush()
-        return render_worker_page(self._control)
+        return render_worker_page(self._control, self._settings.folders)
 
     def _deliver(self, outcomes: list[tuple[Done, Outcome]]) -> None:
         self._loop.call_soon_threadsafe(deliver_now, outcomes)
 
     def _close(self) -> None:
-        self._committer.close()
-        self._spill_pool.shutdown()
-        self._read_pool.shutdown()
+        for lane in self._lanes:
+            lane.close()
         self._fast.forget_all()
         self._catalog.close()
         self.tally.flush()

@@ -110,7 +110,7 @@ class Client:
         headers: dict[str, str] = {}
         for one in lines:
             name, colon, value = one.partition(": ")
-            assert colon and re.fullmatch(r"[A-Za-z0-9-]+", name), one
+            assert colon and re.fullmatch(r"[!#$%&'*+.^_`|~A-Za-z0-9-]+", name), one
             assert name.lower() not in headers, f"{name} twice"
             headers[name.lower()] = value
         status = int(match[1])
