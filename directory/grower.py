@@ -95,7 +95,9 @@ class Grower:
         return grown
 
     async def _make(self, count: int, where: Where) -> Grown:
-        plan = plan_growth(self._folder_spaces(), count, where=where, max_volume_bytes=self._max_volume_bytes)
+        plan = plan_growth(
+            self._folder_spaces(), count, target=self._target, where=where, max_volume_bytes=self._max_volume_bytes
+        )
         made: list[int] = []
         reasons = [plan.reason] if plan.reason else []
         if plan.places:

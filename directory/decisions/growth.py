@@ -1,7 +1,7 @@
 """How many volumes to make, and in which data folders.
 
 New volumes are dealt out like seats: each goes where the free space for one writable volume, counting the new one, is
-largest. A folder that has no writable volume comes first, so that every disk takes part.
+largest. Folders that have less than an even share of the writable volumes come first, so that every disk takes part.
 """
 
 from __future__ import annotations
@@ -65,26 +65,46 @@ class GrowthPlan:
 
 
 def volumes_wanted(folders: Sequence[FolderSpace], target: int, max_volume_bytes: int | None = None) -> int:
-    """Return how many volumes are missing: to ``target`` writable ones, and to one in each folder that has room."""
+    """Return how many volumes are missing: to ``target`` writable ones, and to an even share of them in each folder.
+
+    The share is what a folder that has room would have if the target were dealt out evenly, at least one: a Store that
+    is added, or that registers after others have got all the first volumes, takes its part of the new photos at once.
+    """
     writable = sum(folder.writable for folder in folders if folder.alive and folder.state == "ok")
-    idle = sum(1 for f in folders if not f.writable and not refusal(f, max_volume_bytes))
-    return max(target - writable, idle, 0)
+    roomy = [folder for folder in folders if not refusal(folder, max_volume_bytes)]
+    share = even_share(roomy, target)
+    return max(target - writable, sum(max(0, share - folder.writable) for folder in roomy), 0)
+
+
+def even_share(roomy: Sequence[FolderSpace], target: int) -> int:
+    """Return how many of ``target`` writable volumes each of these folders should have at least."""
+    return max(1, target // max(1, len(roomy)))
 
 
 def plan_growth(
-    folders: Sequence[FolderSpace], wanted: int, *, where: Where = ANYWHERE, max_volume_bytes: int | None = None
+    folders: Sequence[FolderSpace],
+    wanted: int,
+    *,
+    target: int = 1,
+    where: Where = ANYWHERE,
+    max_volume_bytes: int | None = None,
 ) -> GrowthPlan:
-    """Return where to make ``wanted`` volumes, as many of them as there is room for."""
+    """Return where to make ``wanted`` volumes, as many of them as there is room for.
+
+    Folders that have less than their even share of ``target`` come first, the same that :func:`volumes_wanted` counts:
+    otherwise a far larger disk would get the volumes that were wanted for a small one, again and again.
+    """
     admitted = [f for f in folders if where.admits(f.data_center, f.rack, f.url)]
     refusals = {(f.store_id, f.folder): refusal(f, max_volume_bytes) for f in admitted}
     usable = [f for f in admitted if not refusals[f.store_id, f.folder]]
+    share = even_share(usable, target)
     added = {(f.store_id, f.folder): 0 for f in usable}
     places: list[Place] = []
     while len(places) < wanted:
         open_folders = [f for f in usable if f.volumes + added[f.store_id, f.folder] < MAX_VOLUMES_PER_FOLDER]
         if not open_folders:
             break
-        best = max(open_folders, key=lambda f: _claim(f, added[f.store_id, f.folder]))
+        best = max(open_folders, key=lambda f: _claim(f, added[f.store_id, f.folder], share))
         added[best.store_id, best.folder] += 1
         places.append(Place(best.store_id, best.folder))
     if len(places) == wanted:
@@ -109,10 +129,10 @@ def refusal(folder: FolderSpace, max_volume_bytes: int | None = None) -> str:
     return ""
 
 
-def _claim(folder: FolderSpace, added: int) -> tuple[bool, float, str, str]:
+def _claim(folder: FolderSpace, added: int, share: int) -> tuple[bool, float, str, str]:
     writable = folder.writable + added
     # The names at the end make the choice between equals the same every time.
-    return (writable == 0, folder.free_bytes / (writable + 1), folder.store_id, folder.folder)
+    return (writable < share, folder.free_bytes / (writable + 1), folder.store_id, folder.folder)
 
 
 def _reason(

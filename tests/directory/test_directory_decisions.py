@@ -167,8 +167,21 @@ def test_seven_to_begin_with_and_as_many_as_are_missing_later() -> None:
 
 def test_every_folder_with_room_takes_part() -> None:
     folders = [space("f1", writable=7), space("f2"), space("f3", state="failed"), space("f4", free_bytes=1)]
-    assert volumes_wanted(folders, 7) == 1
-    assert [place.folder for place in plan_growth(folders, 1).places] == ["f2"]
+    assert volumes_wanted(folders, 7) == 3
+    assert [place.folder for place in plan_growth(folders, 3, target=7).places] == ["f2"] * 3
+
+
+@given(st.lists(st.tuples(st.integers(2, 100_000), st.integers(0, 9)), min_size=1, max_size=12), st.integers(1, 20))
+def test_growth_comes_to_an_end(rows: list[tuple[int, int]], target: int) -> None:
+    """Whatever the disks' sizes, one round of growth leaves nothing wanted."""
+    folders = [
+        space(f"f{index}", free_bytes=free_gib * 2**30, writable=writable)
+        for index, (free_gib, writable) in enumerate(rows)
+    ]
+    wanted = volumes_wanted(folders, target)
+    added = Counter(place.folder for place in plan_growth(folders, wanted, target=target).places)
+    grown = [replace(folder, writable=folder.writable + added[folder.folder]) for folder in folders]
+    assert volumes_wanted(grown, target) == 0
 
 
 def test_volumes_of_silent_stores_and_failed_folders_do_not_count() -> None:
