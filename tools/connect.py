@@ -14,12 +14,25 @@ from tools.app import App
 MAX_JOBS = 512
 """Transfers at the same time that a command may be asked for."""
 
+PATIENT_RETRIES = 7
+"""Ten to twenty seconds."""
+
+HASTY_RETRIES = 2
+"""About half a second."""
+
 _Result = TypeVar("_Result")
 
 
-def connect(app: App, *, jobs: int = 8) -> HaystackClient:
-    """Return a client, still to be opened, for this many transfers at a time. Raises ConfigError."""
-    return HaystackClient(app.directory_urls(), max_concurrency=jobs)
+def connect(app: App, *, jobs: int = 8, patient: bool = False) -> HaystackClient:
+    """Return a client, still to be opened. Raises ConfigError.
+
+    Parameters
+    ----------
+    jobs: requests at a time.
+    patient: outlast the restart of a server, as long work should; else somebody waits for the answer.
+    """
+    retries = PATIENT_RETRIES if patient else HASTY_RETRIES
+    return HaystackClient(app.directory_urls(), max_concurrency=jobs, retries=retries)
 
 
 def run_async(work: Coroutine[Any, Any, _Result]) -> _Result:

@@ -73,7 +73,7 @@ def export(
 async def _by_manifest(app: App, root: Path, manifest_path: Path, jobs: int, force: bool, dry_run: bool) -> int:
     entries = await asyncio.to_thread(_read, manifest_path)
     total_bytes = sum(entry.size_bytes for entry in entries.values())
-    async with connect(app, jobs=jobs) as client:
+    async with connect(app, jobs=jobs, patient=True) as client:
         with app.output.progress("Exporting", total_bytes, "bytes") as progress:
             exporter = Exporter(client, root, jobs, dry_run, progress)
             report = await exporter.run(from_manifest(entries.values(), force=force))
@@ -82,7 +82,7 @@ async def _by_manifest(app: App, root: Path, manifest_path: Path, jobs: int, for
 
 async def _by_volumes(app: App, root: Path, volume: int | None, jobs: int, dry_run: bool) -> int:
     async with (
-        connect(app, jobs=jobs) as client,
+        connect(app, jobs=jobs, patient=True) as client,
         Control(app.directory_urls(), app.secret) as control,
     ):
         listing = await Listing.load(control, volume)

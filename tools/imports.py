@@ -57,16 +57,21 @@ def default_manifest(root: Path) -> Path:
 
 
 async def _import(app: App, root: Path, path: Path, jobs: int, all_files: bool) -> int:
-    async with connect(app, jobs=jobs) as client:
-        cluster_id = (await client.cluster_status()).get("ClusterId")
-        if not isinstance(cluster_id, str):
-            raise UnexpectedAnswer(f"{app.directory_url()}/cluster/status: the answer has no text 'ClusterId'")
-        async with Manifest(path, Head(str(root), cluster_id)) as manifest:
-            done = await asyncio.to_thread(imported, manifest)
-            with app.output.progress("Importing", None, "bytes") as progress:
-                importer = Importer(root, done, uploader(client, manifest), jobs, all_files, progress, path)
-                report = await _watched(app.output, importer)
+    head = Head(str(root), await _cluster_id(app))
+    async with connect(app, jobs=jobs, patient=True) as client, Manifest(path, head) as manifest:
+        done = await asyncio.to_thread(imported, manifest)
+        with app.output.progress("Importing", None, "bytes") as progress:
+            importer = Importer(root, done, uploader(client, manifest), jobs, all_files, progress, path)
+            report = await _watched(app.output, importer)
     return _summary(app.output, report, path, dry_run=False)
+
+
+async def _cluster_id(app: App) -> str:
+    async with connect(app) as client:
+        cluster_id = (await client.cluster_status()).get("ClusterId")
+    if not isinstance(cluster_id, str):
+        raise UnexpectedAnswer(f"{app.directory_url()}/cluster/status: the answer has no text 'ClusterId'")
+    return cluster_id
 
 
 async def _dry_run(app: App, root: Path, path: Path, jobs: int, all_files: bool) -> int:

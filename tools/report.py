@@ -71,8 +71,8 @@ class Report:
         return f"{self.files:,} {'file' if self.files == 1 else 'files'}, {format_size(self.size_bytes)}"
 
     def rate(self) -> str:
-        """Return time and rates in words, to stand behind the amount; empty when no time passed."""
-        if not self.seconds:
+        """Return time and rates in words, to stand behind the amount; empty when there is none."""
+        if not self.files or not self.seconds:
             return ""
         files_rate, bytes_rate = self.files / self.seconds, int(self.size_bytes / self.seconds)
         return f" in {format_duration(self.seconds)} ({files_rate:,.0f} files/s, {format_size(bytes_rate)}/s)"

@@ -117,7 +117,7 @@ async def first_answer(
         try:
             response = await stack.enter_async_context(transport.open("GET", url, headers=headers))
             if response.status not in (200, 206):
-                raise_for(await read_error(response, f"GET {url}"))
+                raise_for(await read_error(response, f"GET {url}", transport.timeout_seconds))
                 raise UnexpectedAnswer(f"GET {url}: unexpected status {response.status}")
             return response
         except (Transient, *FAILOVER_ERRORS) as failure:

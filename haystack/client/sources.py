@@ -178,15 +178,17 @@ class FileSource:
         # Non-blocking, so that a named pipe with no writer does not hold the thread for ever.
         descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self._descriptor = descriptor
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidRequest(f"{self.path}: not a regular file; only files can be uploaded")
+            self.stamp = FileStamp(status.st_size, status.st_mtime_ns)
+            self.head = self._read(0)
+            if len(self.head) < min(status.st_size, FILE_PIECE_BYTES):
+                raise SourceChanged(f"{self.path}: became shorter while it was opened")
+        except BaseException:
             self.close()
-            raise InvalidRequest(f"{self.path}: not a regular file; only files can be uploaded")
-        self.stamp = FileStamp(status.st_size, status.st_mtime_ns)
-        self.head = self._read(0)
-        if len(self.head) < min(status.st_size, FILE_PIECE_BYTES):
-            self.close()
-            raise SourceChanged(f"{self.path}: became shorter while it was opened")
+            raise
 
     def _read(self, offset: int) -> bytes:
         if self._descriptor is None:

@@ -26,6 +26,9 @@ EXPECT_CONTINUE_BYTES = 1024 * 1024
 """From this size on, a body waits for the server's word: a refusal then costs a round trip and not the whole body."""
 
 
+SLOWEST_STORE_BYTES_PER_SECOND = 4 * 1024 * 1024
+"""A large upload is appended and synced when all of it has come: its answer may take longer than any silence."""
+
 CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 """What aiohttp raises when a connection cannot be made, breaks, or falls silent."""
 
@@ -78,9 +81,11 @@ class Transport:
     def __init__(self, session: aiohttp.ClientSession | None, *, timeout_seconds: float, max_concurrency: int) -> None:
         self._session = session
         self._owned = session is None
-        self._timeout_seconds = timeout_seconds
+        self.timeout_seconds = timeout_seconds
         self._slots = asyncio.Semaphore(max_concurrency)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
+        # The deadline of the body rules over an upload, up to the answer.
+        self._upload_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds)
 
     def start(self) -> None:
         """Make the session; inside a running event loop."""
@@ -110,7 +115,7 @@ class Transport:
     ) -> Answer:
         """Do a request with a small answer. Raises as :meth:`open` does, and for any status but 2xx."""
         async with self.open(method, url, headers=headers, source=source) as response:
-            body = b"" if method == "HEAD" else await _limited(response, f"{method} {url}")
+            body = b"" if method == "HEAD" else await _limited(response, f"{method} {url}", self.timeout_seconds)
             answer = Answer(response.status, response.headers, body, f"{method} {url}")
             raise_for(answer, not_found)
             return answer
@@ -134,7 +139,7 @@ class Transport:
         """
         if self._session is None:
             raise RuntimeError("the client is not open; use `async with HaystackClient(...)`")
-        body = _Body(source, self._timeout_seconds) if source is not None else None
+        body = _Body(source, self.timeout_seconds) if source is not None else None
         sent_headers = dict(headers or {})
         data: Any = None
         expect = False
@@ -148,7 +153,7 @@ class Transport:
         async with self._slots:
             try:
                 # The silence of a request whose body flows is measured by the body; aiohttp measures the answer's.
-                async with asyncio.timeout(self._timeout_seconds) as deadline:
+                async with asyncio.timeout(self.timeout_seconds) as deadline:
                     if body is not None:
                         body.deadline = deadline
                     response = await self._session.request(
@@ -157,14 +162,14 @@ class Transport:
                         data=data,
                         headers=sent_headers,
                         allow_redirects=False,
-                        timeout=self._timeout,
+                        timeout=self._upload_timeout if body is not None else self._timeout,
                         expect100=expect,
                         middlewares=(_only_once,) if method == "DELETE" else (),
                     )
             except CONNECTION_ERRORS as error:
                 if body is not None and body.failure is not None:
                     raise body.failure from None
-                raise broken(f"{method} {url}", error, self._timeout_seconds) from error
+                raise broken(f"{method} {url}", error, self.timeout_seconds) from error
             # Outside: an OSError of the reader's own, such as a full disk, is no connection error.
             async with response:
                 yield response
@@ -183,7 +188,7 @@ class _Body:
         sent_bytes = 0
         try:
             async for piece in self._source.pieces():
-                self._more_time()
+                self._more_time(0.0)
                 yield piece
                 sent_bytes += len(piece)
         # aiohttp would turn it into a connection error, and we would try again what cannot work.
@@ -196,11 +201,12 @@ class _Body:
                 f"the data to upload has {sent_bytes} bytes where {expected} were announced"
             )
             raise self.failure
-        self._more_time()
+        self._more_time(sent_bytes / SLOWEST_STORE_BYTES_PER_SECOND)
 
-    def _more_time(self) -> None:
+    def _more_time(self, extra_seconds: float) -> None:
         if self.deadline is not None and not self.deadline.expired():
-            self.deadline.reschedule(asyncio.get_running_loop().time() + self._timeout_seconds)
+            now_seconds = asyncio.get_running_loop().time()
+            self.deadline.reschedule(now_seconds + self._timeout_seconds + extra_seconds)
 
 
 class _BrokenExchange(aiohttp.ClientConnectionError):
@@ -227,20 +233,21 @@ def raise_for(answer: Answer, not_found: type[HaystackError] = NeedleNotFound) -
     raise error
 
 
-async def read_error(response: aiohttp.ClientResponse, request: str) -> Answer:
+async def read_error(response: aiohttp.ClientResponse, request: str, timeout_seconds: float) -> Answer:
     """Read the answer that refuses a request whose success would be a stream."""
-    return Answer(response.status, response.headers, await _limited(response, request), request)
+    return Answer(response.status, response.headers, await _limited(response, request, timeout_seconds), request)
 
 
-async def _limited(response: aiohttp.ClientResponse, request: str) -> bytes:
+async def _limited(response: aiohttp.ClientResponse, request: str, timeout_seconds: float) -> bytes:
     body = bytearray()
     try:
-        async for piece in response.content.iter_any():
-            body += piece
-            if len(body) > MAX_ANSWER_BYTES:
-                raise UnexpectedAnswer(f"{request}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+        async with asyncio.timeout(timeout_seconds):
+            async for piece in response.content.iter_any():
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise UnexpectedAnswer(f"{request}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
     except CONNECTION_ERRORS as error:
-        raise broken(request, error) from error
+        raise broken(request, error, timeout_seconds) from error
     return bytes(body)
 
 

@@ -243,6 +243,16 @@ async def test_slow_bodies_are_no_silence(cluster: FakeCluster) -> None:
         assert (await client.upload(pieces())).size_bytes == 32
 
 
+async def test_a_store_has_time_to_sync_a_large_photo(cluster: FakeCluster) -> None:
+    async def slow(request: web.Request) -> None:
+        await request.read()
+        await asyncio.sleep(0.4)
+
+    cluster.stores[0].script.append(slow)
+    async with HaystackClient(cluster.url, timeout_seconds=0.2, retries=0) as client:
+        assert (await client.upload(bytes(4 * 2**20))).size_bytes == 4 * 2**20
+
+
 async def test_a_silent_store_is_given_up(cluster: FakeCluster) -> None:
     never = asyncio.Event()
 
