@@ -1,0 +1,248 @@
+"""Reads of photos in the page cache: one Store worker on one core beside nginx on one core.
+
+Both serve the same photos, the Store out of volumes with everything on (checksum of every read, cookie, ETag, metrics),
+nginx as plain files with sendfile and all files open in its cache. Both get the same requests in the same order from
+the same wrk with 32 connections on another core. With --workers 2 both get two cores, which wrk has to share; they are
+then compared with one worker that shares one core with wrk, so that what doubles is everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import procfs, wrk
+from benchmarks.common import (
+    Report,
+    Target,
+    alternating,
+    arguments,
+    main,
+    number,
+    progress,
+    require_cores,
+    require_tools,
+    settings_of,
+    size_name,
+)
+from benchmarks.photos import Photo, PhotoMaker, fill_store, photo_set, write_files
+from benchmarks.servers import Server, nginx, read_all, require_same_bodies, store
+
+PHOTOS = {4096: 10_000, 65_536: 4_000, 200 * 1024: 2_000, 2**20: 600}
+"""Number of photos by size: together far more than the processor's caches hold, and little beside the memory."""
+
+TARGETS = {size: Target(at_least=1.1, aim=1.4) if size == 4096 else Target(at_least=0.95, aim=1.1) for size in PHOTOS}
+P99_TARGET = Target(at_most=1.0)
+SCALING_TARGET = Target(at_least=1.8)
+VOLUMES = 7
+CONNECTIONS = 32
+SAMPLE = 20
+ALMOST_ALL = 0.97
+
+BROWSER_HEADERS = """\
+Accept: image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8
+Accept-Encoding: gzip, deflate, br, zstd
+Accept-Language: en-GB,en;q=0.9,de;q=0.8
+Connection: keep-alive
+DNT: 1
+Referer: http://photos.example.org/albums/2024/summer
+Sec-CH-UA: "Chromium";v="126", "Not/A)Brand";v="8"
+Sec-CH-UA-Mobile: ?0
+Sec-CH-UA-Platform: "Linux"
+Sec-Fetch-Dest: image
+Sec-Fetch-Mode: no-cors
+Sec-Fetch-Site: same-origin
+User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0.0.0 Safari/537.36
+"""
+HEADERS = {"plain": "", "browser": BROWSER_HEADERS}
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One server with the cores that it and wrk have."""
+
+    label: str
+    server: Server
+    wrk_cores: tuple[int, ...]
+    wrk_threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Data and settings of one measurement."""
+
+    options: argparse.Namespace
+    folder: Path
+    photos: dict[int, list[Photo]]
+
+    def run(self, side: Side, size_bytes: int, headers: str, round_number: int) -> wrk.Result:
+        """One run of wrk; its seed depends on the round alone."""
+        cpu_before = procfs.cpu_seconds(side.server.workers)
+        result = wrk.run(
+            side.server.url,
+            wrk.RANDOM_PATHS,
+            [self.folder / f"paths-{size_bytes}", self.folder / f"headers-{headers}", 1000 + round_number],
+            folder=self.folder,
+            seconds=self.options.seconds,
+            connections=CONNECTIONS * side.wrk_threads,
+            threads=side.wrk_threads,
+            cores=side.wrk_cores,
+        )
+        busy = (procfs.cpu_seconds(side.server.workers) - cpu_before) / result.seconds
+        progress(
+            f"  {side.label:<20} {size_name(size_bytes):>6} {headers:<7} {number(result.per_second):>8}/s"
+            f"  p99 {result.p99_ms:.2f} ms  workers {busy:.2f} busy, wrk {result.busy:.2f}"
+        )
+        return result
+
+
+def measure(options: argparse.Namespace) -> Report:
+    """Measure and report."""
+    require_tools("wrk", "nginx", "taskset")
+    with tempfile.TemporaryDirectory(prefix="haystack-reads-", dir=options.folder) as name:
+        bench = _prepare(options, Path(name))
+        if options.workers == 1:
+            return _compare(bench)
+        return _scale(bench)
+
+
+def _prepare(options: argparse.Namespace, folder: Path) -> Bench:
+    photos: dict[int, list[Photo]] = {}
+    for number_, size_bytes in enumerate(options.sizes):
+        photos[size_bytes] = photo_set(1 + number_ * 10**7, options.photos or PHOTOS[size_bytes], size_bytes, VOLUMES)
+    everything = [photo for group in photos.values() for photo in group]
+    procfs.require_room(folder, 2 * sum(photo.size_bytes for photo in everything))
+    progress(f"writing {len(everything):,} photos twice, for Haystack and for nginx")
+    maker = PhotoMaker()
+    fill_store(folder / "store", everything, maker, volumes=VOLUMES)
+    (folder / "files").mkdir()
+    write_files(folder / "files", everything, maker)
+    for size_bytes, group in photos.items():
+        (folder / f"paths-{size_bytes}").write_text("".join(f"{photo.path}\n" for photo in group))
+    for kind, lines in HEADERS.items():
+        (folder / f"headers-{kind}").write_text(lines)
+    return Bench(options, folder, photos)
+
+
+def _warm_up(bench: Bench, servers: Sequence[Server]) -> None:
+    maker = PhotoMaker()
+    for server in servers:
+        progress(f"{server.name}: reading everything twice")
+        for group in bench.photos.values():
+            require_same_bodies(server, random.Random(1).sample(group, min(SAMPLE, len(group))), maker)
+            read_all(server, group, times=2)
+
+
+def _compare(bench: Bench) -> Report:
+    """One worker beside nginx."""
+    server_core, wrk_core = require_cores(2)
+    report = Report("Reads from the page cache, one core", settings_of(bench.options))
+    with contextlib.ExitStack() as stack:
+        ours = stack.enter_context(store(bench.folder / "store", workers=1, cores=[server_core]))
+        peer = stack.enter_context(_nginx(bench, 1, [server_core]))
+        _warm_up(bench, [ours, peer])
+        sides = [Side("Haystack", ours, (wrk_core,), 1), Side("nginx", peer, (wrk_core,), 1)]
+        for size_bytes in bench.photos:
+            for headers in bench.options.headers:
+                _compare_at(bench, report, sides, size_bytes, headers)
+    return report
+
+
+def _compare_at(bench: Bench, report: Report, sides: Sequence[Side], size_bytes: int, headers: str) -> None:
+    found: dict[str, list[wrk.Result]] = defaultdict(list)
+    for round_number, side in alternating(bench.options.rounds, sides):
+        found[side.label].append(bench.run(side, size_bytes, headers, round_number))
+    ours, peer = (found[side.label] for side in sides)
+    what = f"{size_name(size_bytes)}, {headers} headers"
+    report.add(
+        what,
+        "requests/s",
+        (one.per_second for one in ours),
+        (one.per_second for one in peer),
+        peer_name=sides[1].label,
+        target=TARGETS.get(size_bytes),
+    )
+    report.add(
+        f"{what}: p50",
+        "ms",
+        (one.p50_ms for one in ours),
+        (one.p50_ms for one in peer),
+        peer_name=sides[1].label,
+    )
+    report.add(
+        f"{what}: p99",
+        "ms",
+        (one.p99_ms for one in ours),
+        (one.p99_ms for one in peer),
+        peer_name=sides[1].label,
+        target=P99_TARGET,
+    )
+    if any(one.busy > ALMOST_ALL for one in ours):
+        report.note(f"{what}: wrk's own core was full: Haystack's figure is a lower bound")
+    if any(one.busy > ALMOST_ALL for one in peer):
+        report.note(f"{what}: wrk's own core was full: the peer's figure is a lower bound")
+
+
+def _scale(bench: Bench) -> Report:
+    """Everything on one core, then everything on two."""
+    first, second = require_cores(2)
+    report = Report("Reads from the page cache, one and two cores shared with wrk", settings_of(bench.options))
+    report.note(
+        "one worker and one wrk thread share one core; two workers and two wrk threads share two. 2.0 is perfect"
+    )
+    with contextlib.ExitStack() as stack:
+        for name in ("Haystack", "nginx"):
+            for headers in bench.options.headers:
+                _scale_side(bench, report, name, headers, (first, second))
+        stack.pop_all()
+    return report
+
+
+def _scale_side(bench: Bench, report: Report, name: str, headers: str, cores: tuple[int, int]) -> None:
+    """One Store may use a data folder at a time, so the servers are started anew for each number of cores."""
+    found: dict[int, dict[int, list[wrk.Result]]] = {1: defaultdict(list), 2: defaultdict(list)}
+    for round_number, workers in alternating(bench.options.rounds, [1, 2]):
+        used = cores[:workers]
+        with contextlib.ExitStack() as stack:
+            if name == "Haystack":
+                server = stack.enter_context(store(bench.folder / "store", workers=workers, cores=used))
+            else:
+                server = stack.enter_context(_nginx(bench, workers, used))
+            _warm_up(bench, [server])
+            side = Side(f"{name}, {workers} workers", server, used, workers)
+            for size_bytes in bench.photos:
+                found[workers][size_bytes].append(bench.run(side, size_bytes, headers, round_number))
+    for size_bytes in bench.photos:
+        report.add(
+            f"{name}, {size_name(size_bytes)}, {headers} headers: two cores",
+            "requests/s",
+            (one.per_second for one in found[2][size_bytes]),
+            (one.per_second for one in found[1][size_bytes]),
+            peer_name="one core",
+            target=SCALING_TARGET if name == "Haystack" else None,
+        )
+
+
+def _nginx(bench: Bench, workers: int, cores: Sequence[int]) -> contextlib.AbstractContextManager[Server]:
+    files = sum(len(group) for group in bench.photos.values())
+    folder = Path(tempfile.mkdtemp(prefix="nginx-", dir=bench.folder))
+    return nginx(folder / "run", bench.folder / "files", workers=workers, cores=cores, open_files=files + 100)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = arguments(__doc__, seconds=5, rounds=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=list(PHOTOS), metavar="BYTES", help="sizes of photos")
+    parser.add_argument("--photos", type=int, metavar="N", help="photos of each size [10,000 of 4 KB … 600 of 1 MB]")
+    parser.add_argument("--headers", nargs="+", choices=list(HEADERS), default=list(HEADERS), help="headers to send")
+    parser.add_argument("--workers", type=int, choices=(1, 2), default=1, help="2: measure how reads scale")
+    return parser
+
+
+if __name__ == "__main__":
+    main(measure, _parser())
