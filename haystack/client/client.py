@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,6 +33,8 @@ DEFAULT_MAX_READ_BYTES = 4 * 2**30
 Uploadable = Data | Path | AsyncIterator[bytes] | Source
 
 _Result = TypeVar("_Result")
+
+_MIME = re.compile(r"[!-~]{1,127}/[!-~][ -~]{0,127}")
 
 
 @dataclass(slots=True)
@@ -144,7 +147,7 @@ class HaystackClient:
         SourceChanged, OSError: the file cannot be read; nothing was stored.
         WrongContent: the Store counted other bytes than were sent.
         """
-        headers = {"Content-Type": mime} if mime else {"Content-Type": "application/octet-stream"}
+        headers = {"Content-Type": _checked_mime(mime) if mime else "application/octet-stream"}
         if name:
             headers["Content-Disposition"] = disposition(name)
         async with AsyncExitStack() as stack:
@@ -295,6 +298,13 @@ class HaystackClient:
 
     def _url(self, location: Location, fid: Fid) -> str:
         return f"{location.base(internal=self._internal)}/{fid}"
+
+
+def _checked_mime(mime: str) -> str:
+    """Return it unless a Store could not keep it, or would take the photo for a form that contains one."""
+    if not _MIME.fullmatch(mime) or mime.lower().startswith("multipart/"):
+        raise InvalidRequest(f"{mime[:100]!r} is no MIME type that a photo can have; expected one such as image/jpeg")
+    return mime
 
 
 async def _source(data: Uploadable, stack: AsyncExitStack) -> Source:

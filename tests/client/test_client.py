@@ -294,6 +294,13 @@ async def test_only_files_are_uploaded(client: HaystackClient, tmp_path: Path) -
         await client.upload("text")  # type: ignore[arg-type]  # on purpose
 
 
+@pytest.mark.parametrize("mime", ["text", "a/b\r\nX: y", "ä/b", "multipart/form-data; boundary=x", " /x"])
+async def test_wrong_types_are_refused(client: HaystackClient, cluster: FakeCluster, mime: str) -> None:
+    with pytest.raises(InvalidRequest, match="no MIME type"):
+        await client.upload(b"x", mime=mime)
+    assert cluster.requests == []
+
+
 # -- reads that fail
 
 

@@ -119,6 +119,21 @@ def test_put_from_standard_input(cluster: RealCluster) -> None:
     assert cluster.json("stat", fid)["mime"] == "x/y"
 
 
+@pytest.mark.parametrize("name", ['we"ird%41;x=y.png', "日本 🐈.png", "'.png", "100%.png"])
+def test_any_file_name_is_kept(cluster: RealCluster, name: str) -> None:
+    stored = cluster.run("put", "-", "--name", name, "--json", stdin=PNG)
+    assert cluster.json("stat", json.loads(stored.stdout)["stored"][0]["fid"])["name"] == name
+
+
+def test_a_photo_that_is_too_large_is_refused_at_once(cluster: RealCluster, tmp_path: Path) -> None:
+    with (tmp_path / "large.png").open("wb") as file:
+        file.truncate(64 * 2**20 + 1)
+    refused = cluster.run("put", tmp_path / "large.png", code=1)
+    assert b"67108864" in refused.stderr or b"64" in refused.stderr
+    with (tmp_path / "large.png").open("rb") as file:
+        assert b"64" in cluster.run("put", "-", stdin=file.read(), code=1).stderr
+
+
 def test_photo_ids_are_known_once_confirmed(cluster: RealCluster, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
     stored = cluster.json("put", tmp_path / "a.png")["stored"][0]
