@@ -112,7 +112,6 @@ class Timing:
     checkpoint_most_seconds: a volume that is never idle is checkpointed after so long.
     probe_seconds: how often a data folder's free space and health are looked at.
     probe_timeout_seconds: a data folder that does not answer for so long has failed.
-    recoveries: volumes that are recovered at the same time.
     ready_grace_seconds: how long the ready message waits for recoveries, once all workers listen.
     restart_first_seconds, restart_most_seconds: pause before a dead worker is started again; it doubles every time.
     worker_stable_seconds: a worker that ran so long had nothing to do with the failure before.
@@ -130,7 +129,6 @@ class Timing:
     checkpoint_most_seconds: float = 300.0
     probe_seconds: float = 2.0
     probe_timeout_seconds: float = 60.0
-    recoveries: int = 4
     ready_grace_seconds: float = 5.0
     restart_first_seconds: float = 0.1
     restart_most_seconds: float = 10.0

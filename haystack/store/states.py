@@ -10,7 +10,8 @@ from haystack.store.settings import RESERVE_SHARE
 from haystack.units import MIB
 
 SMALLEST_ROOM_BYTES = 4096
-"""A volume with less room than this takes no photos."""
+SMALLEST_ROOM_SHARE = 256
+"""A volume with less room than this, in bytes and as a part of its size, takes no photos."""
 
 SAME_FREE_BYTES = 64 * MIB
 """Free space is compared in steps of this size: folders on the same disk should count as alike."""
@@ -38,7 +39,7 @@ def folder_state(now: FolderState, total_bytes: int, free_bytes: int, reserve_by
 
 def volume_state(size_bytes: int, max_bytes: int, folder: FolderState) -> tuple[VolumeState, Reason]:
     """The state of a sound volume in a folder that has not failed."""
-    if size_bytes + min(SMALLEST_ROOM_BYTES, max_bytes // NEARLY_FULL_SHARE) > max_bytes:
+    if size_bytes + min(SMALLEST_ROOM_BYTES, max_bytes // SMALLEST_ROOM_SHARE) > max_bytes:
         return VolumeState.READONLY, Reason.VOLUME_FULL
     if folder is not FolderState.OK:
         return VolumeState.READONLY, Reason.DISK_FULL

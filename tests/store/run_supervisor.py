@@ -1,4 +1,4 @@
-"""Runs a Store's supervisor as a process, with timing for tests: ``run_supervisor.py <settings JSON> <timing JSON>``."""
+"""Runs a Store's supervisor with timing for tests: ``run_supervisor.py <settings JSON> <timing JSON>``."""
 
 from __future__ import annotations
 
