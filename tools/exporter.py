@@ -120,6 +120,7 @@ class NeedleExport:
         self._wall_clock = wall_clock
         self._made: dict[str, tuple[str, int]] = {}
         self._taken: set[str] = set()
+        self._placing = asyncio.Lock()
 
     def load(self, entries: Iterable[Entry]) -> None:
         """Take in what earlier runs have made. Blocks while it is read. Raises ManifestError."""
@@ -137,12 +138,14 @@ class NeedleExport:
 
     async def place(self, file: NewFile, needle: ListedNeedle, root: Path) -> str:
         """Put a whole file under the first of its names that is free; returns it. Raises FileExists."""
-        for name in names_for(needle):
-            if name in self._taken:
-                continue
-            self._taken.add(name)
-            if await asyncio.to_thread(_place_or_adopt, file, root, name, needle.time_ms * NS_PER_MS):
-                return name
+        # One at a time: of two photos with the same name, one must not look at the file while the other makes it.
+        async with self._placing:
+            for name in names_for(needle):
+                if name in self._taken:
+                    continue
+                if await asyncio.to_thread(_place_or_adopt, file, root, name, needle.time_ms * NS_PER_MS):
+                    self._taken.add(name)
+                    return name
         raise FileExists("files with all the names that it may have are there already, and were left as they are")
 
     async def note(self, needle: ListedNeedle, path: str, digest: str, info: PhotoInfo) -> None:

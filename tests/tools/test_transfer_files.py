@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from haystack.errors import InvalidRequest
-from tools.exporter import ListedNeedle, names_for
+from tools.exporter import ListedNeedle, NeedleExport, names_for
 from tools.files import (
     MAX_NAME_BYTES,
     FileExists,
@@ -58,6 +58,26 @@ def test_names_of_needles() -> None:
     assert names_for(needle) == ["3/cat.jpg", "3/cat~1f5a_2.jpg"]
     unnamed = ListedNeedle("3,1f5a00000000deadbeef", 1, "", "image/png", 0)
     assert names_for(unnamed) == ["3/1f5a.png", "3/1f5a~1f5a.png"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+async def test_a_killed_export_finds_its_files_again(tmp_path: Path, order: tuple[int, ...]) -> None:
+    """None of them was written down; each is found whichever comes first, and no copy is made."""
+    needles = [ListedNeedle(f"3,{number}0000000000000001", 1, "cat.jpg", "", 0) for number in (1, 2, 3)]
+
+    async def export(numbers: tuple[int, ...]) -> list[str]:
+        exports = NeedleExport(None)
+        return [await export_one(exports, number) for number in numbers]
+
+    async def export_one(exports: NeedleExport, number: int) -> str:
+        with NewFile(tmp_path) as file:
+            file.write(b"%d" % number)
+            return await exports.place(file, needles[number], tmp_path)
+
+    made = await export((0, 1, 2))
+    assert made == ["3/cat.jpg", "3/cat~2.jpg", "3/cat~3.jpg"]
+    assert await export(order) == [made[number] for number in order]
+    assert len(list((tmp_path / "3").iterdir())) == 3
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "a//b", "", ".", "a/.", "a\0b"])
