@@ -11,7 +11,15 @@ import asyncio
 import json
 import time
 
-from haystack.errors import HaystackError, InvalidRequest, OutOfSpace, TooLarge, VolumeReadOnly, VolumeUnavailable
+from haystack.errors import (
+    HaystackError,
+    InvalidRequest,
+    NeedleNotFound,
+    OutOfSpace,
+    TooLarge,
+    VolumeReadOnly,
+    VolumeUnavailable,
+)
 from haystack.fid import Fid, Locator
 from haystack.http.connection import HttpConnection
 from haystack.http.multipart import FilePart, MultipartParser, is_multipart, parse_boundary
@@ -70,7 +78,12 @@ class Writer:
         fid = target.fid
         served = self.catalog.get(fid.volume)
         _require_alive(served)
-        outcome = await self._commit(served, Delete(fid.key, fid.cookie, now_ms(), fid.alternate))
+        try:
+            outcome = await self._commit(served, Delete(fid.key, fid.cookie, now_ms(), fid.alternate))
+        except NeedleNotFound as error:
+            # Clients of the SeaweedFS API tell by the size whether there was something to delete.
+            respond_json(connection, 404, {"error": str(error), "size": 0})
+            return
         assert isinstance(outcome, Deleted)
         served.count(VolumeCell.DELETES)
         self.tally.took(Histogram.DELETE, time.perf_counter() - started)
