@@ -56,7 +56,7 @@ class DirectoryCalls:
         except TimeoutError as error:
             raise DirectoryUnreachable(f"Directory {url} did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
-            raise DirectoryUnreachable(f"Directory {url} cannot be reached: {error}") from error
+            raise DirectoryUnreachable(f"Directory {url} cannot be reached: {_in_words(error)}") from error
         said = str(answer.get("error", ""))[:500] if isinstance(answer, dict) else "an answer that is no JSON object"
         if status == UNSIGNED:
             # Clocks and secrets are put right by people, without a restart of this Store in the case of clocks.
@@ -86,6 +86,11 @@ class DirectoryCalls:
                 raise DirectoryUnreachable(f"Directory {self.urls[index]} answers without a valid confirmedTo")
             return confirmed_to
         raise problem
+
+
+def _in_words(error: Exception) -> str:
+    reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
 
 
 def retry_pause_seconds(failures: int, dice: float, timing: Timing) -> float:

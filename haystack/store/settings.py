@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -66,14 +67,21 @@ class WorkerSettings:
     stop_timeout_seconds: float
 
     @classmethod
-    def of_store(cls, store: StoreSettings, *, port: int, worker: int, store_id: str) -> WorkerSettings:
-        """Settings of worker number ``worker`` of a Store that listens on ``port``."""
+    def of_store(
+        cls, store: StoreSettings, *, port: int, worker: int, store_id: str, folders: Sequence[Path] | None = None
+    ) -> WorkerSettings:
+        """Settings of worker number ``worker`` of a Store that listens on ``port``.
+
+        Parameters
+        ----------
+        folders: the data folders with all links resolved; by default those of ``store`` as they are.
+        """
         return cls(
             port=port,
             worker=worker,
             workers=store.worker_count,
             store_id=store_id,
-            folders=tuple(path.absolute() for path in store.data),
+            folders=tuple(folders if folders is not None else (path.absolute() for path in store.data)),
             **{name: getattr(store, name) for name in _CARRIED_OVER},
         )
 

@@ -102,6 +102,7 @@ class _Store:
         self._heartbeats: Heartbeats | None = None
         self._workers: Workers | None = None
         self._background: set[asyncio.Task[None]] = set()
+        self._listening = asyncio.Event()
 
     async def run(self, stop: asyncio.Event, command: Command, announce: Callable[[str], None]) -> None:
         """Start everything, wait for the end, stop everything."""
@@ -138,7 +139,7 @@ class _Store:
             *(confirmer.run() for confirmer in self._confirmers),
         ]
         if self._heartbeats is not None:
-            parts += [self._heartbeats.run(), self._watch_tails()]
+            parts += [self._report(self._heartbeats), self._watch_tails()]
         await _until(stop, parts)
         for task in list(self._background):
             task.cancel()
@@ -148,6 +149,7 @@ class _Store:
         recovering = asyncio.create_task(self._recover())
         try:
             await workers.listening()
+            self._listening.set()
             # Whoever reads the line wants photos: give volumes that need no long recovery the time for it.
             await asyncio.wait((recovering,), timeout=self._timing.ready_grace_seconds)
             announce()
@@ -190,9 +192,12 @@ class _Store:
         return documents
 
     def _make_workers(self, command: Command) -> Workers:
+        paths = [folder.path for folder in self._folders]
         return Workers(
             [
-                WorkerSettings.of_store(self._settings, port=self._port, worker=number, store_id=self._store_id)
+                WorkerSettings.of_store(
+                    self._settings, port=self._port, worker=number, store_id=self._store_id, folders=paths
+                )
                 for number in range(self._settings.worker_count)
             ],
             self._control,
@@ -262,6 +267,11 @@ class _Store:
         task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def _report(self, heartbeats: Heartbeats) -> None:
+        # Not before: what the Directory assigns to a Store that it knows is uploaded at once.
+        await self._listening.wait()
+        await heartbeats.run()
 
     async def _watch_tails(self) -> None:
         def notify(slots: set[int]) -> None:

@@ -22,7 +22,7 @@ from haystack.errors import (
     VolumeNotFound,
     VolumeUnavailable,
 )
-from haystack.store.control import ControlBlock, FolderState, Reason, Slot, VolumeState
+from haystack.store.control import MAX_VOLUMES, ControlBlock, FolderState, Reason, Slot, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.states import Room, best_folder, volume_state
 from haystack.store.tables import VOLUMES_FILE, read_table, write_table
@@ -352,7 +352,11 @@ class StoreVolumes:
         except HaystackError as error:
             self.fail(entry, str(error))
             return
+        known = max(entry.durable_tail, self.control.durable_tail(entry.slot))
         entry.durable_tail = max(entry.durable_tail, tail)
+        if tail > known:
+            # A worker died before it could tell; these needles are to be confirmed too.
+            self._on_change()
 
     async def doubt(self, entry: StoreVolume) -> None:
         """Have the index of a failed volume rebuilt at the next start: nobody knows what a failed fsync lost."""
@@ -385,6 +389,8 @@ class StoreVolumes:
                 if existing.require_open().superblock.uuid != new.uuid.bytes:
                     raise VolumeExists(f"volume {new.volume} is here already, and it is another one")
                 return existing, False
+            if len(self._by_id) >= MAX_VOLUMES:
+                raise OutOfSpace(f"this Store has {MAX_VOLUMES} volumes, the most that it can keep; add another Store")
             folder = self._folder_for(new.folder)
             path = folder.path / f"{new.volume}.vol"
             max_bytes = new.max_bytes if new.max_bytes is not None else self._max_volume_bytes

@@ -126,6 +126,14 @@ async def test_what_is_not_durable_is_not_told(tmp_path: Path) -> None:
         await until(lambda: directory.listed(*wanted(3, 2)))
 
 
+async def test_what_a_dead_worker_did_not_tell_is_told_after_the_checkpoint(tmp_path: Path) -> None:
+    async with FakeDirectory() as directory, bench(tmp_path, directory.url) as store:
+        entry = await store.make(3)
+        entry.require_open().put(2, 2 * 7919, b"photo")
+        await store.volumes.checkpoint(entry)
+        await until(lambda: directory.listed(*wanted(3, 2)))
+
+
 async def test_batches_are_bounded(tmp_path: Path) -> None:
     async with FakeDirectory() as directory, bench(tmp_path, directory.url) as store:
         keys = range(1, 2 * MAX_BATCH_NEEDLES + 500)
