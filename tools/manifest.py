@@ -151,7 +151,13 @@ class Manifest:
             os.fdatasync(self._descriptor)
 
     def _open(self) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ManifestError(
+                f"{self.path}: the manifest cannot be opened: {error.strerror}; an import takes another place with "
+                "--manifest FILE"
+            ) from error
         with contextlib.ExitStack() as stack:
             stack.callback(os.close, descriptor)
             try:

@@ -255,9 +255,13 @@ def test_an_interrupted_import_writes_down_what_it_did(cluster: RealCluster, tmp
     process = subprocess.Popen(
         cluster.argv("import", root, "--jobs", "2"), env=cluster.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    wait_for(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") > 20)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    try:
+        wait_for(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") > 20)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 130, said
     assert b"Traceback" not in said
     done_before = len(lines_of(manifest))
@@ -271,10 +275,14 @@ def test_an_import_lives_through_the_death_of_the_store(cluster: RealCluster, tm
     process = subprocess.Popen(
         cluster.argv("import", root, "--jobs", "4", "--json"), env=cluster.environ, stdout=subprocess.PIPE
     )
-    wait_for(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") > 20)
-    cluster.store.kill()
-    cluster.store.start_again()
-    output, _ = process.communicate(timeout=90)
+    try:
+        wait_for(lambda: manifest.exists() and manifest.read_bytes().count(b"\n") > 20)
+        cluster.store.kill()
+        cluster.store.start_again()
+        output, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 0, output
     assert json.loads(output)["files"] == len(made)
     out = tmp_path / "out"

@@ -78,6 +78,11 @@ async def test_another_cluster_or_folder_is_refused(tmp_path: Path) -> None:
             await write(path, head=head)
 
 
+async def test_a_place_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="no/m: the manifest cannot be opened: .*--manifest FILE"):
+        await write(tmp_path / "no/m")
+
+
 async def test_two_at_once_are_refused(tmp_path: Path) -> None:
     async with Manifest(tmp_path / "m", HEAD):
         with pytest.raises(ManifestError, match="in use"):

@@ -112,7 +112,9 @@ class RealCluster:
         self.environ.update(HAYSTACK_SECRET_FILE=str(secret), PYTHONUNBUFFERED="1")
         self.directory = Role("directory", "--data", str(folder / "directory"), environ=self.environ)
         self.environ["HAYSTACK_DIRECTORY"] = self.directory.ready.url
-        self.store = Role("store", "--data", str(folder / "store"), "--workers", "2", environ=self.environ)
+        self.store = Role(
+            "store", "--data", str(folder / "store"), "--workers", "2", "--admin-port", "0", environ=self.environ
+        )
 
     def stop(self) -> None:
         try:
