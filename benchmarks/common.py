@@ -223,10 +223,11 @@ def alternating(rounds: int, sides: Sequence[_Side]) -> Iterator[tuple[int, _Sid
             yield number_, side
 
 
-def faster(rates: Mapping[str, Sequence[float]]) -> tuple[str, Sequence[float]]:
-    """Name and rates of the side with the highest median."""
-    name = max(rates, key=lambda side: statistics.median(rates[side]))
-    return name, rates[name]
+def best(values: Mapping[str, Sequence[float]], *, lowest: bool = False) -> tuple[str, Sequence[float]]:
+    """Name and values of the side with the highest median, or the lowest."""
+    choose = min if lowest else max
+    name = choose(values, key=lambda side: statistics.median(values[side]))
+    return name, values[name]
 
 
 def machine() -> dict[str, object]:

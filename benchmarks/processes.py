@@ -18,6 +18,7 @@ from benchmarks.common import CannotMeasure
 
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
+GROUP_SECONDS = 5.0
 POLL_SECONDS = 0.005
 LAST_LINES = 30
 
@@ -111,6 +112,15 @@ class Program:
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         self._reader.join()
+        self._wait_for_group()
+
+    def _wait_for_group(self) -> None:
+        """Killed processes free their memory and ports a moment later; the next run must not share with them."""
+        deadline = time.monotonic() + GROUP_SECONDS
+        with contextlib.suppress(ProcessLookupError):
+            while time.monotonic() < deadline:
+                os.killpg(self.pid, 0)
+                time.sleep(POLL_SECONDS)
 
     def _read(self, output: IO[str]) -> None:
         with output:

@@ -2,8 +2,11 @@
 
 Both serve the same photos, the Store out of volumes with everything on (checksum of every read, cookie, ETag, metrics),
 nginx as plain files with sendfile and all files open in its cache. Both get the same requests in the same order from
-the same wrk with 32 connections on another core. With --workers 2 both get two cores, which wrk has to share; they are
-then compared with one worker that shares one core with wrk, so that what doubles is everything.
+the same wrk with 32 connections on another core. nginx takes part with tcp_nopush off and on, each of which is better
+at something; every line is beside the better of the two.
+
+With --workers 2 it is measured how reads scale: one worker that shares one core with one thread of wrk, then two
+workers that share two cores with two threads of wrk, so that what doubles is everything.
 """
 
 from __future__ import annotations
@@ -11,9 +14,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import random
+import statistics
 import tempfile
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,7 @@ from benchmarks.common import (
     Target,
     alternating,
     arguments,
+    best,
     main,
     number,
     progress,
@@ -43,6 +48,7 @@ SCALING_TARGET = Target(at_least=1.8)
 VOLUMES = 7
 CONNECTIONS = 32
 SAMPLE = 20
+OURS = "Haystack"
 ALMOST_ALL = 0.97
 
 BROWSER_HEADERS = """\
@@ -74,6 +80,19 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """One run of wrk; ``busy`` is the part of its core's time that the side's workers used."""
+
+    result: wrk.Result
+    busy: float
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Requests in one second of the workers' CPU time: hardly moved by what else the machine does."""
+        return self.result.per_second / self.busy if self.busy else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Bench:
     """Data and settings of one measurement."""
 
@@ -81,7 +100,7 @@ class Bench:
     folder: Path
     photos: dict[int, list[Photo]]
 
-    def run(self, side: Side, size_bytes: int, headers: str, round_number: int) -> wrk.Result:
+    def run(self, side: Side, size_bytes: int, headers: str, round_number: int) -> Run:
         """One run of wrk; its seed depends on the round alone."""
         cpu_before = procfs.cpu_seconds(side.server.workers)
         result = wrk.run(
@@ -99,7 +118,7 @@ class Bench:
             f"  {side.label:<20} {size_name(size_bytes):>6} {headers:<7} {number(result.per_second):>8}/s"
             f"  p99 {result.p99_ms:.2f} ms  workers {busy:.2f} busy, wrk {result.busy:.2f}"
         )
-        return result
+        return Run(result, busy)
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -145,9 +164,11 @@ def _compare(bench: Bench) -> Report:
     report = Report("Reads from the page cache, one core", settings_of(bench.options))
     with contextlib.ExitStack() as stack:
         ours = stack.enter_context(store(bench.folder / "store", workers=1, cores=[server_core]))
-        peer = stack.enter_context(_nginx(bench, 1, [server_core]))
-        _warm_up(bench, [ours, peer])
-        sides = [Side("Haystack", ours, (wrk_core,), 1), Side("nginx", peer, (wrk_core,), 1)]
+        sides = [Side(OURS, ours, (wrk_core,), 1)]
+        for nopush in (False, True):
+            peer = stack.enter_context(_nginx(bench, 1, [server_core], nopush=nopush))
+            sides.append(Side(peer.name, peer, (wrk_core,), 1))
+        _warm_up(bench, [side.server for side in sides])
         for size_bytes in bench.photos:
             for headers in bench.options.headers:
                 _compare_at(bench, report, sides, size_bytes, headers)
@@ -155,38 +176,34 @@ def _compare(bench: Bench) -> Report:
 
 
 def _compare_at(bench: Bench, report: Report, sides: Sequence[Side], size_bytes: int, headers: str) -> None:
-    found: dict[str, list[wrk.Result]] = defaultdict(list)
+    found: dict[str, list[Run]] = {side.label: [] for side in sides}
     for round_number, side in alternating(bench.options.rounds, sides):
         found[side.label].append(bench.run(side, size_bytes, headers, round_number))
-    ours, peer = (found[side.label] for side in sides)
     what = f"{size_name(size_bytes)}, {headers} headers"
-    report.add(
-        what,
-        "requests/s",
-        (one.per_second for one in ours),
-        (one.per_second for one in peer),
-        peer_name=sides[1].label,
-        target=TARGETS.get(size_bytes),
-    )
-    report.add(
-        f"{what}: p50",
-        "ms",
-        (one.p50_ms for one in ours),
-        (one.p50_ms for one in peer),
-        peer_name=sides[1].label,
-    )
-    report.add(
-        f"{what}: p99",
-        "ms",
-        (one.p99_ms for one in ours),
-        (one.p99_ms for one in peer),
-        peer_name=sides[1].label,
-        target=P99_TARGET,
-    )
-    if any(one.busy > ALMOST_ALL for one in ours):
-        report.note(f"{what}: wrk's own core was full: Haystack's figure is a lower bound")
-    if any(one.busy > ALMOST_ALL for one in peer):
-        report.note(f"{what}: wrk's own core was full: the peer's figure is a lower bound")
+    _add(report, what, "requests/s", found, lambda run: run.result.per_second, TARGETS.get(size_bytes))
+    _add(report, f"{what}: p50", "ms", found, lambda run: run.result.p50_ms, None, lower_is_better=True)
+    _add(report, f"{what}: p99", "ms", found, lambda run: run.result.p99_ms, P99_TARGET, lower_is_better=True)
+    _add(report, f"{what}: a CPU second of the worker", "requests", found, lambda run: run.per_cpu_second, None)
+    for label, runs in found.items():
+        if statistics.median(run.result.busy for run in runs) > ALMOST_ALL:
+            report.note(f"{what}: wrk's own core was full, so the figure of {label} is a lower bound")
+
+
+def _add(
+    report: Report,
+    what: str,
+    unit: str,
+    found: Mapping[str, Sequence[Run]],
+    quantity: Callable[[Run], float],
+    target: Target | None,
+    *,
+    lower_is_better: bool = False,
+) -> None:
+    """Add a line, beside the peer that is best at this quantity."""
+    values = {label: [quantity(run) for run in runs] for label, runs in found.items()}
+    ours = values.pop(OURS)
+    name, peer = best(values, lowest=lower_is_better)
+    report.add(what, unit, ours, peer, peer_name=name, target=target)
 
 
 def _scale(bench: Bench) -> Report:
@@ -196,24 +213,22 @@ def _scale(bench: Bench) -> Report:
     report.note(
         "one worker and one wrk thread share one core; two workers and two wrk threads share two. 2.0 is perfect"
     )
-    with contextlib.ExitStack() as stack:
-        for name in ("Haystack", "nginx"):
-            for headers in bench.options.headers:
-                _scale_side(bench, report, name, headers, (first, second))
-        stack.pop_all()
+    for name in (OURS, "nginx"):
+        for headers in bench.options.headers:
+            _scale_side(bench, report, name, headers, (first, second))
     return report
 
 
 def _scale_side(bench: Bench, report: Report, name: str, headers: str, cores: tuple[int, int]) -> None:
     """One Store may use a data folder at a time, so the servers are started anew for each number of cores."""
-    found: dict[int, dict[int, list[wrk.Result]]] = {1: defaultdict(list), 2: defaultdict(list)}
+    found: dict[int, dict[int, list[Run]]] = {1: defaultdict(list), 2: defaultdict(list)}
     for round_number, workers in alternating(bench.options.rounds, [1, 2]):
         used = cores[:workers]
         with contextlib.ExitStack() as stack:
-            if name == "Haystack":
+            if name == OURS:
                 server = stack.enter_context(store(bench.folder / "store", workers=workers, cores=used))
             else:
-                server = stack.enter_context(_nginx(bench, workers, used))
+                server = stack.enter_context(_nginx(bench, workers, used, nopush=True))
             _warm_up(bench, [server])
             side = Side(f"{name}, {workers} workers", server, used, workers)
             for size_bytes in bench.photos:
@@ -222,17 +237,20 @@ def _scale_side(bench: Bench, report: Report, name: str, headers: str, cores: tu
         report.add(
             f"{name}, {size_name(size_bytes)}, {headers} headers: two cores",
             "requests/s",
-            (one.per_second for one in found[2][size_bytes]),
-            (one.per_second for one in found[1][size_bytes]),
+            (run.result.per_second for run in found[2][size_bytes]),
+            (run.result.per_second for run in found[1][size_bytes]),
             peer_name="one core",
-            target=SCALING_TARGET if name == "Haystack" else None,
+            target=SCALING_TARGET if name == OURS else None,
         )
 
 
-def _nginx(bench: Bench, workers: int, cores: Sequence[int]) -> contextlib.AbstractContextManager[Server]:
+def _nginx(
+    bench: Bench, workers: int, cores: Sequence[int], *, nopush: bool
+) -> contextlib.AbstractContextManager[Server]:
     files = sum(len(group) for group in bench.photos.values())
-    folder = Path(tempfile.mkdtemp(prefix="nginx-", dir=bench.folder))
-    return nginx(folder / "run", bench.folder / "files", workers=workers, cores=cores, open_files=files + 100)
+    folder = Path(tempfile.mkdtemp(prefix="nginx-", dir=bench.folder)) / "run"
+    root = bench.folder / "files"
+    return nginx(folder, root, workers=workers, cores=cores, open_files=files + 100, nopush=nopush)
 
 
 def _parser() -> argparse.ArgumentParser:

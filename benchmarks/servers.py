@@ -36,7 +36,7 @@ events {{ worker_connections 4096; }}
 http {{
     access_log off;
     sendfile on;
-    tcp_nopush on;
+    tcp_nopush {nopush};
     tcp_nodelay on;
     keepalive_timeout 75s;
     keepalive_requests 1000000000;
@@ -110,7 +110,9 @@ def store(data: Path, *, workers: int, cores: Sequence[int], durability: str = "
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_files: int) -> Iterator[Server]:
+def nginx(
+    folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_files: int, nopush: bool
+) -> Iterator[Server]:
     """Run nginx over a folder of files.
 
     Parameters
@@ -118,6 +120,7 @@ def nginx(folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_
     folder: for its own files.
     root: what it serves.
     open_files: how many files it may keep open.
+    nopush: send head and body in the same packets (tcp_nopush), which is better for some sizes and worse for others.
     """
     folder.mkdir()
     port = free_port()
@@ -131,6 +134,7 @@ def nginx(folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_
             root=root,
             port=port,
             open_files=open_files,
+            nopush="on" if nopush else "off",
         )
     )
     program_path = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -139,7 +143,7 @@ def nginx(folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_
         program.wait_for_port(port)
         ready_seconds = time.perf_counter() - program.started
         serving = tuple(procfs.children(program.pid))
-        yield Server("nginx", port, (program.pid, *serving), serving, ready_seconds)
+        yield Server("nginx, tcp_nopush" if nopush else "nginx", port, (program.pid, *serving), serving, ready_seconds)
 
 
 def fetch(server: Server, path: str) -> tuple[int, bytes]:

@@ -22,7 +22,7 @@ from benchmarks.common import (
     Target,
     alternating,
     arguments,
-    faster,
+    best,
     main,
     number,
     progress,
@@ -105,7 +105,7 @@ def _compare(bench: Bench, report: Report, size_bytes: int) -> None:
         else:
             rates[side].append(_peer_rate(bench, side, size_bytes, uploads))
             progress(f"  {side:<28} {size_name(size_bytes):>6}: {number(rates[side][-1])}/s")
-    peer, peer_rates = faster(rates)
+    peer, peer_rates = best(rates)
     what = size_name(size_bytes)
     report.add(
         what,
