@@ -31,7 +31,7 @@ class Disk:
     def crash(self, rng: random.Random) -> None:
         """Replace the file by one where each sector that was not synced is old or new, at some length between."""
         old, new = self.durable, self.path.read_bytes()
-        size = rng.randint(*sorted((len(old), len(new))))
+        size = rng.choice([len(old), len(new), len(new), rng.randint(*sorted((len(old), len(new))))])
         keep = rng.choice((0.0, 0.5, 0.9, 1.0))
         image = bytearray(size)
         for start in range(0, size, PAGE_BYTES):
