@@ -8,10 +8,12 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from volume_faults import DyingFile, FailingFile, abandon, flip
+from volume_faults import DyingFile, FailingFile, abandon, flip, memory_folder
 
 import haystack.volume.volume as volume_module
 from haystack.errors import DamagedNeedle, HaystackError, NeedleNotFound, OutOfSpace, VolumeUnavailable
@@ -21,6 +23,12 @@ from haystack.volume.index import IndexEntry, NeedleIndex
 from haystack.volume.layout import HEADER_BYTES, NeedleHeader, needle_bytes, pack_needle
 
 META = NeedleMeta("b.jpg", "image/jpeg").pack()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="haystack-crashes-", dir=memory_folder()) as name:
+        yield Path(name)
 
 
 def _fill(path: Path) -> list[tuple[int, int, bytes]]:
@@ -51,12 +59,12 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-def test_volume_cut_at_every_byte_of_its_last_needles(tmp_path: Path) -> None:
-    stored = _fill(tmp_path / "1.vol")
-    size, path = (tmp_path / "1.vol").stat().st_size, tmp_path / "7.vol"
+def test_volume_cut_at_every_byte_of_its_last_needles(folder: Path) -> None:
+    stored = _fill(folder / "1.vol")
+    size, path = (folder / "1.vol").stat().st_size, folder / "7.vol"
     ends = {stored[1][0]: {1}, stored[2][0]: {1, 2}, size: {1, 2, 3, 4, 5}}
     for cut in range(stored[1][0], size + 1):
-        _copy(tmp_path / "1.vol", path)
+        _copy(folder / "1.vol", path)
         os.truncate(path, cut)
         expected = ends[max(end for end in ends if end <= cut)]
         with Volume.open(path) as volume:
@@ -75,14 +83,14 @@ def test_volume_cut_at_every_byte_of_its_last_needles(tmp_path: Path) -> None:
         path.with_suffix(".idx").unlink()
 
 
-def test_volume_flip_at_every_byte_then_appends_then_no_index(tmp_path: Path) -> None:
-    stored = _fill(tmp_path / "1.vol")
-    size, path = (tmp_path / "1.vol").stat().st_size, tmp_path / "7.vol"
-    shutil.copy(tmp_path / "1.idx", tmp_path / "good.idx")
+def test_volume_flip_at_every_byte_then_appends_then_no_index(folder: Path) -> None:
+    stored = _fill(folder / "1.vol")
+    size, path = (folder / "1.vol").stat().st_size, folder / "7.vol"
+    shutil.copy(folder / "1.idx", folder / "good.idx")
     bounds = [*(offset for offset, _, _ in stored), size]
     for at in range(stored[0][0], size):
-        _copy(tmp_path / "1.vol", path)
-        _copy(tmp_path / "good.idx", path.with_suffix(".idx"))
+        _copy(folder / "1.vol", path)
+        _copy(folder / "good.idx", path.with_suffix(".idx"))
         flip(path, at, 1 << at % 8)
         number = max(index for index, bound in enumerate(bounds[:-1]) if bound <= at)
         offset, key, _ = stored[number]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from volume_faults import Disk, abandon, flip
+from volume_faults import Disk, abandon, flip, memory_folder
 
 from haystack.errors import CookieMismatch, DamagedNeedle, HaystackError, NeedleNotFound, VolumeUnavailable
 from haystack.volume import Delete, NeedleMeta, NewNeedle, Put, ScannedNeedle, Volume, check_volume
@@ -57,7 +57,7 @@ def cookie_of(key: int, alternate: int) -> int:
 class VolumeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="haystack-model-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="haystack-model-", dir=memory_folder()))
         self.path = self.folder / "7.vol"
         self.log: list[Record] = []
         self.boot = 0
@@ -369,7 +369,7 @@ class VolumeMachine(RuleBasedStateMachine):
 
 TestVolumeModel = VolumeMachine.TestCase
 TestVolumeModel.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,  # tests/campaigns/test_volume_model_long.py looks further, with other seeds each time
