@@ -142,7 +142,7 @@ def nginx(
     with running(program):
         program.wait_for_port(port)
         ready_seconds = time.perf_counter() - program.started
-        serving = tuple(procfs.children(program.pid))
+        serving = _wait_for_children(program.pid, workers)
         yield Server("nginx, tcp_nopush" if nopush else "nginx", port, (program.pid, *serving), serving, ready_seconds)
 
 
@@ -169,6 +169,16 @@ def read_all(server: Server, photos: Sequence[Photo], *, times: int) -> None:
         for photo in (photo for _ in range(times) for photo in photos):
             if client.get_size(photo.path) != photo.size_bytes:
                 raise CannotMeasure(f"{server.name} answered {photo.path} with another size")
+
+
+def _wait_for_children(pid: int, count: int) -> tuple[int, ...]:
+    """nginx listens before it starts its workers."""
+    deadline = time.monotonic() + READY_SECONDS
+    while len(found := procfs.children(pid)) < count:
+        if time.monotonic() > deadline:
+            raise CannotMeasure(f"nginx started {len(found)} workers, not {count}")
+        time.sleep(READY_POLL_SECONDS)
+    return tuple(found)
 
 
 def _wait_until_all_ready(port: int) -> None:
