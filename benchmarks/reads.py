@@ -48,6 +48,9 @@ SCALING_TARGET = Target(at_least=1.8)
 VOLUMES = 7
 CONNECTIONS = 32
 SAMPLE = 20
+WARM_UP = -1
+"""Number of a round that does not count."""
+
 OURS = "Haystack"
 ALMOST_ALL = 0.97
 
@@ -232,6 +235,7 @@ def _scale_side(bench: Bench, report: Report, name: str, headers: str, cores: tu
             _warm_up(bench, [server])
             side = Side(f"{name}, {workers} workers", server, used, workers)
             for size_bytes in bench.photos:
+                bench.run(side, size_bytes, headers, WARM_UP)  # each worker prepares its own answers
                 found[workers][size_bytes].append(bench.run(side, size_bytes, headers, round_number))
     for size_bytes in bench.photos:
         report.add(
