@@ -238,13 +238,29 @@ def _scale_side(bench: Bench, report: Report, name: str, headers: str, cores: tu
                 bench.run(side, size_bytes, headers, WARM_UP)  # each worker prepares its own answers
                 found[workers][size_bytes].append(bench.run(side, size_bytes, headers, round_number))
     for size_bytes in bench.photos:
+        one, two = found[1][size_bytes], found[2][size_bytes]
+        what = f"{name}, {size_name(size_bytes)}, {headers} headers: two cores"
         report.add(
-            f"{name}, {size_name(size_bytes)}, {headers} headers: two cores",
+            what,
             "requests/s",
-            (run.result.per_second for run in found[2][size_bytes]),
-            (run.result.per_second for run in found[1][size_bytes]),
+            (run.result.per_second for run in two),
+            (run.result.per_second for run in one),
             peer_name="one core",
             target=SCALING_TARGET if name == OURS else None,
+        )
+        report.add(
+            f"{what}, a CPU second of the workers",
+            "requests",
+            (run.per_cpu_second for run in two),
+            (run.per_cpu_second for run in one),
+            peer_name="one core",
+        )
+        report.add(
+            f"{what}, cores that workers and wrk had",
+            "cores",
+            (run.busy + run.result.busy for run in two),
+            (run.busy + run.result.busy for run in one),
+            peer_name="one core",
         )
 
 
