@@ -91,6 +91,7 @@ class StoreProcess:
         self.timing = FAST | (timing or {})
         self.mode = mode
         self.port = self.admin_port = 0
+        self._orphans: list[int] = []
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the Store, closed at its end
         self.process: asyncio.subprocess.Process
 
@@ -101,6 +102,9 @@ class StoreProcess:
     async def __aexit__(self, *error: object) -> None:
         if self.process.returncode is None:
             await self.kill()
+        if self.mode == "deaf":
+            for pid in filter(is_running, self._orphans):
+                kill_process(pid)
         self._log.close()
 
     async def spawn(self) -> None:
@@ -135,6 +139,7 @@ class StoreProcess:
         return await self.end()
 
     async def kill(self) -> None:
+        self._orphans = self.workers()
         self.process.kill()
         await self.end()
 
