@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from haystack.store.read_threads import ReadThreads
 from haystack.volume.append import Outcome
 from haystack.volume.commit import Committer, Done
 
@@ -33,7 +34,7 @@ class Lane:
 
     def __init__(self, folder: Path, *, durable: bool, deliver: Callable[[list[tuple[Done, Outcome]]], None]) -> None:
         self.folder = folder
-        self.readers = ThreadPoolExecutor(READ_THREADS, "read")
+        self.readers = ReadThreads(READ_THREADS, "read")
         self.spillers = ThreadPoolExecutor(SPILL_THREADS, "spill")
         self.committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=deliver)
 
@@ -41,4 +42,4 @@ class Lane:
         """Finish what was begun and stop the threads."""
         self.committer.close()
         self.spillers.shutdown()
-        self.readers.shutdown()
+        self.readers.close()

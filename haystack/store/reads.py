@@ -6,7 +6,6 @@ another thread, so that a slow disk never stalls the loop) or too large to be ve
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -30,6 +29,7 @@ from haystack.store.answers import etag, modified_seconds, photo_headers
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Counter, Histogram, VolumeCell
 from haystack.store.fast_reads import INLINE_BYTES
+from haystack.store.read_threads import thread_buffer
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.volume.index import IndexEntry
@@ -99,7 +99,7 @@ class Reader:
         self._tally.add(Counter.COLD_READS)
         served.pin()
         try:
-            needle = await asyncio.get_running_loop().run_in_executor(served.lane.readers, _read, served, target, entry)
+            needle = await served.lane.readers.run(_read, served, target, entry)
             needle = _shared(served, needle)
             if len(needle.data) == needle.header.data_bytes:
                 sent_bytes = self._respond(connection, request, needle)
@@ -169,16 +169,19 @@ def _read(served: ServedVolume, target: Target, entry: IndexEntry | None) -> Nee
         needle = served.volume.verify(entry)
         _require_named(served, target, entry, needle)
         return needle
-    raw = memoryview(bytearray(entry.total_bytes))
+    raw = thread_buffer(entry.total_bytes)
     served.volume.file.pread_into(raw, entry.offset)
-    return _verified(served, target, entry, raw)
+    needle = _verified(served, target, entry, raw)
+    shared = entry.data_bytes >= SHARED_BYTES and served.map.covers(entry.offset + entry.total_bytes)
+    if shared or entry.data_bytes > HELD_BYTES:
+        return replace(needle, data=memoryview(b""))  # it is in the page cache now, and is sent out of that
+    return replace(needle, data=memoryview(bytes(needle.data)))
 
 
 async def _pieces(served: ServedVolume, start: int, end: int) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
     for offset in range(start, end, HELD_BYTES):
         count = min(HELD_BYTES, end - offset)
-        yield await loop.run_in_executor(served.lane.readers, served.volume.file.pread, count, offset)
+        yield await served.lane.readers.run(served.volume.file.pread, count, offset)
 
 
 def _plan(request: Request, needle: Needle) -> tuple[int, bytes, int, int]:
@@ -205,17 +208,14 @@ def _plan(request: Request, needle: Needle) -> tuple[int, bytes, int, int]:
 
 
 def _shared(served: ServedVolume, needle: Needle) -> Needle:
-    """The needle with its data in the page cache instead of in a buffer, now that it is there.
+    """The needle with its data in the page cache, where a thread has just read it, if it still is there.
 
-    Otherwise a slow client would hold a whole photo of our memory, and many of them all of it. When it is not there,
-    data larger than HELD_BYTES is let go.
+    In a buffer of ours, slow clients would hold a whole photo each of our memory.
     """
-    data_bytes = needle.header.data_bytes
-    if data_bytes < SHARED_BYTES or len(needle.data) < data_bytes:
+    if len(needle.data) == needle.header.data_bytes:
         return needle
+    data_bytes = needle.header.data_bytes
     view = served.map.view(needle.offset + HEADER_BYTES + needle.header.meta_bytes, data_bytes)
-    if view is None and data_bytes > HELD_BYTES:
-        view = memoryview(b"")
     return needle if view is None else replace(needle, data=view)
 
 

@@ -11,10 +11,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import time
 
 PAGE_BYTES = mmap.PAGESIZE
 REMAP_BYTES = 16 * 2**20
 """The map follows a growing file in steps of at least this size; what lies beyond it is read with pread."""
+
+REMAP_SECONDS = 1.0
+"""A map that is this old follows by any step, because new photos are the most wanted ones."""
 
 MAX_PAGES = 4096
 """Pages asked about at once (16 MiB); larger views are never handed out."""
@@ -23,6 +27,9 @@ _libc = ctypes.PyDLL(None, use_errno=False)
 _mincore = _libc.mincore
 _mincore.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t)
 _mincore.restype = ctypes.c_int
+_lseek = _libc.lseek
+_lseek.argtypes = (ctypes.c_int, ctypes.c_long, ctypes.c_int)
+_lseek.restype = ctypes.c_long
 
 
 class _PyBuffer(ctypes.Structure):
@@ -70,6 +77,7 @@ class VolumeMap:
         self._view = memoryview(b"")
         self._address = 0
         self._mapped_bytes = 0
+        self._remap_after = 0.0
         self._states = bytearray(MAX_PAGES)
         self._states_address = ctypes.addressof((ctypes.c_char * MAX_PAGES).from_buffer(self._states))
         self._all_resident = b"\1" * MAX_PAGES
@@ -93,7 +101,8 @@ class VolumeMap:
             return False
         # Large folios: of a file that was cut inside of one, mincore still calls the pages behind its end resident, and
         # touching them is a SIGBUS. Seeking to the end costs a third of fstat, and nobody uses the file's position.
-        if os.lseek(self._fd, 0, os.SEEK_END) < offset + size_bytes:
+        # Both calls keep the GIL: they never wait, and giving it up would mean to queue behind threads that read disks.
+        if _lseek(self._fd, 0, os.SEEK_END) < offset + size_bytes:
             return False
         if _mincore(self._address + first * PAGE_BYTES, pages * PAGE_BYTES, self._states_address):
             return False
@@ -102,8 +111,12 @@ class VolumeMap:
 
     def _grow(self, end: int) -> bool:
         size_bytes = os.fstat(self._fd).st_size
-        if end > size_bytes or (self._mapped_bytes and size_bytes - self._mapped_bytes < self._step()):
+        now = time.monotonic()
+        if end > size_bytes:
             return False
+        if self._mapped_bytes and size_bytes - self._mapped_bytes < self._step() and now < self._remap_after:
+            return False
+        self._remap_after = now + REMAP_SECONDS
         try:
             mapped = mmap.mmap(self._fd, size_bytes, prot=mmap.PROT_READ)
         except (OSError, ValueError):
@@ -116,5 +129,5 @@ class VolumeMap:
         return True
 
     def _step(self) -> int:
-        """A new map starts with empty page tables, so it must pay: grow by an eighth at least."""
+        """A new map starts with empty page tables, so it must pay: grow by an eighth at least, or be some time old."""
         return max(REMAP_BYTES, self._mapped_bytes // 8)
