@@ -65,9 +65,8 @@ def _meta_headers(raw_meta: bytes, attachment: bool) -> bytes:
     ]
     lines = header_block((name, value) for name, value in fields if value)
     # Metadata is whatever somebody stored once: what no header can hold is left out, so that the photo can be read.
-    return lines + header_block(
-        (PAIR_PREFIX + name, _as_utf8(value)) for name, value in meta.pairs if PAIR_NAME.fullmatch(name)
-    )
+    pairs = {name.lower(): _as_utf8(value) for name, value in meta.pairs if PAIR_NAME.fullmatch(name)}
+    return lines + header_block((PAIR_PREFIX + name, value) for name, value in pairs.items())
 
 
 def _disposition(name: str, attachment: bool) -> str:

@@ -121,14 +121,16 @@ class Worker:
     def _flush(self) -> None:
         """Publish counters, and set the tick by which the reader trusts that pages stay resident."""
         self._fast.tick = self.server.tick
+        self._publish()
+        self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _publish(self) -> None:
         self._catalog.flush()
         self.tally.set(Counter.CACHED_ENTRIES, self._fast.entry_count)
         self.tally.flush()
-        self._loop.call_later(FLUSH_SECONDS, self._flush)
 
     def _metrics_page(self) -> bytes:
-        self._catalog.flush()
-        self.tally.flush()
+        self._publish()
         return render_worker_page(self._control, self._settings.folders)
 
     def _deliver(self, outcomes: list[tuple[Done, Outcome]]) -> None:

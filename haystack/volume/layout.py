@@ -270,7 +270,7 @@ class NeedleMeta:
         if not isinstance(fields, dict):
             raise LayoutError(f"needle metadata is a {type(fields).__name__}, expected a map")
         name, mime, pairs = fields.get("n", ""), fields.get("m", ""), fields.get("p", {})
-        texts = (name, mime, *pairs, *pairs.values()) if isinstance(pairs, dict) else (pairs,)
+        texts = (name, mime, *pairs, *pairs.values()) if isinstance(pairs, dict) else (None,)
         if not all(isinstance(text, str) for text in texts):
             raise LayoutError("needle metadata holds something else than texts")
         return cls(name, mime, tuple(pairs.items()))

@@ -247,6 +247,11 @@ class LocalStore:
     def client(self, worker: int = 0, **options: Any) -> Client:
         return Client(self.ports[worker], **options)
 
+    def once(self, method: str, path: str, body: bytes | None = None, *, worker: int = 0) -> Answer:
+        """One request on a connection of its own."""
+        with self.client(worker) as client:
+            return client.request(method, path, body)
+
     def kill(self, worker: int) -> None:
         """kill -9, as the supervisor would see it: caches are voided."""
         self.processes[worker].kill()
