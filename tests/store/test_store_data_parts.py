@@ -28,7 +28,7 @@ from haystack.store.uploads import UploadBody, UploadMemory
 from haystack.volume import Delete, NewNeedle, Put, Volume
 
 LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
-ANY_VALUE = st.none() | st.integers() | st.text() | st.binary(max_size=20) | st.dictionaries(st.text(), st.text())
+ANY_VALUE = st.none() | st.integers(-9, 9) | st.text() | st.binary(max_size=20) | st.dictionaries(st.text(), st.text())
 
 
 @given(
