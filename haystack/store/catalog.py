@@ -133,6 +133,22 @@ class ServedVolume:
             raise
         self._publish(tail)
 
+    def begin_sync(self, tail: int) -> int:
+        """The descriptor to be synced, see ``Volume.begin_sync``; -1 when there is nothing to do."""
+        fd = self.volume.begin_sync(tail)
+        if fd < 0:
+            self._publish(tail)
+        return fd
+
+    def end_sync(self, tail: int, problem: int) -> None:
+        """As :meth:`sync`, when the caller has called fdatasync; see ``Volume.end_sync``."""
+        try:
+            self.volume.end_sync(problem)
+        except DiskError as error:
+            self._set_aside(error)
+            raise
+        self._publish(tail)
+
     def _publish(self, tail: int) -> None:
         cell = self.stats_base + VolumeCell.DURABLE_TAIL
         if tail > self.control.cells[cell]:

@@ -5,19 +5,26 @@ Each folder has its own, so that a disk that hangs makes only its own clients wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+from haystack.errors import HaystackError
 from haystack.store.read_threads import ReadThreads
-from haystack.volume.append import Outcome
-from haystack.volume.commit import Committer, Done
+from haystack.volume.append import Operation, Outcome
+from haystack.volume.commit import Appendable, Committer, Done, Submission, sync_each
+from haystack.volume.syncs import Syncs
+
+if TYPE_CHECKING:
+    from haystack.store.catalog import ServedVolume
 
 READ_THREADS = 8
 """Reads that wait for a disk at the same time; the queue depth that saturated every disk that was measured."""
 
-COMMIT_THREADS = 8
-"""Volumes of a folder that are written to at the same time."""
+COMMIT_THREADS = 2
+"""Waves of a folder at the same time: while one waits for the disk, the next is written. More make smaller waves."""
 
 SPILL_THREADS = 2
 
@@ -36,10 +43,59 @@ class Lane:
         self.folder = folder
         self.readers = ReadThreads(READ_THREADS, "read")
         self.spillers = ThreadPoolExecutor(SPILL_THREADS, "spill")
-        self.committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=deliver)
+        self._syncs = Syncs()
+        self.committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=deliver, sync_all=self._sync_all)
+        self._gathered: list[Submission] = []
+
+    def submit(self, served: ServedVolume, operation: Operation, done: Done) -> None:
+        """Queue an operation, on the event loop. What comes in one turn of the loop goes into one wave.
+
+        ``done`` gets every outcome, VolumeUnavailable after :meth:`close` as well.
+        """
+        if not self._gathered:
+            asyncio.get_running_loop().call_soon(self._hand_over)
+        self._gathered.append((served, operation, done))
 
     def close(self) -> None:
         """Finish what was begun and stop the threads."""
+        self._hand_over()
         self.committer.close()
+        self._syncs.close()
         self.spillers.shutdown()
         self.readers.close()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return
+        try:
+            self.committer.submit_all(gathered)
+        except HaystackError as error:
+            for _, _, done in gathered:
+                done(error)
+
+    def _sync_all(self, volumes: Sequence[tuple[Appendable, int]]) -> Sequence[Exception | None]:
+        return sync_each(volumes) if len(volumes) == 1 else sync_together(self._syncs, volumes)
+
+
+def sync_together(syncs: Syncs, volumes: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:
+    """Make volumes durable at once; returns what went wrong with each."""
+    problems: list[Exception | None] = [None] * len(volumes)
+    begun: list[tuple[int, ServedVolume, int]] = []
+    fds: list[int] = []
+    for index, (appendable, tail) in enumerate(volumes):
+        served = cast("ServedVolume", appendable)
+        try:
+            fd = served.begin_sync(tail)
+        except HaystackError as error:
+            problems[index] = error
+            continue
+        if fd >= 0:
+            fds.append(fd)
+            begun.append((index, served, tail))
+    for (index, served, tail), code in zip(begun, syncs.sync(fds) if fds else [], strict=True):
+        try:
+            served.end_sync(tail, code)
+        except HaystackError as error:
+            problems[index] = error
+    return problems

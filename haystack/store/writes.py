@@ -112,11 +112,7 @@ class Writer:
                 future.set_result(outcome)
 
         served.pin()
-        try:
-            served.lane.committer.submit(served, operation, done)
-        except HaystackError:
-            served.unpin()
-            raise
+        served.lane.submit(served, operation, done)
         outcome = await future
         if isinstance(outcome, HaystackError):
             if outcome.http_status >= 500:

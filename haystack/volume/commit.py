@@ -1,7 +1,11 @@
-"""Group commit: uploads that come while a volume is busy share its next write, its next commit and its next fdatasync.
+"""Group commit: uploads that come while the disk is busy share its next write, its next commit and its next fdatasync.
 
-One :class:`Committer` serves all volumes of a process with a few threads. A volume is worked on by at most one of them
-at a time; while that one waits for the disk, operations queue up, and all of them go into the next round.
+One :class:`Committer` serves all volumes of a data folder with a few threads. A thread takes whatever waits at the
+moment, for any volume, as one *wave*: it appends to one volume after the other and then makes all of them durable at
+once, since a file system shares a commit of its journal among fdatasyncs that wait together. A volume is in one wave at
+a time; what comes for it meanwhile waits, and goes into a later wave as a whole. One thread would make the fullest
+waves; there are more so that a large wave, or a volume whose append lock another process holds, does not keep all
+others waiting.
 """
 
 from __future__ import annotations
@@ -10,8 +14,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Protocol
 
 from haystack.errors import HaystackError, OutOfSpace, VolumeUnavailable
@@ -25,11 +29,16 @@ ROUND_OPERATIONS = 1024
 ROUND_BYTES = 64 * 2**20
 """Bytes of photos in one write, unless a single one is larger."""
 
+WAVE_BYTES = 8 * 2**20
+"""A wave takes no further volume when it has so many bytes: the disk shall have something to do while others append."""
+
 Done = Callable[[Outcome], None]
 """Receives the outcome of one operation, on a thread of the committer."""
 
 Committed = Callable[[Appended], None]
 """Called once a round, before the outcomes are handed out, when all of it is as durable as was asked for."""
+
+Submission = tuple["Appendable", Operation, Done]
 
 
 class Appendable(Protocol):
@@ -42,6 +51,14 @@ class Appendable(Protocol):
         """Make everything below ``tail`` durable, see ``Volume.sync``."""
 
 
+SyncAll = Callable[[Sequence[tuple[Appendable, int]]], Sequence[Exception | None]]
+"""Makes several volumes durable, each up to its tail; returns what went wrong with each."""
+
+
+def _ignore(appended: Appended) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(slots=True)
 class _Queue:
     """What waits for one volume."""
@@ -51,15 +68,34 @@ class _Queue:
     waiting: deque[tuple[Operation, Done]] = field(default_factory=deque)
 
 
+@dataclass(slots=True)
+class _Round:
+    """One volume's part of a wave."""
+
+    queue: _Queue
+    operations: list[Operation]
+    receivers: list[Done]
+    appended: Appended | None = None
+    failure: HaystackError | None = None
+
+    def outcomes(self) -> Sequence[Outcome]:
+        """What became of each operation. A failure of the round does not hide an operation's own error."""
+        found = self.appended.outcomes if self.appended is not None else [None] * len(self.operations)
+        if self.failure is None:
+            return [outcome for outcome in found if outcome is not None]
+        return [outcome if isinstance(outcome, HaystackError) else self.failure for outcome in found]
+
+
 class Committer:
     """Carries out operations on any number of volumes.
 
     Parameters
     ----------
     durable: wait for fdatasync before an operation is done.
-    threads: volumes that are written to at once.
-    deliver: hands a round's outcomes over, as pairs of ``Done`` and outcome; by default it calls them right there. An
-        event loop gives ``call_soon_threadsafe`` here, so that a round costs one wake-up.
+    threads: waves at the same time.
+    deliver: hands a wave's outcomes over, as pairs of ``Done`` and outcome; by default it calls them right there. An
+        event loop gives ``call_soon_threadsafe`` here, so that a wave costs one wake-up.
+    sync_all: makes several volumes durable; by default one after the other.
     """
 
     def __init__(
@@ -68,18 +104,23 @@ class Committer:
         durable: bool = True,
         threads: int = 8,
         deliver: Callable[[list[tuple[Done, Outcome]]], None] | None = None,
+        sync_all: SyncAll | None = None,
     ) -> None:
         self._durable = durable
         self._deliver = deliver or deliver_now
-        self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "commit")
+        self._sync_all = sync_all or sync_each
+        self._max_threads = threads
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._lock = threading.Lock()
         self._queues: dict[int, _Queue] = {}
+        """Volumes with operations that wait or are being carried out, by their identity."""
+        self._listed: deque[_Queue] = deque()
+        """Those of them that no wave has taken."""
         self._closed = False
 
-    def submit(
-        self, volume: Appendable, operation: Operation, done: Done, committed: Committed = lambda _: None
-    ) -> None:
+    def submit(self, volume: Appendable, operation: Operation, done: Done, committed: Committed = _ignore) -> None:
         """Queue an operation; never blocks. ``committed`` of the first submission for a volume stays in force.
 
         Raises VolumeUnavailable after :meth:`close`.
@@ -87,85 +128,173 @@ class Committer:
         with self._lock:
             if self._closed:
                 raise VolumeUnavailable(f"{volume}: writes are being stopped")
-            queue = self._queues.get(id(volume))
-            if queue is not None:
-                queue.waiting.append((operation, done))
-                return
-            queue = self._queues[id(volume)] = _Queue(volume, committed)
-            queue.waiting.append((operation, done))
-            self._pool.submit(self._work, queue)
+            self._enlist(volume, operation, done, committed)
+            self._wake_one()
+
+    def submit_all(self, submissions: Sequence[Submission]) -> None:
+        """Queue operations that came together, so that they go into one wave. Raises as :meth:`submit`."""
+        with self._lock:
+            if self._closed:
+                raise VolumeUnavailable("writes are being stopped")
+            for volume, operation, done in submissions:
+                self._enlist(volume, operation, done, _ignore)
+            self._wake_one()
 
     def close(self) -> None:
         """Finish what is queued, then stop the threads."""
         with self._lock:
             self._closed = True
-        self._pool.shutdown(wait=True)
+            for _ in self._threads:
+                self._wake.put(None)
+        for thread in self._threads:
+            thread.join()
 
-    def _work(self, queue: _Queue) -> None:
-        while round_ := self._take(queue):
-            outcomes = self._run(queue, [operation for operation, _ in round_])
-            try:
-                self._deliver([(done, outcome) for (_, done), outcome in zip(round_, outcomes, strict=True)])
-            except Exception:  # one receiver that fails must not stop the volume's queue for all others
-                _log.exception("outcomes of %s could not be delivered", queue.volume)
-            if self._give_way(queue):
+    def _enlist(self, volume: Appendable, operation: Operation, done: Done, committed: Committed) -> None:
+        queue = self._queues.get(id(volume))
+        if queue is None:
+            queue = self._queues[id(volume)] = _Queue(volume, committed)
+            self._listed.append(queue)
+        queue.waiting.append((operation, done))
+
+    def _wake_one(self) -> None:
+        if not self._listed:
+            return
+        if self._idle:
+            self._idle -= 1
+            self._wake.put(None)
+        elif len(self._threads) < self._max_threads:
+            # A daemon: a process that ends without close() has promised nothing to those who still wait.
+            thread = threading.Thread(target=self._work, name=f"commit-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self) -> None:
+        while True:
+            wave = self._take_wave()
+            if wave:
+                self._carry_out(wave)
+                self._relist(wave)
+            elif self._closed:
                 return
+            else:
+                self._wake.get()
 
-    def _take(self, queue: _Queue) -> list[tuple[Operation, Done]]:
-        taken: list[tuple[Operation, Done]] = []
+    def _take_wave(self) -> list[_Round]:
+        """The operations of the volumes that wait; when there are none, this thread counts as idle."""
+        wave: list[_Round] = []
         size_bytes = 0
         with self._lock:
-            while queue.waiting and len(taken) < ROUND_OPERATIONS and size_bytes < ROUND_BYTES:
-                taken.append(queue.waiting.popleft())
-                size_bytes += _data_bytes(taken[-1][0])
-            if not taken:
-                del self._queues[id(queue.volume)]
-        return taken
+            while self._listed and size_bytes < WAVE_BYTES:
+                queue = self._listed.popleft()
+                round_ = _Round(queue, [], [])
+                size_bytes += _fill(round_)
+                wave.append(round_)
+            if wave:
+                self._wake_one()
+            elif not self._closed:
+                self._idle += 1
+        return wave
 
-    def _give_way(self, queue: _Queue) -> bool:
-        """Queue up behind the other volumes when there are more of them than threads, so that none waits for ever."""
+    def _relist(self, wave: list[_Round]) -> None:
+        """Let what came for these volumes meanwhile wait behind the others, so that none waits for ever."""
         with self._lock:
-            if self._closed or len(self._queues) <= self._threads:
-                return False
-            self._pool.submit(self._work, queue)
-            return True
+            for round_ in wave:
+                queue = round_.queue
+                if queue.waiting:
+                    self._listed.append(queue)
+                else:
+                    del self._queues[id(queue.volume)]
 
-    def _run(self, queue: _Queue, operations: list[Operation]) -> list[Outcome]:
-        outcomes: Sequence[Outcome | None] = [None] * len(operations)
+    def _carry_out(self, wave: list[_Round]) -> None:
+        for round_ in wave:
+            _guard(_append, round_)
+        if self._durable:
+            self._sync(wave)
+        pairs: list[tuple[Done, Outcome]] = []
+        for round_ in wave:
+            if round_.failure is None:
+                _guard(_tell, round_)
+            pairs += zip(round_.receivers, round_.outcomes(), strict=True)
         try:
-            appended = self._append(queue.volume, operations)
-            outcomes = appended.outcomes
-            if self._durable:
-                queue.volume.sync(appended.tail)
-            queue.committed(appended)
-            return appended.outcomes
-        except HaystackError as error:
-            failure = error
-        except Exception as error:  # a bug here must answer the clients that wait, and be seen
-            _log.exception("append to %s failed", queue.volume)
-            failure = _unexpected(queue.volume, error)
-        return [outcome if isinstance(outcome, HaystackError) else failure for outcome in outcomes]
+            self._deliver(pairs)
+        except Exception:  # one receiver that fails must not stop the queues of all others
+            _log.exception("outcomes of %s could not be delivered", ", ".join(str(one.queue.volume) for one in wave))
 
-    def _append(self, volume: Appendable, operations: list[Operation]) -> Appended:
+    def _sync(self, wave: list[_Round]) -> None:
+        written = [(one, one.appended.tail) for one in wave if one.appended is not None]
+        if not written:
+            return
+        problems = self._sync_all([(one.queue.volume, tail) for one, tail in written])
+        for (round_, _), problem in zip(written, problems, strict=True):
+            if problem is not None:
+                _fail(round_, problem)
+
+
+def sync_each(volumes: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:
+    """Make volumes durable one after the other."""
+    return [_problem_of(volume, tail) for volume, tail in volumes]
+
+
+def _problem_of(volume: Appendable, tail: int) -> Exception | None:
+    try:
+        volume.sync(tail)
+    except Exception as error:
+        return error
+    return None
+
+
+def _guard(act: Callable[[_Round], None], round_: _Round) -> None:
+    try:
+        act(round_)
+    except Exception as error:
+        _fail(round_, error)
+
+
+def _fail(round_: _Round, error: Exception) -> None:
+    if not isinstance(error, HaystackError):  # a bug here must answer the clients that wait, and be seen
+        _log.error("append to %s failed", round_.queue.volume, exc_info=error)
+        error = _unexpected(round_.queue.volume, error)
+    round_.failure = error
+
+
+def _tell(round_: _Round) -> None:
+    if round_.appended is not None:
+        round_.queue.committed(round_.appended)
+
+
+def _fill(round_: _Round) -> int:
+    """Move what waits into the round, as far as it fits; returns its bytes."""
+    waiting, size_bytes = round_.queue.waiting, 0
+    while waiting and len(round_.operations) < ROUND_OPERATIONS and size_bytes < ROUND_BYTES:
+        operation, done = waiting.popleft()
+        round_.operations.append(operation)
+        round_.receivers.append(done)
+        size_bytes += _data_bytes(operation)
+    return size_bytes
+
+
+def _append(round_: _Round) -> None:
+    volume, operations = round_.queue.volume, round_.operations
+    try:
+        round_.appended = volume.append(operations)
+        return
+    except OutOfSpace:
+        if len(operations) == 1:
+            raise
+    # One large upload must not take the small ones down with it.
+    outcomes: list[Outcome] = []
+    tail, changed = 0, False
+    for operation in operations:
         try:
-            return volume.append(operations)
-        except OutOfSpace:
-            if len(operations) == 1:
-                raise
-        # One large upload must not take the small ones down with it.
-        outcomes: list[Outcome] = []
-        tail, changed = 0, False
-        for operation in operations:
-            try:
-                appended = volume.append([operation])
-            except OutOfSpace as error:
-                outcomes.append(error)
-                continue
-            outcomes += appended.outcomes
-            tail, changed = appended.tail, changed or appended.changed
-        if not tail:
-            raise _last_error(outcomes)
-        return Appended(outcomes, tail, changed)
+            appended = volume.append([operation])
+        except OutOfSpace as error:
+            outcomes.append(error)
+            continue
+        outcomes += appended.outcomes
+        tail, changed = appended.tail, changed or appended.changed
+    if not tail:
+        raise _last_error(outcomes)
+    round_.appended = Appended(outcomes, tail, changed)
 
 
 def _last_error(outcomes: list[Outcome]) -> HaystackError:

@@ -98,9 +98,18 @@ class VolumeFile:
         try:
             os.fdatasync(self._write_fd)
         except OSError as error:
-            # Also when the disk is full: unlike a write that found no room, this one may have stored something.
-            problem = f"cannot make it durable (fdatasync): {error.strerror or error}"
-            raise DiskError(f"{self.path}: {problem}; look at the disk and the kernel's log") from error
+            raise self.sync_error(error) from error
+
+    def sync_error(self, error: OSError) -> DiskError:
+        """What a failed fdatasync means."""
+        # Also when the disk is full: unlike a write that found no room, this one may have stored something.
+        problem = f"cannot make it durable (fdatasync): {error.strerror or error}"
+        return DiskError(f"{self.path}: {problem}; look at the disk and the kernel's log")
+
+    @property
+    def sync_fd(self) -> int:
+        """The descriptor to be synced, for whoever syncs several files at once."""
+        return self._write_fd
 
     def truncate(self, size_bytes: int) -> None:
         """Cut the file to ``size_bytes``."""

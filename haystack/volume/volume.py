@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -144,6 +145,8 @@ class Volume:
         self._checkpointing = threading.Lock()
         self._appending = threading.Lock()
         self._syncing = threading.Lock()
+        self._covered = 0
+        """What the sync between begin_sync and end_sync makes durable."""
         self._closed = False
         self._dirty = dirty
         self._appender = Appender(file, index, superblock, dirty, max_bytes=max_bytes)
@@ -308,13 +311,50 @@ class Volume:
             self._sync_file()
             self._appender.durable(covered)
 
+    def begin_sync(self, tail: int) -> int:
+        """As :meth:`sync`, but the caller calls fdatasync, and then :meth:`end_sync` on the same thread.
+
+        Returns the descriptor to be synced, or -1 when everything is durable already and nothing is to be done.
+        Raises VolumeUnavailable.
+        """
+        self._syncing.acquire()
+        try:
+            self._require_usable()
+            if not self._appender.is_durable(tail):
+                self._covered = max(tail, self._appender.appended)
+                return self.file.sync_fd
+        except BaseException:
+            self._syncing.release()
+            raise
+        self._syncing.release()
+        return -1
+
+    def end_sync(self, problem: int) -> None:
+        """Note how the fdatasync went. Raises DiskError, as :meth:`sync`.
+
+        Parameters
+        ----------
+        problem: its errno, 0 for success.
+        """
+        try:
+            if problem:
+                error = self.file.sync_error(OSError(problem, os.strerror(problem)))
+                self._sync_failed(error)
+                raise error
+            self._appender.durable(self._covered)
+        finally:
+            self._syncing.release()
+
     def _sync_file(self) -> None:
         try:
             self.file.sync()
         except HaystackError as error:
-            self.failed = str(error)
-            self._distrust(str(error))
+            self._sync_failed(error)
             raise
+
+    def _sync_failed(self, error: HaystackError) -> None:
+        self.failed = str(error)
+        self._distrust(str(error))
 
     def _require_usable(self) -> None:
         if self.failed is not None:
