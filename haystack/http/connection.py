@@ -29,11 +29,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haystack.errors import ClientGone, HaystackError, ProtocolError, TooLarge
 from haystack.http.answering import AnsweringConnection
 from haystack.http.chunked import ChunkedDecoder
+from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.head import MAX_BLANK_LINES, find_head_end
 from haystack.http.response import CONTINUE, STATUS_LINES
 from haystack.http.wire import Phase
@@ -250,12 +251,27 @@ class HttpConnection(AnsweringConnection):
         except Exception as error:
             self._answer_exception(error)
             return
-        if outcome is None:
-            self._finish()
-        elif isinstance(outcome, Coroutine):
-            self._run(outcome)
+        if outcome is None or outcome is DEFERRED or isinstance(outcome, Coroutine):
+            self._go_on(outcome)
         else:
             self._begin_body(request, outcome)
+
+    def _go_on(self, outcome: Outcome) -> None:
+        if outcome is None:
+            self._finish()
+        elif outcome is DEFERRED:
+            self._server.deferred += 1
+        else:
+            self._server.spawn(outcome, self._task_done)
+
+    def finish_deferred(self, error: Exception | None = None) -> None:
+        """What a ``DEFERRED`` has promised: the answer was written, or ``error`` is why there is none."""
+        self._server.end_deferred()
+        if error is None:
+            self._finish()
+        else:
+            self._answer_exception(error)
+        self._pump()
 
     def _begin_body(self, request: Request, sink: BodySink) -> None:
         self._sink = sink
@@ -334,10 +350,7 @@ class HttpConnection(AnsweringConnection):
         except Exception as error:
             self._answer_exception(error)
             return
-        if outcome is None:
-            self._finish()
-        else:
-            self._run(outcome)
+        self._go_on(outcome)
 
     def _refuse_body(self, error: Exception) -> None:
         """Give up a body that is on its way: the sink forgets it, the client gets the reason, the rest is discarded."""
@@ -354,9 +367,6 @@ class HttpConnection(AnsweringConnection):
         except Exception:
             logger.exception("aborting an upload failed")
             self._server.count("handler")
-
-    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self._server.spawn(coroutine, self._task_done)
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         if task.cancelled():

@@ -7,6 +7,8 @@ read. It then does one of these:
   body, it is not read: the connection is closed after the answer (so that an upload can be refused at once);
 - returns a coroutine, which the server runs as a task and which answers. Same for the body;
 - returns a :class:`BodySink`, which is given the body and then answers;
+- returns ``DEFERRED``: something else will answer and then call ``connection.finish_deferred()`` exactly once, also
+  when the client has gone meanwhile. That is a coroutine without the cost of a task;
 - raises: a :class:`~haystack.errors.HaystackError` is answered with its ``http_status`` and message as JSON, anything
   else is logged and answered 500.
 
@@ -17,12 +19,26 @@ raise :class:`~haystack.errors.ClientGone` then, and ``respond`` does nothing.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from haystack.http.connection import HttpConnection
     from haystack.http.request import Request, RequestHeaders
+
+
+class Deferred(enum.Enum):
+    """Type of :data:`DEFERRED`."""
+
+    DEFERRED = enum.auto()
+
+
+DEFERRED: Final = Deferred.DEFERRED
+"""The answer comes later, from a callback."""
+
+Outcome = Coroutine[Any, Any, None] | Deferred | None
+"""What becomes of a request whose body, if any, is complete."""
 
 
 class BodySink(Protocol):
@@ -40,8 +56,8 @@ class BodySink(Protocol):
     def data(self, piece: bytes) -> None:
         """The next piece of the body, never empty. May raise, which refuses the rest of the body."""
 
-    def end(self) -> Coroutine[Any, Any, None] | None:
-        """The body is complete. Answers at once and returns None, or returns a coroutine that answers."""
+    def end(self) -> Outcome:
+        """The body is complete. Answers at once and returns None, or returns a coroutine that answers, or DEFERRED."""
 
     def abort(self) -> None:
         """The body will not be completed: leave nothing behind. Called at most once and never after ``end``."""
@@ -64,7 +80,7 @@ class Handler(Protocol):
         When False is returned nothing must have been written; the request then goes through :meth:`begin`.
         """
 
-    def begin(self, connection: HttpConnection, request: Request) -> BodySink | Coroutine[Any, Any, None] | None:
+    def begin(self, connection: HttpConnection, request: Request) -> BodySink | Outcome:
         """Begin with a request, as described at the top of the module."""
 
 

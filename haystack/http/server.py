@@ -66,6 +66,8 @@ class Server:
         self._connections: set[HttpConnection] = set()
         self._turned_away: set[HttpConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.deferred = 0
+        """Requests whose answer something else has promised, those of clients who have gone included."""
         self._listener: asyncio.AbstractServer | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._all_closed = asyncio.Event()
@@ -125,6 +127,7 @@ class Server:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.deferred = 0  # like the tasks above: nobody is left to wait for it
         self._update_all_closed()
         await self._all_closed.wait()
         if self._listener is not None:
@@ -195,6 +198,12 @@ class Server:
         task.add_done_callback(self._task_done)
         task.add_done_callback(done)
 
+    def end_deferred(self) -> None:
+        """A promise was kept."""
+        self.deferred -= 1
+        if not self.deferred:
+            self._update_all_closed()
+
     def call_soon(self, callback: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_soon(callback)
 
@@ -212,7 +221,7 @@ class Server:
         self._update_all_closed()
 
     def _update_all_closed(self) -> None:
-        if self._connections or self._turned_away or self._tasks:
+        if self._connections or self._turned_away or self._tasks or self.deferred > 0:
             self._all_closed.clear()
         else:
             self._all_closed.set()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
-from haystack.http.handler import BodySink
+from haystack.http.handler import BodySink, Outcome
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import header_block
 from haystack.store.control import ControlBlock, Counter, Header
@@ -30,7 +29,7 @@ _COUNTERS = {
     "DELETE": Counter.DELETE,
 }
 
-Begun = BodySink | Coroutine[Any, Any, None] | None
+Begun = BodySink | Outcome
 
 
 class StoreHandler:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any
 
 from haystack.http.connection import HttpConnection
+from haystack.http.handler import Outcome
 from haystack.store.catalog import ServedVolume
 from haystack.store.control import Counter
 from haystack.store.tally import Tally
@@ -38,11 +37,14 @@ class BufferedSink:
         self._received_bytes += len(piece)
         self._take(piece)
 
-    def end(self) -> Coroutine[Any, Any, None]:
+    def end(self) -> Outcome:
         """All of it is here."""
+        self._note_end()
+        return self._finish()
+
+    def _note_end(self) -> None:
         self._ended = time.perf_counter()
         self._tally.add(Counter.BYTES_IN, self._received_bytes)
-        return self._finish()
 
     def abort(self) -> None:
         """The client went away or was refused: free everything."""

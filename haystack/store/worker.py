@@ -33,10 +33,12 @@ from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
 from haystack.store.writes import Writer
 from haystack.volume.append import Outcome
-from haystack.volume.commit import Done, deliver_now
+from haystack.volume.commit import Done
 
 SWITCH_SECONDS = 0.0005
 """How soon a thread that works for disks has to give way to the event loop; Python's own 5 ms is a long wait there."""
+
+_log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 0.25
 """How often counters move into the control block."""
@@ -134,7 +136,7 @@ class Worker:
         return render_worker_page(self._control, self._settings.folders)
 
     def _deliver(self, outcomes: list[tuple[Done, Outcome]]) -> None:
-        self._loop.call_soon_threadsafe(deliver_now, outcomes)
+        self._loop.call_soon_threadsafe(_hand_out, outcomes)
 
     def _close(self) -> None:
         for lane in self._lanes:
@@ -142,6 +144,14 @@ class Worker:
         self._fast.forget_all()
         self._catalog.close()
         self.tally.flush()
+
+
+def _hand_out(outcomes: list[tuple[Done, Outcome]]) -> None:
+    for done, outcome in outcomes:
+        try:
+            done(outcome)
+        except Exception:  # a receiver that fails must not keep the others from their answers
+            _log.exception("an outcome could not be handed out")
 
 
 def _http_limits(settings: WorkerSettings) -> HttpLimits:

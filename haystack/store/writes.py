@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
+from functools import lru_cache
 
 from haystack.errors import (
     HaystackError,
@@ -22,6 +24,8 @@ from haystack.errors import (
 )
 from haystack.fid import Fid, Locator
 from haystack.http.connection import HttpConnection
+from haystack.http.handler import DEFERRED, Deferred
+from haystack.http.handler import Outcome as BodyOutcome
 from haystack.http.multipart import FilePart, MultipartParser, is_multipart, parse_boundary
 from haystack.http.request import Request
 from haystack.http.response import JSON_TYPE
@@ -40,6 +44,9 @@ from haystack.volume.layout import NeedleMeta
 MAX_PAIRS = 32
 UNPACKED_AT_ONCE = 4
 """Large multi-uploads that are unpacked, and so in memory, at the same time."""
+
+ROOM_BYTES = 2**20
+"""Uploads of this size are refused before their body when the volume has no room for it; the append refuses others."""
 
 FORM_OVERHEAD_BYTES = 128 * 1024
 """What a form may have around its file."""
@@ -69,25 +76,32 @@ class Writer:
         declared_bytes = request.headers.content_length or 0
         if declared_bytes > sink.max_bytes:
             raise TooLarge(f"the body is larger than the limit of {sink.max_bytes} bytes")
-        _require_room(served, declared_bytes)
+        if declared_bytes >= ROOM_BYTES:
+            _require_room(served, declared_bytes)
         return sink
 
-    async def delete(self, connection: HttpConnection, target: Target) -> None:
+    def delete(self, connection: HttpConnection, target: Target) -> Deferred:
         """Delete a needle and answer."""
         started = time.perf_counter()
         fid = target.fid
         served = self.catalog.get(fid.volume)
         _require_alive(served)
-        try:
-            outcome = await self._commit(served, Delete(fid.key, fid.cookie, now_ms(), fid.alternate))
-        except NeedleNotFound as error:
-            # Clients of the SeaweedFS API tell by the size whether there was something to delete.
-            respond_json(connection, 404, {"error": str(error), "size": 0})
-            return
-        assert isinstance(outcome, Deleted)
-        served.count(VolumeCell.DELETES)
-        self.tally.took(Histogram.DELETE, time.perf_counter() - started)
-        respond_json(connection, 202, {"size": outcome.data_bytes})
+
+        def deleted(outcome: Outcome) -> None:
+            if isinstance(outcome, NeedleNotFound):
+                # Clients of the SeaweedFS API tell by the size whether there was something to delete.
+                respond_json(connection, 404, {"error": str(outcome), "size": 0})
+                return
+            if isinstance(outcome, HaystackError):
+                _count_error(served, outcome)
+                raise outcome
+            assert isinstance(outcome, Deleted)
+            served.count(VolumeCell.DELETES)
+            self.tally.took(Histogram.DELETE, time.perf_counter() - started)
+            respond_json(connection, 202, {"size": outcome.data_bytes})
+
+        self.commit_soon(connection, served, Delete(fid.key, fid.cookie, now_ms(), fid.alternate), deleted)
+        return DEFERRED
 
     async def put(self, served: ServedVolume, put: Put, started: float) -> list[Stored]:
         """Store needles as durably as the Store promises. Raises what refuses them, or what failed.
@@ -96,14 +110,6 @@ class Writer:
         ----------
         started: when the request was complete, by ``time.perf_counter``.
         """
-        stored = await self._commit(served, put)
-        assert isinstance(stored, list)
-        served.count(VolumeCell.WRITES, len(stored))
-        served.count(VolumeCell.BYTES_WRITTEN, sum(one.data_bytes for one in stored))
-        self.tally.took(Histogram.WRITE, time.perf_counter() - started)
-        return stored
-
-    async def _commit(self, served: ServedVolume, operation: Operation) -> list[Stored] | Deleted:
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def done(outcome: Outcome) -> None:
@@ -112,13 +118,42 @@ class Writer:
                 future.set_result(outcome)
 
         served.pin()
+        served.lane.submit(served, put, done)
+        stored = await future
+        if isinstance(stored, HaystackError):
+            _count_error(served, stored)
+            raise stored
+        assert isinstance(stored, list)
+        self.count_stored(served, stored, started)
+        return stored
+
+    def commit_soon(
+        self, connection: HttpConnection, served: ServedVolume, operation: Operation, then: Callable[[Outcome], None]
+    ) -> None:
+        """Carry out an operation for a request whose handler returns ``DEFERRED``.
+
+        Parameters
+        ----------
+        then: answers. An operation's error that it does not handle itself is answered as what it is.
+        """
+
+        def done(outcome: Outcome) -> None:
+            served.unpin()
+            try:
+                then(outcome)
+            except Exception as error:
+                connection.finish_deferred(error)
+            else:
+                connection.finish_deferred()
+
+        served.pin()
         served.lane.submit(served, operation, done)
-        outcome = await future
-        if isinstance(outcome, HaystackError):
-            if outcome.http_status >= 500:
-                served.count(VolumeCell.ERRORS)
-            raise outcome
-        return outcome
+
+    def count_stored(self, served: ServedVolume, stored: list[Stored], started: float) -> None:
+        """Count what was stored; ``started`` as for :meth:`put`."""
+        served.count(VolumeCell.WRITES, len(stored))
+        served.count(VolumeCell.BYTES_WRITTEN, sum(one.data_bytes for one in stored))
+        self.tally.took(Histogram.WRITE, time.perf_counter() - started)
 
     def writable(self, volume: int) -> ServedVolume:
         """The volume, if it takes uploads now. Raises VolumeNotFound, VolumeUnavailable, VolumeReadOnly, OutOfSpace."""
@@ -171,14 +206,47 @@ class PhotoSink(BufferedSink):
             raise TooLarge(f"the photo is larger than the limit of {self._writer.max_photo_bytes} bytes")
         self._keep(piece)
 
-    async def _store(self) -> None:
+    def end(self) -> BodyOutcome:
+        if self._spilling is not None:
+            return super().end()
+        self._note_end()
+        try:
+            put = self._put()
+        except BaseException:
+            self._release()
+            raise
+        self._writer.commit_soon(self._connection, self._served, put, self._committed)
+        return DEFERRED
+
+    def _put(self) -> Put:
+        if self._failure is not None:
+            raise self._failure
         if self._form is not None:
             self._form.finish()
         fid = self._fid
-        meta = NeedleMeta(self._name, photo_type(self._declared_type, self._name, self._body.head), self._pairs)
-        needle = NewNeedle(fid.key, fid.cookie, self._body.data(), now_ms(), fid.alternate, meta.pack())
-        stored = await self._writer.put(self._served, Put((needle,)), self._ended)
-        respond_json(self._connection, 201, answer(fid, self._name, stored[0]))
+        meta = packed_meta(self._name, photo_type(self._declared_type, self._name, self._body.head), self._pairs)
+        return Put((NewNeedle(fid.key, fid.cookie, self._body.data(), now_ms(), fid.alternate, meta),))
+
+    def _committed(self, outcome: Outcome) -> None:
+        self._release()
+        if isinstance(outcome, HaystackError):
+            _count_error(self._served, outcome)
+            raise outcome
+        assert isinstance(outcome, list)
+        self._writer.count_stored(self._served, outcome, self._ended)
+        self._answer(outcome)
+
+    async def _store(self) -> None:
+        self._answer(await self._writer.put(self._served, self._put(), self._ended))
+
+    def _answer(self, stored: list[Stored]) -> None:
+        self._connection.respond(201, JSON_TYPE, answer_body(self._fid, self._name, stored[0]))
+
+
+@lru_cache(maxsize=1024)
+def packed_meta(name: str, mime: str, pairs: tuple[tuple[str, str], ...]) -> bytes:
+    """The metadata of a needle as it is stored; most photos of a client have the same. Raises InvalidRequest."""
+    return NeedleMeta(name, mime, pairs).pack()
 
 
 def answer(fid: Fid, name: str, stored: Stored) -> dict[str, object]:
@@ -190,6 +258,17 @@ def answer(fid: Fid, name: str, stored: Stored) -> dict[str, object]:
         "fid": str(fid),
         "locator": str(Locator(fid, stored.offset)),
     }
+
+
+def answer_body(fid: Fid, name: str, stored: Stored) -> bytes:
+    """:func:`answer` as JSON, which a test compares with it."""
+    suffix = f"_{fid.alternate}" if fid.alternate else ""
+    needle = f"{fid.key:x}{fid.cookie:016x}{suffix}"
+    quoted = json.dumps(name, ensure_ascii=False) if name else '""'
+    return (
+        f'{{"name": {quoted}, "size": {stored.data_bytes}, "eTag": "{stored.checksum:016x}", '
+        f'"fid": "{fid.volume},{needle}", "locator": "{fid.volume}@{stored.offset:x},{needle}"}}\n'
+    ).encode()
 
 
 def respond_json(connection: HttpConnection, status: int, content: object) -> None:
@@ -227,6 +306,11 @@ def _require_room(served: ServedVolume, declared_bytes: int) -> None:
         raise VolumeReadOnly(
             f"volume {served.number} has no room for {declared_bytes} bytes; get a new fid from /dir/assign"
         )
+
+
+def _count_error(served: ServedVolume, error: HaystackError) -> None:
+    if error.http_status >= 500:
+        served.count(VolumeCell.ERRORS)
 
 
 def _require_alive(served: ServedVolume) -> None:
