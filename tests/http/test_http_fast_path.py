@@ -97,7 +97,7 @@ def test_fast_way_is_closed_while_something_is_under_way() -> None:
 
 
 def test_fast_way_is_closed_while_the_client_does_not_read() -> None:
-    drive = warm(Drive())
+    drive = warm(Drive(limits=HttpLimits(write_buffer_bytes=200_000)))
     drive.transport.flowing = False
     drive.feed(b"GET /big HTTP/1.1" + PLAIN, LINE + PLAIN)
     assert drive.handler.fast_answers == 0
