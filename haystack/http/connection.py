@@ -21,6 +21,11 @@ This accepts nothing that the strict way would not, and gives it the same meanin
    form of the target, which is an absolute path in cached lines, so that Host means the same for all.
 3. It is taken only when the connection is at the start of a request with nothing buffered before it.
 
+On the strict way, a head whose block was parsed before is not parsed again either, whatever the method (see
+``Server.parse_head``): line and block are cut and limited as ever, the line must be ``METHOD /path HTTP/1.1`` of plain
+characters alone, which no rule can refuse, and point 2 holds. Blocks with Upgrade or Transfer-Encoding always go
+through the parser.
+
 Slow clients: nothing here has a timer. The server's sweep calls :meth:`HttpConnection.check` once a second.
 """
 
@@ -45,6 +50,9 @@ if TYPE_CHECKING:
     from haystack.http.server import Server
 
 logger = logging.getLogger(__name__)
+
+_P = b"P"
+"""PUT, POST and PATCH begin with it: nothing for the fast way, and their bodies are long to look up."""
 
 
 class HttpConnection(AnsweringConnection):
@@ -94,7 +102,7 @@ class HttpConnection(AnsweringConnection):
             self._fail(ProtocolError("too many connections; try again later", 503, "connection_limit"))
 
     def data_received(self, data: bytes) -> None:
-        if self._ready:
+        if self._ready and data[:1] != _P:
             cut = data.find(b"\r\n")
             headers = self._blocks.get(data[cut:])
             if headers is not None and self._answer_fast(data[:cut], headers):
@@ -216,14 +224,13 @@ class HttpConnection(AnsweringConnection):
                 self._scanned = len(buffer)
                 return False
             head = bytes(memoryview(buffer)[:end])
-            request = self._server.parser.parse(head)
+            request = self._server.parse_head(head)
         except ProtocolError as error:
             self._fail(error)
             return False
         del buffer[:end]
         self._scanned = self._blank_lines = 0
         self._head_tick = 0.0
-        self._server.remember_block(request, head)
         self._dispatch(request)
         return True
 

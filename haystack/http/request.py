@@ -30,6 +30,7 @@ class RequestHeaders:
         "if_none_match",
         "if_range",
         "keep_alive",
+        "notes",
         "plain",
         "range",
     )
@@ -60,6 +61,8 @@ class RequestHeaders:
         self.keep_alive = "keep-alive" in connection_options
         self.plain = self.range is None and self.if_none_match is None and self.if_modified_since is None
         """True when nothing in here can turn a 200 into a 206, 304 or 416."""
+        self.notes: object = None
+        """What a handler has found out from these fields alone, kept for later requests with the same ones."""
 
     def get(self, name: str) -> str | None:
         """Value of the field with this lower-case ``name``, or None."""

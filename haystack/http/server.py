@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import socket
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any
 from haystack.http.connection import HttpConnection
 from haystack.http.dates import format_http_date
 from haystack.http.handler import Handler, Observer
-from haystack.http.head import HeadParser
+from haystack.http.head import METHODS, HeadParser
 from haystack.http.limits import HttpLimits
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import Tails
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_SECONDS = 1.0
 BACKLOG = 1024
+
+_PLAIN_LINE = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[A-Za-z0-9,._@-]+) HTTP/1\.1")
+"""A request line that no rule of :mod:`haystack.http.head` refuses, unless for its length."""
 
 
 class Server:
@@ -53,6 +57,9 @@ class Server:
         self.limits = limits or HttpLimits()
         self.parser = HeadParser(self.limits)
         self.header_blocks: dict[bytes, RequestHeaders] = {}
+        """Parsed header blocks of plain requests, for the fast way."""
+        self._known_blocks: dict[bytes, RequestHeaders] = {}
+        """Parsed header blocks of requests of all kinds."""
         self.stopping = False
         self.requests = 0
         """Requests that were given to the handler so far."""
@@ -207,14 +214,37 @@ class Server:
     def call_soon(self, callback: Callable[[], None]) -> None:
         asyncio.get_running_loop().call_soon(callback)
 
-    def remember_block(self, request: Request, head: bytes) -> None:
-        """Keep the parsed header block of a plain request for the fast way (see :mod:`haystack.http.connection`)."""
-        block = head[len(request.line) :]
-        if len(block) > self.limits.max_cached_block_bytes or not _is_plain(request):
-            return
-        if len(self.header_blocks) >= self.limits.max_cached_blocks:
-            self.header_blocks.clear()
-        self.header_blocks[block] = request.headers
+    def parse_head(self, head: bytes) -> Request:
+        """Parse a head strictly, or put it together from parts that were (see :mod:`haystack.http.connection`).
+
+        Raises ProtocolError.
+        """
+        cut = head.find(b"\r\n")
+        block = head[cut:]
+        headers = self._known_blocks.get(block)
+        if headers is not None:
+            plain = _PLAIN_LINE.fullmatch(head, 0, cut)
+            if plain is not None and len(plain[2]) <= self.limits.max_target_bytes:
+                target = plain[2]
+                path = target.decode("ascii")
+                return Request(
+                    METHODS[plain[1]], plain[0], target, path, "", headers, is_http_11=True, origin_form=True
+                )
+        request = self.parser.parse(head)
+        if len(block) <= self.limits.max_cached_block_bytes:
+            self._remember(request, block)
+        return request
+
+    def _remember(self, request: Request, block: bytes) -> None:
+        if request.is_http_11 and request.origin_form and _is_usual(request.headers):
+            self._keep(self._known_blocks, block, request.headers)
+            if _is_plain(request):
+                self._keep(self.header_blocks, block, request.headers)
+
+    def _keep(self, blocks: dict[bytes, RequestHeaders], block: bytes, headers: RequestHeaders) -> None:
+        if len(blocks) >= self.limits.max_cached_blocks:
+            blocks.clear()
+        blocks[block] = headers
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -227,13 +257,15 @@ class Server:
             self._all_closed.set()
 
 
+def _is_usual(headers: RequestHeaders) -> bool:
+    return not any(headers.get(name) is not None for name in ("transfer-encoding", "upgrade"))
+
+
 def _is_plain(request: Request) -> bool:
     headers = request.headers
     return (
         request.cacheable_line is not None
         and request.keep_alive
         and headers.plain
-        and not any(
-            headers.get(name) is not None for name in ("content-length", "transfer-encoding", "expect", "upgrade")
-        )
+        and not any(headers.get(name) is not None for name in ("content-length", "expect"))
     )

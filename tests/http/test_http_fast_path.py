@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 import pytest
 from http_harness import Drive, RecordingHandler, parse_responses
@@ -188,6 +189,10 @@ def test_fast_and_strict_way_agree_on_every_composition(compositions: list[tuple
     assert fast.handler.seen == strict.handler.seen
 
 
+def _with_length(block: bytes, count: int) -> bytes:
+    return b"\r\nContent-Length: %d" % count + block
+
+
 @settings(max_examples=300, deadline=None)
 @given(LINES, BLOCKS)
 def test_what_the_fast_way_would_take_the_strict_parser_takes(line: bytes, block: bytes) -> None:
@@ -223,3 +228,43 @@ def test_lines_that_a_handler_may_judge_by_itself_are_never_refused(method: str,
     assert (request.method, request.path, request.query) == (method, path, "")
     assert request.cacheable_line == line
     assert request.headers.items() == drive.server.header_blocks[block].items()
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(["GET", "HEAD", "PUT", "POST", "DELETE"]),
+    st.from_regex(r"/[A-Za-z0-9._,@~%-]{0,60}", fullmatch=True),
+    BLOCKS | st.builds(_with_length, BLOCKS, st.integers(0, 9999)),
+)
+def test_a_known_block_changes_nothing_for_any_line(method: str, path: str, block: bytes) -> None:
+    """A head put together from a line and a block that was parsed before is the head that the parser would give."""
+    line = f"{method} {path} HTTP/1.1".encode()
+    server = Drive().server
+    with suppress(ProtocolError):
+        server.parse_head(LINE + block)
+    results = []
+    for parse in (server.parse_head, HeadParser(HttpLimits()).parse):
+        try:
+            request = parse(line + block)
+        except ProtocolError as error:
+            results.append((error.http_status, str(error)))
+            continue
+        fields = {name: getattr(request.headers, name) for name in RequestHeaders.__slots__ if name != "notes"}
+        seen = (request.method, request.line, request.target, request.path, request.query, request.is_http_11)
+        results.append((*seen, request.origin_form, request.keep_alive, request.has_body, fields))
+    assert results[0] == results[1]
+
+
+def test_a_known_block_is_not_parsed_again() -> None:
+    server = Drive().server
+    block = b"\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+    first = server.parse_head(b"PUT /1,2 HTTP/1.1" + block)
+    assert server.parse_head(b"POST /3,4 HTTP/1.1" + block).headers is first.headers
+    longest = b"PUT /" + b"a" * server.limits.max_target_bytes + b" HTTP/1.1"
+    with pytest.raises(ProtocolError) as refused:
+        server.parse_head(longest + block)
+    assert refused.value.http_status == 414
+    chunked = b"\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert server.parse_head(b"PUT /1,2 HTTP/1.1" + chunked).headers is not (
+        server.parse_head(b"PUT /1,2 HTTP/1.1" + chunked).headers
+    )
