@@ -41,8 +41,11 @@ from haystack.volume.layout import (
     LayoutError,
     NeedleHeader,
     Superblock,
+    enclose,
     needle_bytes,
+    pack_header,
     pack_needle,
+    padding_bytes,
 )
 
 
@@ -69,7 +72,7 @@ class NewNeedle:
 
     @property
     def data_bytes(self) -> int:
-        return sum(len(piece) for piece in self.data)
+        return len(self.data[0]) if len(self.data) == 1 else sum(map(len, self.data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,20 +225,27 @@ class _Plan:
         try:
             if isinstance(operation, Delete):
                 return self._delete(operation)
-            self._require_allowed(operation)
+            existing = self._require_allowed(operation)
             size = len(operation.needles)
-            return [self._store(needle, index, size) for index, needle in enumerate(operation.needles)]
+            return [
+                self._store(needle, index, size, old)
+                for index, (needle, old) in enumerate(zip(operation.needles, existing, strict=True))
+            ]
         except _OF_ONE as error:
             return error
 
-    def _require_allowed(self, put: Put) -> None:
-        """Refuse the whole put before the first of its needles is laid out."""
-        if not 1 <= len(put.needles) <= MAX_BATCH_NEEDLES:
-            raise InvalidRequest(f"{len(put.needles)} needles in one write; 1 to {MAX_BATCH_NEEDLES} are possible")
-        names = {(needle.key, needle.alternate) for needle in put.needles}
-        if len(names) != len(put.needles):
+    def _require_allowed(self, put: Put) -> list[IndexEntry | None]:
+        """Refuse the whole put before the first of its needles is laid out.
+
+        Returns the entries that the needles supersede.
+        """
+        count = len(put.needles)
+        if not 1 <= count <= MAX_BATCH_NEEDLES:
+            raise InvalidRequest(f"{count} needles in one write; 1 to {MAX_BATCH_NEEDLES} are possible")
+        if count > 1 and len({(needle.key, needle.alternate) for needle in put.needles}) != count:
             raise InvalidRequest("two needles of one write have the same key and alternate key")
         total_bytes = 0
+        found: list[IndexEntry | None] = []
         for needle in put.needles:
             _require_name(needle)
             total_bytes += _require_fits(needle)
@@ -245,32 +255,40 @@ class _Plan:
                     f"photo {needle.key:x}, alternate {needle.alternate} exists with another cookie; "
                     "get a new fid from /dir/assign"
                 )
+            found.append(existing)
         if self.tail + total_bytes > self._max_bytes:
             raise VolumeReadOnly(
                 f"{self._file.path}: {total_bytes} bytes more would exceed the volume's limit of {self._max_bytes}; "
                 "get a new fid from /dir/assign"
             )
+        return found
 
-    def _store(self, needle: NewNeedle, index: int, size: int) -> Stored:
-        header = NeedleHeader(
-            key=needle.key,
-            cookie=needle.cookie,
-            alternate=needle.alternate,
-            data_bytes=needle.data_bytes,
-            meta_bytes=len(needle.meta),
-            time_ms=needle.time_ms,
-            expires=needle.expires,
-            batch_index=index,
-            batch_size=size,
-            durable_distance=self._distance(),
+    def _store(self, needle: NewNeedle, index: int, size: int, old: IndexEntry | None) -> Stored:
+        offset, meta, data_bytes = self.tail, needle.meta, needle.data_bytes
+        meta_bytes = len(meta)
+        head = pack_header(
+            self._seed,
+            needle.key,
+            needle.cookie,
+            needle.alternate,
+            data_bytes,
+            meta_bytes,
+            needle.time_ms,
+            0,
+            needle.expires,
+            index,
+            size,
+            self._distance(),
         )
-        offset = self.tail
-        checksum = self._lay(header, needle.meta, needle.data)
-        entry = IndexEntry(offset, header.data_bytes, header.meta_bytes, 0)
-        if self._writer.store(needle.key, needle.alternate, entry, needle.time_ms) is not None:
+        pieces, checksum = enclose(head + meta, needle.data, padding_bytes(meta_bytes, data_bytes), self._seed)
+        self.pieces += pieces
+        self.tail = offset + needle_bytes(meta_bytes, data_bytes)
+        entry = IndexEntry(offset, data_bytes, meta_bytes, 0)
+        self._writer.replace(needle.key, needle.alternate, entry, needle.time_ms, old)
+        if old is not None:
             self.changed = True
         self._new_cookies[needle.key, needle.alternate] = needle.cookie
-        return Stored(offset, header.data_bytes, checksum)
+        return Stored(offset, data_bytes, checksum)
 
     def _delete(self, delete: Delete) -> Deleted:
         _require_name(delete)
@@ -289,16 +307,12 @@ class _Plan:
             flags=Flags.TOMBSTONE,
             durable_distance=self._distance(),
         )
-        self._lay(header, b"", ())
+        pieces, _ = pack_needle(header, b"", (), self._seed)
+        self.pieces += pieces
+        self.tail += header.total_bytes
         self._writer.delete(delete.key, delete.alternate, header.total_bytes, delete.time_ms)
         self.changed = True
         return Deleted(existing.data_bytes)
-
-    def _lay(self, header: NeedleHeader, meta: bytes, data: Sequence[Buffer]) -> int:
-        pieces, checksum = pack_needle(header, meta, data, self._seed)
-        self.pieces += pieces
-        self.tail += header.total_bytes
-        return checksum
 
     def _distance(self) -> int:
         if self._durable is None:
@@ -322,13 +336,21 @@ def _require_fits(needle: NewNeedle) -> int:
         raise TooLarge(f"{data_bytes} bytes; a needle holds at most {MAX_DATA_BYTES}")
     if len(needle.meta) > MAX_META_BYTES:
         raise InvalidRequest(f"{len(needle.meta)} bytes of metadata; at most {MAX_META_BYTES} are kept")
-    if any(isinstance(piece, memoryview) and piece.nbytes != len(piece) for piece in needle.data):
-        raise InvalidRequest("data in a memoryview of items that are no bytes; cast it to 'B'")
+    for piece in needle.data:
+        if isinstance(piece, memoryview) and piece.nbytes != len(piece):
+            raise InvalidRequest("data in a memoryview of items that are no bytes; cast it to 'B'")
     _require_range("expires", needle.expires, 2**32 - 1)
     return needle_bytes(len(needle.meta), data_bytes)
 
 
 def _require_name(operation: NewNeedle | Delete) -> None:
+    if (
+        0 <= operation.key <= MAX_KEY
+        and 0 <= operation.cookie <= MAX_COOKIE
+        and 0 <= operation.alternate <= MAX_ALTERNATE
+        and 0 <= operation.time_ms <= MAX_TIME_MS
+    ):
+        return
     _require_range("key", operation.key, MAX_KEY)
     _require_range("cookie", operation.cookie, MAX_COOKIE)
     _require_range("alternate key", operation.alternate, MAX_ALTERNATE)

@@ -171,6 +171,11 @@ class IndexWriter:
     def store(self, key: int, alternate: int, entry: IndexEntry, time_ms: int) -> IndexEntry | None:
         """Enter a needle that was appended at the tail; returns the older one of the same name that it supersedes."""
         old = self.get(key, alternate)
+        self.replace(key, alternate, entry, time_ms, old)
+        return old
+
+    def replace(self, key: int, alternate: int, entry: IndexEntry, time_ms: int, old: IndexEntry | None) -> None:
+        """As :meth:`store`, for a caller who has just asked for the ``old`` entry."""
         self._put(key, alternate, entry)
         state = self.state
         state.live_bytes += entry.total_bytes
@@ -180,9 +185,10 @@ class IndexWriter:
             state.deleted_bytes += old.total_bytes
         else:
             state.live_count += 1
-        state.max_key = max(state.max_key, key)
-        state.last_append_ms = max(state.last_append_ms, time_ms)
-        return old
+        if key > state.max_key:
+            state.max_key = key
+        if time_ms > state.last_append_ms:
+            state.last_append_ms = time_ms
 
     def delete(self, key: int, alternate: int, tombstone_bytes: int, time_ms: int) -> bool:
         """Mark a needle deleted by a tombstone of that size; False when there is no live one (the tombstone counts)."""
@@ -205,13 +211,13 @@ class IndexWriter:
 
     def _put(self, key: int, alternate: int, entry: IndexEntry) -> None:
         assert self._txn is not None
-        raw_key = KEY.pack(key, alternate)
+        raw_key, raw = KEY.pack(key, alternate), entry.pack()
         try:
             # Appending packs pages full when ids come in order (34 bytes a needle instead of 50 and more). LMDB
             # refuses it (False) when the key is not the largest after all.
-            if key >= self.state.max_key and self._txn.put(raw_key, entry.pack(), append=True):
+            if key >= self.state.max_key and self._txn.put(raw_key, raw, append=True):
                 return
-            self._txn.put(raw_key, entry.pack())
+            self._txn.put(raw_key, raw)
         except lmdb.Error as error:
             raise _index_error(self._index.path, "write", error) from error
 

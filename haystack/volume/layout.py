@@ -173,22 +173,20 @@ class NeedleHeader:
 
     def pack(self, seed: int) -> bytes:
         """The 56 bytes, header check included."""
-        raw = HEADER.pack(
-            NEEDLE_MAGIC,
-            self.flags,
-            self.meta_bytes,
-            self.data_bytes,
-            self.alternate,
+        return pack_header(
+            seed,
             self.key,
             self.cookie,
+            self.alternate,
+            self.data_bytes,
+            self.meta_bytes,
             self.time_ms,
+            self.flags,
             self.expires,
             self.batch_index,
             self.batch_size,
             self.durable_distance,
-            0,
-        )[:HEADER_CHECK_OFFSET]
-        return raw + HEADER_CHECK.pack(header_check(raw, seed))
+        )
 
     @classmethod
     def unpack(cls, raw: Buffer, seed: int) -> NeedleHeader:
@@ -277,6 +275,7 @@ class NeedleMeta:
 
 
 _NO_META = NeedleMeta()
+_ZEROS = bytes(ALIGNMENT)
 
 
 def needle_bytes(meta_bytes: int, data_bytes: int) -> int:
@@ -294,6 +293,39 @@ def header_check(raw: Buffer, seed: int) -> int:
     return xxhash.xxh3_64_intdigest(raw, seed) & 0xFFFFFFFF
 
 
+def pack_header(
+    seed: int,
+    key: int,
+    cookie: int,
+    alternate: int,
+    data_bytes: int,
+    meta_bytes: int,
+    time_ms: int,
+    flags: int,
+    expires: int,
+    batch_index: int,
+    batch_size: int,
+    durable_distance: int,
+) -> bytes:
+    """The 56 bytes of a needle's header, see :class:`NeedleHeader`; without an object, for those who write many."""
+    raw = HEADER.pack(
+        NEEDLE_MAGIC,
+        flags,
+        meta_bytes,
+        data_bytes,
+        alternate,
+        key,
+        cookie,
+        time_ms,
+        expires,
+        batch_index,
+        batch_size,
+        durable_distance,
+        0,
+    )[:HEADER_CHECK_OFFSET]
+    return raw + HEADER_CHECK.pack(xxhash.xxh3_64_intdigest(raw, seed) & 0xFFFFFFFF)
+
+
 def pack_footer(checksum: int) -> bytes:
     """The 16 bytes that end a needle."""
     return FOOTER.pack(FOOTER_MAGIC, 0, checksum)
@@ -307,14 +339,23 @@ def pack_needle(header: NeedleHeader, meta: bytes, data: Sequence[Buffer], seed:
     header: its sizes must be those of ``meta`` and ``data``.
     data: the photo in any number of pieces; they are not copied.
     """
-    head = header.pack(seed) + meta
-    padding = bytes(padding_bytes(header.meta_bytes, header.data_bytes))
+    return enclose(header.pack(seed) + meta, data, padding_bytes(header.meta_bytes, header.data_bytes), seed)
+
+
+def enclose(head: bytes, data: Sequence[Buffer], padding: int, seed: int) -> tuple[list[Buffer], int]:
+    """As :func:`pack_needle`, with a header that was packed already and has its metadata behind it.
+
+    Parameters
+    ----------
+    padding: bytes between data and footer.
+    """
     hasher = xxhash.xxh3_64(head, seed)
     for piece in data:
         hasher.update(piece)
-    hasher.update(padding)
+    if padding:
+        hasher.update(_ZEROS[:padding])
     checksum = hasher.intdigest()
-    return [head, *data, padding + pack_footer(checksum)], checksum
+    return [head, *data, _ZEROS[:padding] + FOOTER.pack(FOOTER_MAGIC, 0, checksum)], checksum
 
 
 def check_needle(raw: Buffer, header: NeedleHeader, seed: int) -> int:

@@ -242,7 +242,7 @@ def test_a_known_block_changes_nothing_for_any_line(method: str, path: str, bloc
     server = Drive().server
     with suppress(ProtocolError):
         server.parse_head(LINE + block)
-    results = []
+    results: list[tuple[object, ...]] = []
     for parse in (server.parse_head, HeadParser(HttpLimits()).parse):
         try:
             request = parse(line + block)
