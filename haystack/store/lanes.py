@@ -6,6 +6,7 @@ Each folder has its own, so that a disk that hangs makes only its own clients wa
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -93,7 +94,11 @@ def sync_together(syncs: Syncs, volumes: Sequence[tuple[Appendable, int]]) -> li
         if fd >= 0:
             fds.append(fd)
             begun.append((index, served, tail))
-    for (index, served, tail), code in zip(begun, syncs.sync(fds) if fds else [], strict=True):
+    try:
+        codes = syncs.sync(fds) if fds else []
+    except OSError as error:  # whatever it was, nobody knows what is durable now; and end_sync must be called
+        codes = [error.errno or errno.EIO] * len(fds)
+    for (index, served, tail), code in zip(begun, codes, strict=True):
         try:
             served.end_sync(tail, code)
         except HaystackError as error:

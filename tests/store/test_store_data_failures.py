@@ -269,6 +269,28 @@ def test_a_file_cut_under_a_running_store(tmp_path: Path) -> None:
         assert store.processes[0].poll() is None and store.processes[0].pid == pid
 
 
+@pytest.mark.parametrize("size", [MIB, 12 * MIB])
+def test_a_file_cut_while_it_is_sent(tmp_path: Path, size: int) -> None:
+    """The client gets a short body or a reset, never wrong bytes; the worker goes on."""
+    body = random.Random(size).randbytes(size)
+    with running(tmp_path) as store:
+        fid, kept = new_fid(), new_fid()
+        assert store.once("PUT", f"/{kept}", PHOTO).status == 201
+        assert store.once("PUT", f"/{fid}", body).status == 201
+        slow = store.client(receive_buffer_bytes=4096)
+        slow.send(head("GET", f"/{fid}.jpg", None, [("Connection", "close")]))
+        received = slow.sock.recv(1000)
+        os.truncate(store.path(), 5000)
+        with contextlib.suppress(ConnectionResetError):
+            while piece := slow.sock.recv(MIB):
+                received += piece
+        slow.close()
+        sent = received.partition(b"\r\n\r\n")[2]
+        assert body.startswith(sent) and (len(sent) < size or size == MIB)  # that much the sockets may hold already
+        assert store.once("GET", f"/{kept}").body == PHOTO
+        assert store.processes[0].poll() is None
+
+
 def test_an_index_that_is_gone_wrong(tmp_path: Path) -> None:
     """LMDB's pages overwritten under the worker: errors, no wrong photo, rebuilt at the next opening."""
     bodies = {new_fid(key=key + 1): b"photo %d" % key for key in range(2000)}
@@ -338,8 +360,8 @@ def test_a_volume_that_is_full(tmp_path: Path) -> None:
             stored.append(fid)
         assert answer.status == 409 and "/dir/assign" in answer.error
         assert len(stored) == 10
-        with store.client() as other:  # refused before its body is sent
-            other.send(head("PUT", f"/{fid}", bytes(100_000), [("Expect", "100-continue")]))
+        with store.client() as other:  # a large one is refused before its body is sent
+            other.send(head("PUT", f"/{fid}", bytes(MIB), [("Expect", "100-continue")]))
             assert other.answer().status == 409
         with store.client() as other:  # without a declared length, after it
             other.send(head("PUT", f"/{fid}", b"", [("Transfer-Encoding", "chunked")]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import lmdb
@@ -19,13 +19,14 @@ from haystack.fid import Fid
 from haystack.store.answers import photo_headers
 from haystack.store.catalog import Catalog
 from haystack.store.control import ControlBlock, Counter, FolderCell, FolderState, VolumeState
-from haystack.store.lanes import Lane
+from haystack.store.lanes import Lane, sync_together
 from haystack.store.names import MAX_NAME_CHARACTERS, clean_name, name_in_disposition
 from haystack.store.photo_types import photo_type
 from haystack.store.tally import Tally
 from haystack.store.targets import Target, parse_target
 from haystack.store.uploads import UploadBody, UploadMemory
 from haystack.volume import Delete, NewNeedle, Put, Volume
+from haystack.volume.syncs import Syncs
 
 LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+: [\t\x20-\x7e\x80-\xff]*\r\n)*")
 ANY_VALUE = st.none() | st.integers(-9, 9) | st.text() | st.binary(max_size=20) | st.dictionaries(st.text(), st.text())
@@ -280,3 +281,21 @@ def test_lmdb_errors_of_reads(
     with pytest.raises(expected):
         served.find(1, 0)
     assert served.state is state
+
+
+def test_a_sync_of_several_volumes_that_fails_as_a_whole(fixture: Fixture, tmp_path: Path) -> None:
+    Volume.create(tmp_path / "2.vol", 2).close()
+    fixture.control.add_volume(2, 0, VolumeState.WRITABLE, max_bytes=2**30)
+
+    class Failing(Syncs):
+        def sync(self, fds: Sequence[int]) -> list[int]:
+            raise OSError(errno.EINVAL, "io_getevents")
+
+    volumes = [fixture.catalog.get(number) for number in (1, 2)]
+    tails = [(one, one.append([Put((NewNeedle(1, 1, (b"x",), 1),))]).tail) for one in volumes]
+    problems = sync_together(Failing(), tails)
+    assert [type(problem) for problem in problems] == [DiskError, DiskError]
+    for served, tail in tails:
+        assert served.state is VolumeState.FAILED
+        with pytest.raises(VolumeUnavailable):  # and not a lock that nobody gives back
+            served.sync(tail)
