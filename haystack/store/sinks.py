@@ -12,12 +12,26 @@ from haystack.store.control import Counter
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadBody, UploadMemory
 
+_BYTES_IN = Counter.BYTES_IN
+
 
 class BufferedSink:
     """A :class:`~haystack.http.handler.BodySink` that gathers the body and spills it when it is large.
 
     Subclasses pass what belongs to the photo to :meth:`_keep`, and in :meth:`_store` store it and answer.
     """
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_ended",
+        "_failure",
+        "_received_bytes",
+        "_served",
+        "_spilling",
+        "_tally",
+        "_waiting",
+    )
 
     def __init__(self, connection: HttpConnection, served: ServedVolume, memory: UploadMemory, tally: Tally) -> None:
         self._connection = connection
@@ -44,7 +58,7 @@ class BufferedSink:
 
     def _note_end(self) -> None:
         self._ended = time.perf_counter()
-        self._tally.add(Counter.BYTES_IN, self._received_bytes)
+        self._tally.add(_BYTES_IN, self._received_bytes)
 
     def abort(self) -> None:
         """The client went away or was refused: free everything."""

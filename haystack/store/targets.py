@@ -34,9 +34,12 @@ def parse_target(path: str) -> Target:
     ----------
     path: percent-decoded, with its leading slash.
     """
-    match = _AS_PATH.fullmatch(path)
-    text = f"{match[1]},{match[2]}" if match else path[1:]
-    text = _ENDING.sub("", text)
+    text = path[1:]
+    if "/" in text:
+        match = _AS_PATH.fullmatch(path)
+        text = f"{match[1]},{match[2]}" if match else text
+    if "." in text:
+        text = _ENDING.sub("", text)
     if "@" in text:
         locator = Locator.parse(text)
         return Target(locator.fid, locator.offset)
@@ -45,7 +48,7 @@ def parse_target(path: str) -> Target:
 
 def parse_multi(path: str) -> int | None:
     """The volume of a ``/<volume>/multi`` path, or None. Raises :class:`InvalidFid`."""
-    match = _MULTI.fullmatch(path)
+    match = _MULTI.fullmatch(path) if path.endswith("/multi") else None
     if match is None:
         return None
     volume = int(match[1])

@@ -29,6 +29,8 @@ JOINED_BYTES = 64 * 1024
 SPILL_BYTES = 64 * 1024
 """What an upload that has spilled gathers before it writes again; not counted as upload memory."""
 
+_MEMORY = Counter.UPLOAD_MEMORY_BYTES
+
 
 class UploadMemory:
     """The memory that all uploads of a worker may use together.
@@ -50,13 +52,13 @@ class UploadMemory:
         fits = held_bytes + more_bytes <= self._connection_bytes and self._used_bytes + more_bytes <= self._total_bytes
         if fits:
             self._used_bytes += more_bytes
-            self._tally.set(Counter.UPLOAD_MEMORY_BYTES, self._used_bytes)
+            self._tally.set(_MEMORY, self._used_bytes)
         return fits
 
     def give_back(self, held_bytes: int) -> None:
         """Release what an upload held."""
         self._used_bytes -= held_bytes
-        self._tally.set(Counter.UPLOAD_MEMORY_BYTES, self._used_bytes)
+        self._tally.set(_MEMORY, self._used_bytes)
 
 
 class UploadBody:
@@ -66,6 +68,19 @@ class UploadBody:
     ----------
     folder: data folder of the volume that it goes to; the spill file is made there.
     """
+
+    __slots__ = (
+        "_folder",
+        "_held_bytes",
+        "_memory",
+        "_pending_bytes",
+        "_pieces",
+        "_spill_fd",
+        "_spilled_bytes",
+        "closed",
+        "head",
+        "size_bytes",
+    )
 
     def __init__(self, memory: UploadMemory, folder: Path) -> None:
         self._memory = memory
@@ -90,10 +105,11 @@ class UploadBody:
         count = len(piece)
         self.size_bytes += count
         self._pending_bytes += count
-        if len(self.head) < HEAD_BYTES:
-            self.head += piece[: HEAD_BYTES - len(self.head)]
+        missing = HEAD_BYTES - len(self.head)
+        if missing:
+            self.head += piece[:missing]
         self._put(piece)
-        if self.spilled:
+        if self._spill_fd >= 0:
             return self._pending_bytes >= SPILL_BYTES
         if self._memory.take(self._held_bytes, count):
             self._held_bytes += count

@@ -11,6 +11,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from haystack.errors import (
@@ -27,7 +28,7 @@ from haystack.http.connection import HttpConnection
 from haystack.http.handler import DEFERRED, Deferred
 from haystack.http.handler import Outcome as BodyOutcome
 from haystack.http.multipart import FilePart, MultipartParser, is_multipart, parse_boundary
-from haystack.http.request import Request
+from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import JSON_TYPE
 from haystack.store.answers import PAIR_NAME, PAIR_PREFIX
 from haystack.store.catalog import Catalog, ServedVolume
@@ -40,6 +41,9 @@ from haystack.store.targets import Target
 from haystack.store.uploads import UploadMemory
 from haystack.volume.append import Delete, Deleted, NewNeedle, Operation, Outcome, Put, Stored
 from haystack.volume.layout import NeedleMeta
+
+_WRITES, _BYTES_WRITTEN, _WRITE = VolumeCell.WRITES, VolumeCell.BYTES_WRITTEN, Histogram.WRITE
+"""Looking up a member of an enumeration costs as much as counting."""
 
 MAX_PAIRS = 32
 UNPACKED_AT_ONCE = 4
@@ -151,13 +155,17 @@ class Writer:
 
     def count_stored(self, served: ServedVolume, stored: list[Stored], started: float) -> None:
         """Count what was stored; ``started`` as for :meth:`put`."""
-        served.count(VolumeCell.WRITES, len(stored))
-        served.count(VolumeCell.BYTES_WRITTEN, sum(one.data_bytes for one in stored))
-        self.tally.took(Histogram.WRITE, time.perf_counter() - started)
+        served.count(_WRITES, len(stored))
+        served.count(
+            _BYTES_WRITTEN, stored[0].data_bytes if len(stored) == 1 else sum(one.data_bytes for one in stored)
+        )
+        self.tally.took(_WRITE, time.perf_counter() - started)
 
     def writable(self, volume: int) -> ServedVolume:
         """The volume, if it takes uploads now. Raises VolumeNotFound, VolumeUnavailable, VolumeReadOnly, OutOfSpace."""
         served = self.catalog.get(volume)
+        if served.writable:
+            return served
         _require_alive(served)
         if served.state is VolumeState.READONLY:
             if served.control.reason(served.slot) is Reason.DISK_FULL:
@@ -166,21 +174,45 @@ class Writer:
         return served
 
 
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """What the header fields of an upload say about the photo."""
+
+    name: str
+    declared_type: str
+    pairs: tuple[tuple[str, str], ...]
+    is_form: bool
+
+
+def _fields_of(headers: RequestHeaders) -> _Fields:
+    """Worked out once for each header section that clients repeat. Raises InvalidRequest."""
+    known = headers.notes
+    if isinstance(known, _Fields):
+        return known
+    declared_type = headers.content_type or ""
+    name = name_in_disposition(headers.get("content-disposition"))
+    headers.notes = fields = _Fields(name, declared_type, _pairs(headers), is_multipart(declared_type))
+    return fields
+
+
 class PhotoSink(BufferedSink):
     """One photo: a raw body or a form with one file."""
+
+    __slots__ = ("_declared_type", "_fid", "_file_bytes", "_form", "_name", "_pairs", "_writer")
 
     def __init__(
         self, writer: Writer, connection: HttpConnection, request: Request, served: ServedVolume, fid: Fid
     ) -> None:
         super().__init__(connection, served, writer.memory, writer.tally)
+        fields = _fields_of(request.headers)
         self._writer = writer
         self._fid = fid
-        self._pairs = _pairs(request)
+        self._pairs = fields.pairs
         self._form: MultipartParser | None = None
         self._file_bytes = 0
-        self._name = name_in_disposition(request.headers.get("content-disposition"))
-        self._declared_type = request.headers.content_type or ""
-        if is_multipart(request.headers.content_type):
+        self._name = fields.name
+        self._declared_type = fields.declared_type
+        if fields.is_form:
             self._form = MultipartParser(parse_boundary(self._declared_type), self)
             self._declared_type = ""
 
@@ -224,8 +256,9 @@ class PhotoSink(BufferedSink):
         if self._form is not None:
             self._form.finish()
         fid = self._fid
-        meta = packed_meta(self._name, photo_type(self._declared_type, self._name, self._body.head), self._pairs)
-        return Put((NewNeedle(fid.key, fid.cookie, self._body.data(), now_ms(), fid.alternate, meta),))
+        body = self._body
+        meta = packed_meta(self._name, photo_type(self._declared_type, self._name, body.head), self._pairs)
+        return Put((NewNeedle(fid.key, fid.cookie, body.data(), now_ms(), fid.alternate, meta),))
 
     def _committed(self, outcome: Outcome) -> None:
         self._release()
@@ -281,10 +314,10 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _pairs(request: Request) -> tuple[tuple[str, str], ...]:
+def _pairs(headers: RequestHeaders) -> tuple[tuple[str, str], ...]:
     """The user's own pairs of an upload, from its ``X-Haystack-Meta-…`` fields. Raises InvalidRequest."""
     prefix = PAIR_PREFIX.lower()
-    found = [(name[len(prefix) :], value) for name, value in request.headers.items() if name.startswith(prefix)]
+    found = [(name[len(prefix) :], value) for name, value in headers.items() if name.startswith(prefix)]
     if len(found) > MAX_PAIRS:
         raise InvalidRequest(f"{len(found)} {PAIR_PREFIX}… fields; at most {MAX_PAIRS} are kept")
     for name, _ in found:
