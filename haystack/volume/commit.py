@@ -224,7 +224,11 @@ class Committer:
         written = [(one, one.appended.tail) for one in wave if one.appended is not None]
         if not written:
             return
-        problems = self._sync_all([(one.queue.volume, tail) for one, tail in written])
+        problems: Sequence[Exception | None]
+        try:
+            problems = self._sync_all([(one.queue.volume, tail) for one, tail in written])
+        except Exception as error:  # a bug there: nobody knows what is durable, and the clients wait
+            problems = [error] * len(written)
         for (round_, _), problem in zip(written, problems, strict=True):
             if problem is not None:
                 _fail(round_, problem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from haystack.errors import DiskError, HaystackError, NeedleNotFound, OutOfSpace
 from haystack.volume import Delete, Deleted, NewNeedle, Put, Volume, check_volume
 from haystack.volume import commit as commit_module
 from haystack.volume.append import Appended, Outcome
-from haystack.volume.commit import Committer, Done
+from haystack.volume.commit import Appendable, Committer, Done
 
 
 @pytest.fixture
@@ -171,6 +171,39 @@ def test_commit_bug_in_a_callback_answers_the_clients(volume: Volume, caplog: py
     assert isinstance(_results(1, answers)[1], VolumeUnavailable)
     committer.close()
     assert "append to" in caplog.text
+
+
+def test_commit_what_comes_together_is_synced_together(tmp_path: Path) -> None:
+    volumes = [Volume.create(tmp_path / f"{number}.vol", number) for number in range(1, 4)]
+    waves: list[list[Appendable]] = []
+    answers: queue.Queue[tuple[int, Outcome]] = queue.Queue()
+
+    def sync_all(pairs: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:
+        waves.append([volume for volume, _ in pairs])
+        if len(waves) == 2:
+            raise KeyError("bug")
+        return [OutOfSpace("no room") if volume is volumes[1] else None for volume, _ in pairs]
+
+    committer = Committer(threads=2, sync_all=sync_all)
+    for turn in (0, 10):
+        committer.submit_all(
+            [
+                (volume, _put(key), lambda outcome, key=key: answers.put((key, outcome)))  # type: ignore[misc]
+                for key, volume in enumerate(volumes + volumes, turn)
+            ]
+        )
+        results = _results(6, answers)
+        if turn:
+            assert all(isinstance(outcome, VolumeUnavailable) for outcome in results.values())
+        else:
+            assert {key for key, outcome in results.items() if isinstance(outcome, OutOfSpace)} == {1, 4}
+            assert all(isinstance(results[key], list) for key in (0, 2, 3, 5))
+    assert waves == [volumes, volumes]
+    committer.close()
+    with pytest.raises(VolumeUnavailable, match="being stopped"):
+        committer.submit_all([(volumes[0], _put(99), lambda _: None)])
+    for volume in volumes:
+        volume.close()
 
 
 def test_commit_more_busy_volumes_than_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
