@@ -22,9 +22,13 @@ from tools.app import SECRET_FILE, App, config_option, json_option, pass_app, se
 from tools.children import Ready
 from tools.cluster import DIRECTORY, STOP_MARGIN_SECONDS, Cluster, Commands, Running, local_url
 from tools.output import Output
+from tools.settle import wait_until_writable
 from tools.updir import UpFolder
 
 EXIT_KILLED = 130
+SETTLE_SECONDS = 10.0
+"""How long the Stores may take to register and the first volumes to be made, before that is worth a line."""
+
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _Result = TypeVar("_Result")
@@ -160,6 +164,12 @@ class _Up:
         if running is not None:
             try:
                 self._folder.write_running(running)
+                # A full disk, say, is no reason not to serve what is there: it is said, and the cluster goes on.
+                settling = wait_until_writable(running.directory_url, store_count, timeout_seconds=SETTLE_SECONDS)
+                if await self._until_stopped(settling) is False:
+                    self._log("up", "not all Stores take photos yet; see: haystack status")
+                if self._stop.is_set():
+                    return 0
                 self._announce(running)
                 await self._until_stopped(cluster.failed())
             finally:
