@@ -27,6 +27,9 @@ READ_THREADS = 8
 COMMIT_THREADS = 2
 """Waves of a folder at the same time: while one waits for the disk, the next is written. More make smaller waves."""
 
+GATHERED_OPERATIONS = 64
+"""Operations that are handed over at once, though more may be about to come."""
+
 SPILL_THREADS = 2
 
 
@@ -54,7 +57,7 @@ class Lane:
         ``done`` gets every outcome, VolumeUnavailable after :meth:`close` as well.
         """
         if not self._gathered:
-            asyncio.get_running_loop().call_soon(self._hand_over)
+            asyncio.get_running_loop().call_soon(self._gather, 0)
         self._gathered.append((served, operation, done))
 
     def close(self) -> None:
@@ -64,6 +67,14 @@ class Lane:
         self._syncs.close()
         self.spillers.shutdown()
         self.readers.close()
+
+    def _gather(self, seen: int) -> None:
+        """Hand over when a turn of the loop has brought nothing new: fewer and fuller waves, without waiting."""
+        count = len(self._gathered)
+        if seen < count < GATHERED_OPERATIONS:
+            asyncio.get_running_loop().call_soon(self._gather, count)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         gathered, self._gathered = self._gathered, []
