@@ -49,6 +49,7 @@ class Wire(asyncio.Protocol):
         "_server",
         "_tick",
         "_transport",
+        "_write",
         "_write_paused",
         "_write_tick",
         "_writelines",
@@ -81,6 +82,7 @@ class Wire(asyncio.Protocol):
 
     def _attach(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the base class.
+        self._write = self._transport.write
         self._writelines = self._transport.writelines
         self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
 

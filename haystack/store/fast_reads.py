@@ -48,6 +48,9 @@ MAX_SEEN = 131_072
 
 _PLAIN_LINE = re.compile(rb"GET /([0-9]{1,10}),([0-9a-fA-F]{1,16})([0-9a-fA-F]{16}) HTTP/1\.1")
 
+_clock = time.perf_counter
+_digest = xxhash.xxh3_64_intdigest
+
 
 class _Entry:
     """A cached answer: where it lies, how to tell that it still holds, and its head."""
@@ -104,28 +107,27 @@ class FastReader:
 
     def fast_get(self, connection: HttpConnection, line: bytes, headers: RequestHeaders) -> bool:
         """Answer a plain GET at once, or return False. See ``haystack.http.handler.Handler.fast_get``."""
-        started = time.perf_counter()
+        started = _clock()
         entry = self._entries.get(line)
         if entry is None:
             return self._first_read(connection, line, started)
         served = entry.served
-        if self._cells[served.epoch_cell] != entry.epoch or not self._is_resident(entry):
+        if self._cells[served.epoch_cell] != entry.epoch or (entry.tick != self.tick and not self._is_resident(entry)):
             del self._entries[line]
             return self._first_read(connection, line, started)
-        if xxhash.xxh3_64_intdigest(entry.checked, entry.seed) != entry.checksum:
+        if _digest(entry.checked, entry.seed) != entry.checksum:
             del self._entries[line]
             return False
         connection.respond_prepared(entry.head, entry.body)
         served.reads += 1
         served.bytes_read += entry.body_bytes
-        self._tally.fast_read(time.perf_counter() - started, entry.body_bytes)
+        self._tally.fast_read(_clock() - started, entry.body_bytes)
         return True
 
     def _is_resident(self, entry: _Entry) -> bool:
-        if entry.tick != self.tick:
-            if not entry.served.map.resident(entry.offset, len(entry.checked)):
-                return False
-            entry.tick = self.tick
+        if not entry.served.map.resident(entry.offset, len(entry.checked)):
+            return False
+        entry.tick = self.tick
         return True
 
     def _first_read(self, connection: HttpConnection, line: bytes, started: float) -> bool:
@@ -168,7 +170,7 @@ class FastReader:
         self._remember(line, entry, again=again)
         served.reads += 1
         served.bytes_read += data_bytes
-        self._tally.fast_read(time.perf_counter() - started, data_bytes)
+        self._tally.fast_read(_clock() - started, data_bytes)
         return True
 
     def _volume(self, text: bytes) -> ServedVolume | None:
