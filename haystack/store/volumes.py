@@ -249,6 +249,7 @@ class StoreVolumes:
                 raise UnknownFormat(str(entry.path), 0, f"holds volume {inside}, but its name says {entry.id}")
             # Committed is not yet durable after a kill, and only what is durable may be told to a Directory.
             volume.checkpoint()
+            volume.index.warm()
             return volume, volume.stat()
         except BaseException:
             volume.close()

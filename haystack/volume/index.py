@@ -11,6 +11,7 @@ what that costs after a power cut, recovery pays. py-lmdb bundles two engines wi
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 import lmdb
 
 from haystack.errors import DiskError, IndexDamaged, InvalidRequest, OutOfSpace, VolumeUnavailable
+from haystack.volume.files import disk_error
 from haystack.volume.layout import ALIGNMENT, needle_bytes
 
 MAP_BYTES = 16 * 2**30
@@ -358,6 +360,21 @@ class NeedleIndex:
             return int(self._env.reader_check())
         except lmdb.Error as error:
             raise _index_error(self.path, "read", error) from error
+
+    def warm(self) -> None:
+        """Ask the kernel to read the index into memory, where it belongs. Returns before all of it is there.
+
+        A look-up that met a page on the disk would hold up its event loop for as long as the disk takes.
+        Raises DiskError.
+        """
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise disk_error(str(self.path), "read it ahead", error) from error
 
     def size_bytes(self) -> int:
         """Bytes in use by the index."""
