@@ -160,7 +160,8 @@ def test_a_second_signal_kills(started: list[Up], tmp_path: Path) -> None:
 
 def test_a_signal_while_starting(started: list[Up], tmp_path: Path) -> None:
     up = start(started, tmp_path, host="h-directory_silent")
-    while not (tmp_path / "journal").exists():
+    journal = tmp_path / "journal"
+    while not (journal.exists() and journal.read_text().endswith("\n")):
         assert up.process.poll() is None
     up.process.send_signal(signal.SIGINT)
     out, _, code = up.end()
