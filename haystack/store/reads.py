@@ -34,7 +34,7 @@ from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.volume.index import IndexEntry
 from haystack.volume.layout import HEADER_BYTES
-from haystack.volume.volume import Needle
+from haystack.volume.reading import Needle
 
 _log = logging.getLogger(__name__)
 

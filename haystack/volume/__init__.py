@@ -9,8 +9,9 @@
 from haystack.volume.append import Delete, Deleted, NewNeedle, Put, Stored
 from haystack.volume.check import CheckReport, check_volume
 from haystack.volume.layout import NeedleHeader, NeedleMeta, Superblock
+from haystack.volume.reading import Needle
 from haystack.volume.scan import Damage, ScannedNeedle
-from haystack.volume.volume import Needle, Volume, VolumeStat
+from haystack.volume.volume import Volume, VolumeStat
 
 __all__ = [
     "CheckReport",
