@@ -115,10 +115,6 @@ class UnknownFormat(VolumeFileError):
     """The file is no volume, or of a format version that this release does not know."""
 
 
-class TornTail(VolumeFileError):
-    """The file ends inside a needle or a batch: an append that was never acknowledged."""
-
-
 class DamagedNeedle(VolumeFileError):
     """Bytes of a needle do not agree with its checksum or its structure."""
 

@@ -326,11 +326,6 @@ def pack_header(
     return raw + HEADER_CHECK.pack(xxhash.xxh3_64_intdigest(raw, seed) & 0xFFFFFFFF)
 
 
-def pack_footer(checksum: int) -> bytes:
-    """The 16 bytes that end a needle."""
-    return FOOTER.pack(FOOTER_MAGIC, 0, checksum)
-
-
 def pack_needle(header: NeedleHeader, meta: bytes, data: Sequence[Buffer], seed: int) -> tuple[list[Buffer], int]:
     """A whole needle as the pieces to write, in order, and its checksum.
 
