@@ -30,7 +30,7 @@ from benchmarks.common import (
 )
 from benchmarks.photos import BATCH_NEEDLES, TIME_MS, append
 from benchmarks.servers import Server, store
-from haystack.store.folder import open_folders
+from haystack.store.folder_opening import open_folders
 from haystack.volume import NeedleMeta, NewNeedle, Volume
 
 FIRST_KEY = 65_536

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from haystack.errors import HaystackError
 from haystack.fid import MAX_COOKIE, Fid
-from haystack.store.folder import open_folders
+from haystack.store.folder_opening import open_folders
 from haystack.volume import NeedleMeta, NewNeedle, Put, Volume
 
 BLOCK_BYTES = 8 * 2**20

@@ -17,7 +17,8 @@ from haystack.store.control import Header
 from haystack.store.documents import Document, Documents
 from haystack.store.metrics import CONTENT_TYPE, render
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_page
-from haystack.store.volumes import NewVolume, StoreVolumes
+from haystack.store.store_volume import NewVolume
+from haystack.store.volumes import StoreVolumes
 from haystack.volume import check_volume
 
 MAX_BODY_BYTES = 64 * 1024

@@ -24,8 +24,9 @@ from haystack.store.directories import DirectoryCalls, DirectoryUnreachable, ret
 from haystack.store.folder import DataFolder
 from haystack.store.needles import Batch, read_batch
 from haystack.store.settings import Timing
+from haystack.store.store_volume import StoreVolume
 from haystack.store.tables import CONFIRMED_FILE, Record, read_table, write_table
-from haystack.store.volumes import StoreVolume, StoreVolumes
+from haystack.store.volumes import StoreVolumes
 from haystack.volume import Volume
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from haystack.store.activity import ChangedSlots
 from haystack.store.control import ControlBlock, VolumeCell, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.states import nearly_full
-from haystack.store.volumes import StoreVolume, StoreVolumes
+from haystack.store.store_volume import StoreVolume
+from haystack.store.volumes import StoreVolumes
 
 Document = dict[str, Any]
 

@@ -31,7 +31,8 @@ from haystack.store.confirmations import Confirmer, watch_tails
 from haystack.store.control import ControlBlock, Header, VolumeState
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Document, Documents, StoreFacts
-from haystack.store.folder import DataFolder, open_folders
+from haystack.store.folder import DataFolder
+from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
 from haystack.store.settings import Timing, WorkerSettings
 from haystack.store.upkeep import FolderKeeper

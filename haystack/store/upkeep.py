@@ -15,7 +15,8 @@ from haystack.store.control import FolderCell, FolderState, VolumeState
 from haystack.store.folder import DataFolder, Probe
 from haystack.store.settings import Timing
 from haystack.store.states import checkpoint_due, folder_state
-from haystack.store.volumes import StoreVolume, StoreVolumes
+from haystack.store.store_volume import StoreVolume
+from haystack.store.volumes import StoreVolumes
 from haystack.units import format_duration, format_size
 
 _log = logging.getLogger(__name__)

@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 from haystack.errors import (
     FolderError,
     HaystackError,
     InvalidRequest,
     OutOfSpace,
-    UnknownFormat,
     VolumeExists,
     VolumeNotFound,
     VolumeUnavailable,
@@ -25,12 +22,18 @@ from haystack.errors import (
 from haystack.store.control import MAX_VOLUMES, ControlBlock, FolderState, Reason, Slot, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.states import Room, best_folder, volume_state
-from haystack.store.tables import VOLUMES_FILE, read_table, write_table
-from haystack.volume import Superblock, Volume, VolumeStat
+from haystack.store.store_volume import (
+    NewVolume,
+    StoreStopping,
+    StoreVolume,
+    checkpoint_volume,
+    make_volume,
+    open_volume,
+    superblock_of,
+)
+from haystack.store.tables import VOLUMES_FILE, read_table
+from haystack.volume import Volume, VolumeStat
 from haystack.volume.dirty import DirtyMarker
-from haystack.volume.files import VolumeFile, sync_folder
-from haystack.volume.index import remove_index
-from haystack.volume.volume import read_superblock
 
 _log = logging.getLogger(__name__)
 
@@ -46,78 +49,6 @@ _REASONS = {
     Reason.DISK_FULL: "the disk is full",
     Reason.MARKED: "marked read-only",
 }
-
-
-class StoreStopping(VolumeUnavailable):
-    """Ends a long walk over a volume (recovery, check) when the Store is to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewVolume:
-    """What the Directory says of a volume that is to be made.
-
-    Parameters
-    ----------
-    volume: logical volume id.
-    uuid: of the logical volume.
-    replication: copies as a number 0 … 999.
-    created_ms: milliseconds since 1970.
-    epoch: of its membership.
-    max_bytes: size limit, None for the Store's own.
-    folder: id of the data folder that should hold it, None for any.
-    """
-
-    volume: int
-    uuid: UUID
-    replication: int
-    created_ms: int
-    epoch: int
-    max_bytes: int | None
-    folder: str | None
-
-
-@dataclass(slots=True, eq=False)
-class StoreVolume:
-    """One volume of this Store.
-
-    Parameters
-    ----------
-    slot: in the control block.
-    max_bytes: its size limit.
-    epoch: of its membership.
-    volume: open, or None while it is recovering or cannot be used.
-    reason: why it is not writable, for people.
-    superblock: None when it cannot be read.
-    stat: as of the last look.
-    durable_tail: bytes that are known to be durable apart from what the workers have published.
-    revision: rises with every change of what is said of the volume, apart from the workers' counters.
-    appended_at, dirty_since: monotonic seconds; ``dirty_since`` is None when there is nothing to checkpoint.
-    waits_for_space: it could not be recovered because the disk was full, and is tried again.
-    doubted: it is written down on disk that the index is not to be trusted.
-    """
-
-    id: int
-    slot: int
-    folder: DataFolder
-    path: Path
-    max_bytes: int
-    epoch: int = 1
-    volume: Volume | None = None
-    reason: str = ""
-    superblock: Superblock | None = None
-    stat: VolumeStat | None = None
-    durable_tail: int = 0
-    revision: int = 0
-    appended_at: float = 0.0
-    dirty_since: float | None = None
-    waits_for_space: bool = False
-    doubted: bool = False
-
-    def require_open(self) -> Volume:
-        """The open volume. Raises VolumeUnavailable."""
-        if self.volume is None:
-            raise VolumeUnavailable(f"volume {self.id} cannot be used now: {self.reason or 'it is being recovered'}")
-        return self.volume
 
 
 class StoreVolumes:
@@ -203,7 +134,7 @@ class StoreVolumes:
             max_bytes if isinstance(max_bytes, int) else self._max_volume_bytes,
             epoch if isinstance(epoch, int) else 1,
         )
-        entry.superblock = _read_superblock(path)
+        entry.superblock = superblock_of(path)
 
     def _add(self, volume: int, folder: DataFolder, path: Path, max_bytes: int, epoch: int) -> StoreVolume:
         slot = self.control.add_volume(volume, folder.number, VolumeState.RECOVERING, max_bytes=max_bytes, epoch=epoch)
@@ -220,7 +151,7 @@ class StoreVolumes:
         """Open one volume; when that fails it is set aside, with the reason."""
         entry.waits_for_space = False
         try:
-            volume, stat = await entry.folder.run(self._open, entry)
+            volume, stat = await entry.folder.run(open_volume, entry, self.progress)
         except StoreStopping:
             return
         except OutOfSpace as error:
@@ -240,20 +171,6 @@ class StoreVolumes:
         self._publish_damage(entry, volume)
         self._note(entry, stat)
         self.judge(entry)
-
-    def _open(self, entry: StoreVolume) -> tuple[Volume, VolumeStat]:
-        volume = Volume.open(entry.path, max_bytes=entry.max_bytes, progress=self.progress)
-        try:
-            inside = volume.superblock.volume
-            if inside != entry.id:
-                raise UnknownFormat(str(entry.path), 0, f"holds volume {inside}, but its name says {entry.id}")
-            # Committed is not yet durable after a kill, and only what is durable may be told to a Directory.
-            volume.checkpoint()
-            volume.index.warm()
-            return volume, volume.stat()
-        except BaseException:
-            volume.close()
-            raise
 
     def progress(self, done_bytes: int, all_bytes: int) -> None:
         """For those who walk over a whole volume. Raises StoreStopping when they should not go on."""
@@ -346,7 +263,7 @@ class StoreVolumes:
             return
         entry.dirty_since = None
         try:
-            tail = await entry.folder.run(_checkpoint, volume)
+            tail = await entry.folder.run(checkpoint_volume, volume)
         except OutOfSpace as error:
             _log.warning("volume %d: no checkpoint now: %s", entry.id, error)
             return
@@ -395,7 +312,7 @@ class StoreVolumes:
             folder = self._folder_for(new.folder)
             path = folder.path / f"{new.volume}.vol"
             max_bytes = new.max_bytes if new.max_bytes is not None else self._max_volume_bytes
-            volume, stat = await folder.run(_make, path, new, max_bytes)
+            volume, stat = await folder.run(make_volume, path, new, max_bytes)
             entry = self._add(new.volume, folder, path, max_bytes, new.epoch)
             entry.volume, entry.durable_tail, entry.superblock = volume, stat.size_bytes, volume.superblock
             self._note(entry, stat)
@@ -438,47 +355,3 @@ class StoreVolumes:
             await entry.folder.run(entry.volume.close)
         except HaystackError as error:
             _log.error("volume %d was not closed cleanly: %s", entry.id, error)
-
-
-def _read_superblock(path: Path) -> Superblock | None:
-    """The superblock, or None: opening the volume will then say what is wrong with it."""
-    try:
-        file = VolumeFile(path, readonly=True)
-    except HaystackError:
-        return None
-    try:
-        return read_superblock(file)
-    except HaystackError:
-        return None
-    finally:
-        file.close()
-
-
-def _checkpoint(volume: Volume) -> int:
-    tail = volume.tail()
-    volume.checkpoint()
-    return tail
-
-
-def _make(path: Path, new: NewVolume, max_bytes: int) -> tuple[Volume, VolumeStat]:
-    if path.exists():
-        raise VolumeExists(f"{path} exists already, but is not in use; restart the Store to have it recovered")
-    table = path.parent / VOLUMES_FILE
-    # Before the volume: settings without a volume do no harm.
-    write_table(table, read_table(table) | {new.volume: {"maxBytes": max_bytes, "epoch": new.epoch}})
-    try:
-        volume = Volume.create(
-            path,
-            new.volume,
-            uuid=new.uuid.bytes,
-            created_ms=new.created_ms,
-            replication=new.replication,
-            max_bytes=max_bytes,
-        )
-    except HaystackError:
-        remove_index(path.with_suffix(".idx"))
-        for leftover in (path, path.with_suffix(".dirty"), path.with_name(path.name + ".new")):
-            leftover.unlink(missing_ok=True)
-        sync_folder(path.parent)
-        raise
-    return volume, volume.stat()

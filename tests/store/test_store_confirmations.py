@@ -17,10 +17,11 @@ from haystack.store.confirmations import Confirmer, watch_tails
 from haystack.store.control import ControlBlock, VolumeCell, VolumeState
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Documents, StoreFacts
-from haystack.store.folder import open_folders
+from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_batch, read_page
-from haystack.store.volumes import NewVolume, StoreVolume, StoreVolumes
+from haystack.store.store_volume import NewVolume, StoreVolume
+from haystack.store.volumes import StoreVolumes
 from haystack.volume import NeedleMeta, NewNeedle
 from haystack.volume.layout import HEADER_BYTES
 

@@ -16,7 +16,9 @@ import pytest
 from haystack.errors import FolderError
 from haystack.store import folder as folder_module
 from haystack.store.control import FolderState
-from haystack.store.folder import DataFolder, Identity, open_folders
+from haystack.store.folder import DataFolder
+from haystack.store.folder_identity import Identity
+from haystack.store.folder_opening import open_folders
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs, which takes root")
 

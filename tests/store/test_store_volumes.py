@@ -24,13 +24,14 @@ from yarl import URL
 
 from haystack.errors import DiskError, InvalidRequest, OutOfSpace, VolumeExists, VolumeNotFound, VolumeUnavailable
 from haystack.internal_http import signed_headers
-from haystack.store import volumes as volumes_module
 from haystack.store.admin import AdminApi, parse_new_volume
 from haystack.store.control import ControlBlock, FolderCell, FolderState, Header, Reason, Slot, VolumeState
 from haystack.store.documents import Documents, StoreFacts
-from haystack.store.folder import DataFolder, open_folders
+from haystack.store.folder import DataFolder
+from haystack.store.folder_opening import open_folders
+from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.upkeep import FolderKeeper
-from haystack.store.volumes import DOUBTFUL, NewVolume, StoreVolume, StoreVolumes
+from haystack.store.volumes import DOUBTFUL, StoreVolumes
 from haystack.volume import Volume
 
 SECRET = b"s" * 32
@@ -238,7 +239,7 @@ async def test_recovery_waits_for_space_and_goes_on_by_itself(tmp_path: Path, mo
     def full(*args: object, **more: object) -> Volume:
         raise OutOfSpace("no room for the index")
 
-    monkeypatch.setattr(volumes_module.Volume, "open", full)
+    monkeypatch.setattr(Volume, "open", full)
     async with bench(tmp_path) as store:
         entry = store.volumes.get(3)
         assert store.volumes.state(entry) is VolumeState.RECOVERING
