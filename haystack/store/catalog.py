@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from haystack.errors import DiskError, IndexDamaged, VolumeNotFound, VolumeUnavailable
 from haystack.store.control import ControlBlock, FolderCell, FolderState, Slot, VolumeCell, VolumeState
 from haystack.store.lanes import Lane
-from haystack.volume.append import Appended, Operation
 from haystack.volume.files import disk_error
 from haystack.volume.index import IndexEntry
 from haystack.volume.mapping import VolumeMap
+from haystack.volume.operations import Appended, Operation
 from haystack.volume.volume import Volume
 
 _log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, cast
 
 from haystack.errors import HaystackError
 from haystack.store.read_threads import ReadThreads
-from haystack.volume.append import Operation, Outcome
 from haystack.volume.commit import Appendable, Committer, Done, Submission, sync_each
+from haystack.volume.operations import Operation, Outcome
 from haystack.volume.syncs import Syncs
 
 if TYPE_CHECKING:

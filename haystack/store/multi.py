@@ -17,8 +17,8 @@ from haystack.store.photo_types import photo_type
 from haystack.store.sinks import BufferedSink
 from haystack.store.uploads import HEAD_BYTES
 from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, respond_json
-from haystack.volume.append import NewNeedle, Put
 from haystack.volume.layout import MAX_BATCH_NEEDLES, NeedleMeta
+from haystack.volume.operations import NewNeedle, Put
 
 INLINE_BYTES = 64 * 1024
 """Smaller bodies are unpacked on the event loop."""

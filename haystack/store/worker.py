@@ -32,8 +32,8 @@ from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
 from haystack.store.writes import Writer
-from haystack.volume.append import Outcome
 from haystack.volume.commit import Done
+from haystack.volume.operations import Outcome
 
 SWITCH_SECONDS = 0.0005
 """How soon a thread that works for disks has to give way to the event loop; Python's own 5 ms is a long wait there."""

@@ -39,8 +39,8 @@ from haystack.store.sinks import BufferedSink
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.store.uploads import UploadMemory
-from haystack.volume.append import Delete, Deleted, NewNeedle, Operation, Outcome, Put, Stored
 from haystack.volume.layout import NeedleMeta
+from haystack.volume.operations import Delete, Deleted, NewNeedle, Operation, Outcome, Put, Stored
 
 _WRITES, _BYTES_WRITTEN, _WRITE = VolumeCell.WRITES, VolumeCell.BYTES_WRITTEN, Histogram.WRITE
 """Looking up a member of an enumeration costs as much as counting."""

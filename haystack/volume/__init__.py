@@ -6,9 +6,9 @@
 ...     assert volume.get(key=1, cookie=0x1f5a).data == photo
 """
 
-from haystack.volume.append import Delete, Deleted, NewNeedle, Put, Stored
 from haystack.volume.check import CheckReport, check_volume
 from haystack.volume.layout import NeedleHeader, NeedleMeta, Superblock
+from haystack.volume.operations import Delete, Deleted, NewNeedle, Put, Stored
 from haystack.volume.reading import Needle
 from haystack.volume.scan import Damage, ScannedNeedle
 from haystack.volume.volume import Volume, VolumeStat

@@ -13,121 +13,19 @@ Order of things, and what a crash between them leaves:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from haystack.errors import (
-    CookieMismatch,
-    DamagedNeedle,
-    DiskError,
-    HaystackError,
-    InvalidRequest,
-    NeedleNotFound,
-    TooLarge,
-    VolumeReadOnly,
-)
-from haystack.fid import MAX_ALTERNATE, MAX_COOKIE, MAX_KEY
+from haystack.errors import DiskError, HaystackError, InvalidRequest
 from haystack.volume.dirty import DirtyMarker
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, IndexWriter, NeedleIndex
-from haystack.volume.layout import (
-    ALIGNMENT,
-    HEADER_BYTES,
-    MAX_BATCH_NEEDLES,
-    MAX_DATA_BYTES,
-    MAX_META_BYTES,
-    UNKNOWN_DISTANCE,
-    Buffer,
-    Flags,
-    LayoutError,
-    NeedleHeader,
-    Superblock,
-    enclose,
-    needle_bytes,
-    pack_header,
-    pack_needle,
-    padding_bytes,
-)
+from haystack.volume.index import IndexWriter, NeedleIndex
+from haystack.volume.layout import Buffer, Superblock
+from haystack.volume.new_needles import lay_out_new
+from haystack.volume.operations import Appended, Operation, Written
+from haystack.volume.plan import Plan
 
 
-@dataclass(frozen=True, slots=True)
-class NewNeedle:
-    """A needle to be stored.
-
-    Parameters
-    ----------
-    key, cookie, alternate: its name.
-    data: the photo in any number of pieces; they are not copied.
-    meta: packed :class:`~haystack.volume.layout.NeedleMeta`.
-    time_ms: milliseconds since 1970.
-    expires: seconds since 1970, 0 for never.
-    """
-
-    key: int
-    cookie: int
-    data: Sequence[Buffer]
-    time_ms: int
-    alternate: int = 0
-    meta: bytes = b""
-    expires: int = 0
-
-    @property
-    def data_bytes(self) -> int:
-        return len(self.data[0]) if len(self.data) == 1 else sum(map(len, self.data))
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Store needles, all or none."""
-
-    needles: tuple[NewNeedle, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete one needle by an appended tombstone."""
-
-    key: int
-    cookie: int
-    time_ms: int
-    alternate: int = 0
-
-
-Operation = Put | Delete
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Where a needle was stored: byte offset, bytes of data, checksum (its ETag)."""
-
-    offset: int
-    data_bytes: int
-    checksum: int
-
-
-@dataclass(frozen=True, slots=True)
-class Deleted:
-    """What a delete freed: bytes of data of the deleted needle."""
-
-    data_bytes: int
-
-
-Outcome = list[Stored] | Deleted | HaystackError
-"""What became of one operation; an error concerns that operation alone and left nothing behind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """Outcomes in the order of the operations, the new tail, and whether earlier answers became wrong by it."""
-
-    outcomes: list[Outcome]
-    tail: int
-    changed: bool
-
-
-MAX_TIME_MS = 2**64 - 1
-
-_OF_ONE = (CookieMismatch, DamagedNeedle, DiskError, InvalidRequest, NeedleNotFound, TooLarge, VolumeReadOnly)
-"""Errors that concern one operation; a DiskError while planning is one of reading the needle of the same name."""
+class _NotNew(Exception):
+    """The operations are not just new photos: gives up the index transaction."""
 
 
 class Appender:
@@ -156,17 +54,43 @@ class Appender:
 
         Raises OutOfSpace or DiskError when nothing at all was stored; an error of a single operation is its outcome.
         """
+        appended = self._append_new(operations) or self._append_any(operations)
+        self.appended = appended.tail
+        return appended
+
+    def _append_new(self, operations: Sequence[Operation]) -> Appended | None:
+        """Store new photos; None, and nothing is changed, when the operations are something else as well."""
+        try:
+            with self._index.write() as writer:
+                tail = self._begin(writer)
+                new = lay_out_new(operations, self._seed, tail, self._durable, self._max_bytes)
+                if new is None:
+                    raise _NotNew
+                if not writer.add_new(new.entries, new.tail - tail, new.largest_key, new.last_ms):
+                    raise _NotNew
+                self._write(new.pieces, tail, new.tail - tail)
+                writer.move_tail(new.tail)
+        except _NotNew:
+            return None
+        return Appended(new.outcomes, new.tail, False, (Written(tail, new.pieces),))
+
+    def _append_any(self, operations: Sequence[Operation]) -> Appended:
         with self._index.write() as writer:
-            tail = writer.state.tail
-            self._require_tail(tail)
-            self._dirty.set()
-            plan = _Plan(self._file, writer, self._seed, tail, self._durable, self._max_bytes)
+            tail = self._begin(writer)
+            plan = Plan(self._file, writer, self._seed, tail, self._durable, self._max_bytes)
             outcomes = [plan.add(operation) for operation in operations]
             if plan.pieces:
                 self._write(plan.pieces, tail, plan.tail - tail)
                 writer.move_tail(plan.tail)
-        self.appended = plan.tail
-        return Appended(outcomes, plan.tail, plan.changed)
+        written = (Written(tail, plan.pieces),) if plan.pieces else ()
+        return Appended(outcomes, plan.tail, plan.changed, written)
+
+    def _begin(self, writer: IndexWriter) -> int:
+        """Make sure that an append may begin; returns where."""
+        tail = writer.state.tail
+        self._require_tail(tail)
+        self._dirty.set()
+        return tail
 
     @property
     def unsure(self) -> bool:
@@ -203,160 +127,3 @@ class Appender:
         except HaystackError:
             self._file.truncate(tail)
             raise
-
-
-class _Plan:
-    """The needles of one append, laid out behind the tail."""
-
-    def __init__(
-        self, file: VolumeFile, writer: IndexWriter, seed: int, tail: int, durable: int | None, max_bytes: int
-    ) -> None:
-        self.pieces: list[Buffer] = []
-        self.tail = tail
-        self.changed = False
-        self._file = file
-        self._writer = writer
-        self._seed = seed
-        self._durable = durable
-        self._max_bytes = max_bytes
-        self._new_cookies: dict[tuple[int, int], int] = {}
-
-    def add(self, operation: Operation) -> Outcome:
-        try:
-            if isinstance(operation, Delete):
-                return self._delete(operation)
-            existing = self._require_allowed(operation)
-            size = len(operation.needles)
-            return [
-                self._store(needle, index, size, old)
-                for index, (needle, old) in enumerate(zip(operation.needles, existing, strict=True))
-            ]
-        except _OF_ONE as error:
-            return error
-
-    def _require_allowed(self, put: Put) -> list[IndexEntry | None]:
-        """Refuse the whole put before the first of its needles is laid out.
-
-        Returns the entries that the needles supersede.
-        """
-        count = len(put.needles)
-        if not 1 <= count <= MAX_BATCH_NEEDLES:
-            raise InvalidRequest(f"{count} needles in one write; 1 to {MAX_BATCH_NEEDLES} are possible")
-        if count > 1 and len({(needle.key, needle.alternate) for needle in put.needles}) != count:
-            raise InvalidRequest("two needles of one write have the same key and alternate key")
-        total_bytes = 0
-        found: list[IndexEntry | None] = []
-        for needle in put.needles:
-            _require_name(needle)
-            total_bytes += _require_fits(needle)
-            existing = self._writer.get(needle.key, needle.alternate)
-            if existing is not None and self._cookie_of(needle.key, needle.alternate, existing) != needle.cookie:
-                raise CookieMismatch(
-                    f"photo {needle.key:x}, alternate {needle.alternate} exists with another cookie; "
-                    "get a new fid from /dir/assign"
-                )
-            found.append(existing)
-        if self.tail + total_bytes > self._max_bytes:
-            raise VolumeReadOnly(
-                f"{self._file.path}: {total_bytes} bytes more would exceed the volume's limit of {self._max_bytes}; "
-                "get a new fid from /dir/assign"
-            )
-        return found
-
-    def _store(self, needle: NewNeedle, index: int, size: int, old: IndexEntry | None) -> Stored:
-        offset, meta, data_bytes = self.tail, needle.meta, needle.data_bytes
-        meta_bytes = len(meta)
-        head = pack_header(
-            self._seed,
-            needle.key,
-            needle.cookie,
-            needle.alternate,
-            data_bytes,
-            meta_bytes,
-            needle.time_ms,
-            0,
-            needle.expires,
-            index,
-            size,
-            self._distance(),
-        )
-        pieces, checksum = enclose(head + meta, needle.data, padding_bytes(meta_bytes, data_bytes), self._seed)
-        self.pieces += pieces
-        self.tail = offset + needle_bytes(meta_bytes, data_bytes)
-        entry = IndexEntry(offset, data_bytes, meta_bytes, 0)
-        self._writer.replace(needle.key, needle.alternate, entry, needle.time_ms, old)
-        if old is not None:
-            self.changed = True
-        self._new_cookies[needle.key, needle.alternate] = needle.cookie
-        return Stored(offset, data_bytes, checksum)
-
-    def _delete(self, delete: Delete) -> Deleted:
-        _require_name(delete)
-        existing = self._writer.get(delete.key, delete.alternate)
-        if existing is None or existing.deleted:
-            raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
-        if self._cookie_of(delete.key, delete.alternate, existing) != delete.cookie:
-            raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
-        header = NeedleHeader(
-            key=delete.key,
-            cookie=delete.cookie,
-            alternate=delete.alternate,
-            data_bytes=0,
-            meta_bytes=0,
-            time_ms=delete.time_ms,
-            flags=Flags.TOMBSTONE,
-            durable_distance=self._distance(),
-        )
-        pieces, _ = pack_needle(header, b"", (), self._seed)
-        self.pieces += pieces
-        self.tail += header.total_bytes
-        self._writer.delete(delete.key, delete.alternate, header.total_bytes, delete.time_ms)
-        self.changed = True
-        return Deleted(existing.data_bytes)
-
-    def _distance(self) -> int:
-        if self._durable is None:
-            return UNKNOWN_DISTANCE
-        return min((self.tail - self._durable) // ALIGNMENT, UNKNOWN_DISTANCE)
-
-    def _cookie_of(self, key: int, alternate: int, entry: IndexEntry) -> int:
-        known = self._new_cookies.get((key, alternate))
-        if known is not None:
-            return known
-        try:
-            return NeedleHeader.unpack(self._file.pread(HEADER_BYTES, entry.offset), self._seed).cookie
-        except LayoutError as error:
-            raise DamagedNeedle(self._file.path, entry.offset, str(error)) from error
-
-
-def _require_fits(needle: NewNeedle) -> int:
-    """Bytes that it will take; refuses what a header cannot say, since a reader would refuse the needle."""
-    data_bytes = needle.data_bytes
-    if data_bytes > MAX_DATA_BYTES:
-        raise TooLarge(f"{data_bytes} bytes; a needle holds at most {MAX_DATA_BYTES}")
-    if len(needle.meta) > MAX_META_BYTES:
-        raise InvalidRequest(f"{len(needle.meta)} bytes of metadata; at most {MAX_META_BYTES} are kept")
-    for piece in needle.data:
-        if isinstance(piece, memoryview) and piece.nbytes != len(piece):
-            raise InvalidRequest("data in a memoryview of items that are no bytes; cast it to 'B'")
-    _require_range("expires", needle.expires, 2**32 - 1)
-    return needle_bytes(len(needle.meta), data_bytes)
-
-
-def _require_name(operation: NewNeedle | Delete) -> None:
-    if (
-        0 <= operation.key <= MAX_KEY
-        and 0 <= operation.cookie <= MAX_COOKIE
-        and 0 <= operation.alternate <= MAX_ALTERNATE
-        and 0 <= operation.time_ms <= MAX_TIME_MS
-    ):
-        return
-    _require_range("key", operation.key, MAX_KEY)
-    _require_range("cookie", operation.cookie, MAX_COOKIE)
-    _require_range("alternate key", operation.alternate, MAX_ALTERNATE)
-    _require_range("time in milliseconds", operation.time_ms, MAX_TIME_MS)
-
-
-def _require_range(what: str, value: int, limit: int) -> None:
-    if not 0 <= value <= limit:
-        raise InvalidRequest(f"{what} {value} is outside 0 … {limit}")

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 from haystack.errors import HaystackError, OutOfSpace, VolumeUnavailable
-from haystack.volume.append import Appended, Operation, Outcome, Put
+from haystack.volume.operations import Appended, Operation, Outcome, Put
 
 _log = logging.getLogger(__name__)
 

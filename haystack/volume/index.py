@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,7 @@ class IndexEntry(NamedTuple):
         return bool(self.flags & DELETED)
 
     def pack(self) -> bytes:
-        unit = self.offset // ALIGNMENT
-        return VALUE.pack(unit & 0xFFFFFFFF, unit >> 32, self.data_bytes, self.meta_bytes, self.flags)
+        return pack_entry(*self)
 
     @classmethod
     def unpack(cls, raw: bytes | memoryview) -> IndexEntry:
@@ -72,6 +72,12 @@ class IndexEntry(NamedTuple):
             raise IndexDamaged(f"an index entry has {len(raw)} bytes, expected {VALUE.size}")
         low, high, data_bytes, meta_bytes, flags = VALUE.unpack(raw)
         return cls((high << 32 | low) * ALIGNMENT, data_bytes, meta_bytes, flags)
+
+
+def pack_entry(offset: int, data_bytes: int, meta_bytes: int, flags: int) -> bytes:
+    """The LMDB value of a needle, see :class:`IndexEntry`. Raises struct.error when a number is out of range."""
+    unit = offset // ALIGNMENT
+    return VALUE.pack(unit & 0xFFFFFFFF, unit >> 32, data_bytes, meta_bytes, flags)
 
 
 @dataclass(slots=True)
@@ -191,6 +197,35 @@ class IndexWriter:
             state.max_key = key
         if time_ms > state.last_append_ms:
             state.last_append_ms = time_ms
+
+    def add_new(
+        self, entries: Sequence[tuple[bytes, bytes]], needles_bytes: int, largest_key: int, last_ms: int
+    ) -> bool:
+        """Enter needles that nothing is known of; False when one has an entry: the transaction must be given up then.
+
+        Parameters
+        ----------
+        entries: packed keys and values, in the order of keys.
+        needles_bytes: what all of them take in the volume.
+        largest_key, last_ms: the largest photo id and time among them.
+        """
+        assert self._txn is not None
+        state = self.state
+        beyond = bisect_left(entries, (KEY.pack(state.max_key, 0),))
+        try:
+            with self._txn.cursor() as cursor:
+                # As in _put. A key that cannot be appended though it is as large as the largest one is refused too;
+                # that is rare, and the caller then goes the way that it goes for keys that are there.
+                for part, append in ((entries[:beyond], False), (entries[beyond:], True)):
+                    if part and cursor.putmulti(part, overwrite=False, append=append)[1] != len(part):
+                        return False
+        except lmdb.Error as error:
+            raise _index_error(self._index.path, "write", error) from error
+        state.live_count += len(entries)
+        state.live_bytes += needles_bytes
+        state.max_key = max(state.max_key, largest_key)
+        state.last_append_ms = max(state.last_append_ms, last_ms)
+        return True
 
     def delete(self, key: int, alternate: int, tombstone_bytes: int, time_ms: int) -> bool:
         """Mark a needle deleted by a tombstone of that size; False when there is no live one (the tombstone counts)."""

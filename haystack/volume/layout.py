@@ -274,6 +274,9 @@ class NeedleMeta:
         return cls(name, mime, tuple(pairs.items()))
 
 
+JOINED_BYTES = 64 * 1024
+"""Data up to this size is copied behind its header: cheaper than to hash and to write it in pieces."""
+
 _NO_META = NeedleMeta()
 _ZEROS = bytes(ALIGNMENT)
 
@@ -332,7 +335,7 @@ def pack_needle(header: NeedleHeader, meta: bytes, data: Sequence[Buffer], seed:
     Parameters
     ----------
     header: its sizes must be those of ``meta`` and ``data``.
-    data: the photo in any number of pieces; they are not copied.
+    data: the photo in any number of pieces; large ones are not copied.
     """
     return enclose(header.pack(seed) + meta, data, padding_bytes(header.meta_bytes, header.data_bytes), seed)
 
@@ -344,6 +347,10 @@ def enclose(head: bytes, data: Sequence[Buffer], padding: int, seed: int) -> tup
     ----------
     padding: bytes between data and footer.
     """
+    if len(data) == 1 and len(data[0]) <= JOINED_BYTES:
+        needle = b"".join((head, data[0], _ZEROS[:padding]))
+        checksum = xxhash.xxh3_64_intdigest(needle, seed)
+        return [needle, FOOTER.pack(FOOTER_MAGIC, 0, checksum)], checksum
     hasher = xxhash.xxh3_64(head, seed)
     for piece in data:
         hasher.update(piece)

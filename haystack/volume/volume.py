@@ -36,7 +36,7 @@ from haystack.errors import (
     VolumeUnavailable,
 )
 from haystack.fid import MAX_VOLUME_ID
-from haystack.volume.append import Appended, Appender, Delete, Deleted, NewNeedle, Operation, Put, Stored
+from haystack.volume.append import Appender
 from haystack.volume.dirty import DirtyMarker, current_boot_id
 from haystack.volume.files import VolumeFile, disk_error, write_durably
 from haystack.volume.index import IndexState, NeedleIndex, remove_index
@@ -48,6 +48,7 @@ from haystack.volume.layout import (
     NeedleMeta,
     Superblock,
 )
+from haystack.volume.operations import Appended, Delete, Deleted, NewNeedle, Operation, Put, Stored
 from haystack.volume.reading import NeedleReader
 from haystack.volume.recovery import Progress, RecoveryReport, recover
 from haystack.volume.scan import Damage, ScannedNeedle, scan

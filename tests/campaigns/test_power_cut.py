@@ -18,8 +18,8 @@ from campaign_disks import loop_disk, missing
 
 from haystack.errors import HaystackError, NeedleNotFound
 from haystack.volume import Delete, NewNeedle, Put, Volume, check_volume
-from haystack.volume.append import Outcome
 from haystack.volume.commit import Committer
+from haystack.volume.operations import Outcome
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 

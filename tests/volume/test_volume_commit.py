@@ -14,8 +14,8 @@ from volume_faults import FailingFile, abandon, failing
 from haystack.errors import DiskError, HaystackError, NeedleNotFound, OutOfSpace, VolumeUnavailable
 from haystack.volume import Delete, Deleted, NewNeedle, Put, Volume, check_volume
 from haystack.volume import commit as commit_module
-from haystack.volume.append import Appended, Outcome
 from haystack.volume.commit import Appendable, Committer, Done
+from haystack.volume.operations import Appended, Outcome
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from haystack.errors import (
     VolumeReadOnly,
     VolumeUnavailable,
 )
-from haystack.volume import Delete, NewNeedle, Put, Stored, Volume, check_volume
+from haystack.volume import Delete, NeedleMeta, NewNeedle, Put, Stored, Volume, check_volume
 from haystack.volume.files import VolumeFile, write_durably
 from haystack.volume.layout import MAX_META_BYTES, needle_bytes
+from haystack.volume.operations import Operation
 
 
 @pytest.fixture
@@ -178,13 +180,54 @@ def test_files_wrong_operation_harms_no_other_of_its_round(path: Path, needle: N
     assert check_volume(path, full=True).ok
 
 
+def test_files_new_photos_are_stored_as_one_by_one(tmp_path: Path) -> None:
+    """What is laid out at once must be what the way for all other operations makes of it."""
+    rng = random.Random(3)
+    puts: list[Operation] = []
+    for key in rng.sample(range(1, 2000), 60):
+        pieces = tuple(rng.randbytes(rng.choice((0, 1, 7, 300, 70_000))) for _ in range(rng.choice((1, 1, 1, 3))))
+        meta = NeedleMeta("a.jpg", "image/jpeg").pack() if key % 3 else b""
+        puts.append(Put((NewNeedle(key, key, pieces, 1000 + key, key % 2, meta, key),)))
+    found = []
+    for name, batches in (("1.vol", [puts[:40], puts[40:]]), ("2.vol", [[*puts[:40], Delete(9999, 1, 1)], puts[40:]])):
+        with Volume.create(tmp_path / name, 1, uuid=bytes(16), created_ms=1) as volume:
+            outcomes = []
+            for number, batch in enumerate(batches):
+                operations = batch if name == "1.vol" or number == 0 else [*batch, Delete(9999, 1, 1)]
+                appended = volume.append(operations)
+                volume.sync(appended.tail)
+                written = b"".join(bytes(piece) for one in appended.written for piece in one.pieces)
+                offset = appended.written[0].offset
+                assert volume.file.pread(len(written) + 1, offset) == written
+                outcomes += [one for one in appended.outcomes if isinstance(one, list)]
+            entries = sorted(volume.index.entries())
+            found.append((outcomes, entries, volume.state(), (tmp_path / name).read_bytes()))
+    assert found[0] == found[1]
+    assert len(found[0][0]) == len(puts)
+
+
+def test_files_a_wave_with_one_known_photo_stores_all_and_supersedes_it(path: Path) -> None:
+    with Volume.open(path) as volume:
+        volume.put(5, 5, b"old")
+        appended = volume.append([Put((_new(key, b"new"),)) for key in (4, 5, 6, 7)])
+        assert appended.changed
+        assert [volume.get(key, key).data for key in (4, 5, 6, 7)] == [b"new"] * 4
+        twice = volume.append([Put((_new(8, b"first"),)), Put((_new(8, b"second"),)), Put((NewNeedle(4, 9, (), 1),))])
+        assert isinstance(twice.outcomes[2], CookieMismatch)
+        assert volume.get(8, 8).data == b"second"
+        state = volume.state()
+        assert (state.live_count, state.deleted_count) == (5, 2)
+    assert check_volume(path, full=True).ok
+
+
 def test_files_limits_of_a_put(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Volume.open(path) as volume:
         for needles in ((), tuple(_new(key) for key in range(1, 258)), (_new(1), _new(1))):
             with pytest.raises(InvalidRequest):
                 volume.put_many(needles)
         volume.put_many([_new(key) for key in range(1, 257)])
-        monkeypatch.setattr("haystack.volume.append.MAX_DATA_BYTES", 10)
+        for module in ("new_needles", "plan"):
+            monkeypatch.setattr(f"haystack.volume.{module}.MAX_DATA_BYTES", 10)
         with pytest.raises(TooLarge):
             volume.put(999, 1, bytes(11))
 

@@ -16,8 +16,8 @@ from volume_faults import Disk, abandon, flip, memory_folder
 
 from haystack.errors import CookieMismatch, DamagedNeedle, HaystackError, NeedleNotFound, VolumeUnavailable
 from haystack.volume import Delete, NeedleMeta, NewNeedle, Put, ScannedNeedle, Volume, check_volume
-from haystack.volume.append import Operation
 from haystack.volume.layout import HEADER_BYTES, SUPERBLOCK_BYTES, NeedleHeader, needle_bytes, pack_needle
+from haystack.volume.operations import Operation
 
 TOMBSTONE_BYTES = needle_bytes(0, 0)
 
