@@ -37,8 +37,8 @@ from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
 from haystack.errors import ClientGone, HaystackError, ProtocolError, TooLarge
-from haystack.http.answering import AnsweringConnection
 from haystack.http.chunked import ChunkedDecoder
+from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.head import MAX_BLANK_LINES, find_head_end
 from haystack.http.response import CONTINUE, STATUS_LINES
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _P = b"P"
-"""PUT, POST and PATCH begin with it: nothing for the fast way, and their bodies are long to look up."""
+"""PUT, POST and PATCH begin with it; their fast way is in :mod:`haystack.http.fast_uploads`."""
 
 
-class HttpConnection(AnsweringConnection):
+class HttpConnection(UploadingConnection):
     """Protocol of one connection, made by its :class:`~haystack.http.server.Server`."""
 
     __slots__ = (
@@ -65,7 +65,6 @@ class HttpConnection(AnsweringConnection):
         "_chunks",
         "_continue_due",
         "_fast_get",
-        "_handler",
         "_head_tick",
         "_progress_bytes",
         "_pumping",
@@ -76,7 +75,6 @@ class HttpConnection(AnsweringConnection):
 
     def __init__(self, server: Server) -> None:
         super().__init__(server)
-        self._handler = server.handler
         self._fast_get = server.handler.fast_get
         self._blocks = server.header_blocks
         self._scanned = 0
@@ -104,7 +102,14 @@ class HttpConnection(AnsweringConnection):
             self._fail(ProtocolError("too many connections; try again later", 503, "connection_limit"))
 
     def data_received(self, data: bytes) -> None:
-        if self._ready and data[:1] != _P:
+        if self._ready and data[:1] == _P:
+            try:
+                if self._take_upload(data):
+                    return
+            except Exception:
+                self._fast_way_failed(data[:80])
+                return
+        elif self._ready:
             cut = data.find(b"\r\n")
             headers = self._blocks.get(data[cut:])
             if headers is not None:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from haystack.http.connection import HttpConnection
+    from haystack.http.fast_uploads import UploadingConnection
     from haystack.http.request import Request, RequestHeaders
 
 
@@ -78,6 +79,22 @@ class Handler(Protocol):
         headers: strictly parsed, always ``plain``, without a body, HTTP/1.1, keep-alive.
 
         When False is returned nothing must have been written; the request then goes through :meth:`begin`.
+        """
+
+    def fast_put(
+        self, connection: UploadingConnection, request_line: bytes, headers: RequestHeaders, body: bytes
+    ) -> bool:
+        """Take a plain upload, or return False; then nothing must have been done, and it goes through :meth:`begin`.
+
+        When True is returned, the answer must come later, from a callback: by ``connection.finish_upload``, or
+        ``connection.finish_deferred`` with an error, exactly once, also when the client has gone meanwhile.
+
+        Parameters
+        ----------
+        request_line: as received and **unchecked**. Only a line may be taken that wholly matches a pattern which is a
+            part of ``PUT <path> HTTP/1.1`` (or POST), with the rules for the path as in :meth:`fast_get`.
+        headers: strictly parsed, of a request with a body of known length, without Expect, HTTP/1.1, keep-alive.
+        body: all of it, at least one byte.
         """
 
     def begin(self, connection: HttpConnection, request: Request) -> BodySink | Outcome:

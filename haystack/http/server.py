@@ -13,7 +13,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from haystack.http.connection import HttpConnection
 from haystack.http.dates import format_http_date
@@ -30,6 +30,8 @@ BACKLOG = 1024
 
 _PLAIN_LINE = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[A-Za-z0-9,._@-]+) HTTP/1\.1")
 """A request line that no rule of :mod:`haystack.http.head` refuses, unless for its length."""
+
+_Kept = TypeVar("_Kept")
 
 
 class Server:
@@ -58,6 +60,8 @@ class Server:
         self.parser = HeadParser(self.limits)
         self.header_blocks: dict[bytes, RequestHeaders] = {}
         """Parsed header blocks of plain requests, for the fast way."""
+        self.upload_blocks: dict[bytes, Request] = {}
+        """Header blocks of plain uploads, each with a request that stands for all with this block."""
         self._known_blocks: dict[bytes, RequestHeaders] = {}
         """Parsed header blocks of requests of all kinds."""
         self.stopping = False
@@ -240,11 +244,13 @@ class Server:
             self._keep(self._known_blocks, block, request.headers)
             if _is_plain(request):
                 self._keep(self.header_blocks, block, request.headers)
+            elif _is_plain_upload(request):
+                self._keep(self.upload_blocks, block, request)
 
-    def _keep(self, blocks: dict[bytes, RequestHeaders], block: bytes, headers: RequestHeaders) -> None:
+    def _keep(self, blocks: dict[bytes, _Kept], block: bytes, kept: _Kept) -> None:
         if len(blocks) >= self.limits.max_cached_blocks:
             blocks.clear()
-        blocks[block] = headers
+        blocks[block] = kept
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -255,6 +261,16 @@ class Server:
             self._all_closed.clear()
         else:
             self._all_closed.set()
+
+
+def _is_plain_upload(request: Request) -> bool:
+    headers = request.headers
+    return (
+        request.method in ("PUT", "POST")
+        and request.keep_alive
+        and bool(headers.content_length)
+        and headers.get("expect") is None
+    )
 
 
 def _is_usual(headers: RequestHeaders) -> bool:

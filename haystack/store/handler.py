@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
+from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import BodySink, Outcome
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import header_block
 from haystack.store.control import ControlBlock, Counter, Header
 from haystack.store.fast_reads import FastReader
+from haystack.store.fast_writes import FastWriter
 from haystack.store.multi import MultiSink
 from haystack.store.reads import Reader
 from haystack.store.tally import Tally
@@ -55,9 +57,11 @@ class StoreHandler:
         self._tally = tally
         self._metrics = metrics
         self.fast_get = fast.fast_get
+        self.fast_put = FastWriter(writer).fast_put
         self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
 
     fast_get: Callable[[HttpConnection, bytes, RequestHeaders], bool]
+    fast_put: Callable[[UploadingConnection, bytes, RequestHeaders, bytes], bool]
 
     def begin(self, connection: HttpConnection, request: Request) -> Begun:
         """Begin with a request, see ``haystack.http.handler.Handler.begin``."""

@@ -13,13 +13,24 @@ from haystack.store.control import (
 )
 
 _READ = int(Histogram.READ)
+_WRITE = int(Histogram.WRITE)
 _LAST_BUCKET = HISTOGRAM_BUCKETS - 1
 
 
 class Tally:
     """Counters of one worker, for its event loop; ``add`` and ``set`` may be used by its threads too."""
 
-    __slots__ = ("_base", "_buckets", "_cells", "_fast_buckets", "_read_bytes", "_read_count", "_sums")
+    __slots__ = (
+        "_base",
+        "_buckets",
+        "_cells",
+        "_fast_buckets",
+        "_read_bytes",
+        "_read_count",
+        "_sums",
+        "_write_bytes",
+        "_write_count",
+    )
 
     def __init__(self, control: ControlBlock, worker: int) -> None:
         self._cells = control.cells
@@ -30,6 +41,8 @@ class Tally:
         self._fast_buckets = self._buckets[Histogram.READ]
         self._read_count = 0
         self._read_bytes = 0
+        self._write_count = 0
+        self._write_bytes = 0
 
     def add(self, cell: int, amount: int = 1) -> None:
         """Count something that is rare enough to go straight into the control block."""
@@ -45,6 +58,13 @@ class Tally:
         self._read_bytes += size_bytes
         self._fast_buckets[min(int(seconds * 1e6).bit_length(), _LAST_BUCKET)] += 1
         self._sums[_READ] += seconds
+
+    def fast_write(self, seconds: float, size_bytes: int) -> None:
+        """Count an upload that was answered with 201 on a fast way."""
+        self._write_count += 1
+        self._write_bytes += size_bytes
+        self._buckets[_WRITE][min(int(seconds * 1e6).bit_length(), _LAST_BUCKET)] += 1
+        self._sums[_WRITE] += seconds
 
     def took(self, kind: Histogram, seconds: float) -> None:
         """Note how long an operation took."""
@@ -63,6 +83,11 @@ class Tally:
             self.add(Counter.BYTES_OUT, self._read_bytes)
             self.add(STATUS_CELL[200], self._read_count)
             self._read_count = self._read_bytes = 0
+        if self._write_count:
+            self.add(Counter.PUT, self._write_count)
+            self.add(Counter.BYTES_IN, self._write_bytes)
+            self.add(STATUS_CELL[201], self._write_count)
+            self._write_count = self._write_bytes = 0
         for kind in Histogram:
             buckets = self._buckets[kind]
             if any(buckets):

@@ -11,7 +11,6 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 
 from haystack.errors import (
@@ -38,7 +37,7 @@ from haystack.store.photo_types import photo_type
 from haystack.store.sinks import BufferedSink
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
-from haystack.store.uploads import UploadMemory
+from haystack.store.uploads import HEAD_BYTES, UploadMemory
 from haystack.volume.layout import NeedleMeta
 from haystack.volume.operations import Delete, Deleted, NewNeedle, Operation, Outcome, Put, Stored
 
@@ -97,7 +96,7 @@ class Writer:
                 respond_json(connection, 404, {"error": str(outcome), "size": 0})
                 return
             if isinstance(outcome, HaystackError):
-                _count_error(served, outcome)
+                count_error(served, outcome)
                 raise outcome
             assert isinstance(outcome, Deleted)
             served.count(VolumeCell.DELETES)
@@ -125,7 +124,7 @@ class Writer:
         served.lane.submit(served, put, done)
         stored = await future
         if isinstance(stored, HaystackError):
-            _count_error(served, stored)
+            count_error(served, stored)
             raise stored
         assert isinstance(stored, list)
         self.count_stored(served, stored, started)
@@ -174,24 +173,40 @@ class Writer:
         return served
 
 
-@dataclass(frozen=True, slots=True)
-class _Fields:
-    """What the header fields of an upload say about the photo."""
+class UploadFields:
+    """What the header fields of an upload say about the photo.
 
-    name: str
-    declared_type: str
-    pairs: tuple[tuple[str, str], ...]
-    is_form: bool
+    Parameters
+    ----------
+    pairs: the user's own, name and value.
+    """
+
+    __slots__ = ("_meta", "declared_type", "is_form", "name", "pairs", "quoted_name")
+
+    def __init__(self, name: str, declared_type: str, pairs: tuple[tuple[str, str], ...]) -> None:
+        self.name = name
+        self.declared_type = declared_type
+        self.pairs = pairs
+        self.is_form = is_multipart(declared_type)
+        self.quoted_name = _quoted(name).encode()
+        # The type is as they say, or as the name says: then all photos with these fields have the same metadata.
+        kind = "" if self.is_form else photo_type(declared_type, name, b"")
+        self._meta = packed_meta(name, kind, pairs) if kind else None
+
+    def meta_for(self, head: bytes) -> bytes:
+        """The metadata of a photo that begins with ``head``. Raises InvalidRequest."""
+        if self._meta is not None:
+            return self._meta
+        return packed_meta(self.name, photo_type(self.declared_type, self.name, head[:HEAD_BYTES]), self.pairs)
 
 
-def _fields_of(headers: RequestHeaders) -> _Fields:
+def _fields_of(headers: RequestHeaders) -> UploadFields:
     """Worked out once for each header section that clients repeat. Raises InvalidRequest."""
     known = headers.notes
-    if isinstance(known, _Fields):
+    if isinstance(known, UploadFields):
         return known
-    declared_type = headers.content_type or ""
     name = name_in_disposition(headers.get("content-disposition"))
-    headers.notes = fields = _Fields(name, declared_type, _pairs(headers), is_multipart(declared_type))
+    headers.notes = fields = UploadFields(name, headers.content_type or "", _pairs(headers))
     return fields
 
 
@@ -263,7 +278,7 @@ class PhotoSink(BufferedSink):
     def _committed(self, outcome: Outcome) -> None:
         self._release()
         if isinstance(outcome, HaystackError):
-            _count_error(self._served, outcome)
+            count_error(self._served, outcome)
             raise outcome
         assert isinstance(outcome, list)
         self._writer.count_stored(self._served, outcome, self._ended)
@@ -297,11 +312,15 @@ def answer_body(fid: Fid, name: str, stored: Stored) -> bytes:
     """:func:`answer` as JSON, which a test compares with it."""
     suffix = f"_{fid.alternate}" if fid.alternate else ""
     needle = f"{fid.key:x}{fid.cookie:016x}{suffix}"
-    quoted = json.dumps(name, ensure_ascii=False) if name else '""'
+    quoted = _quoted(name)
     return (
         f'{{"name": {quoted}, "size": {stored.data_bytes}, "eTag": "{stored.checksum:016x}", '
         f'"fid": "{fid.volume},{needle}", "locator": "{fid.volume}@{stored.offset:x},{needle}"}}\n'
     ).encode()
+
+
+def _quoted(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False) if name else '""'
 
 
 def respond_json(connection: HttpConnection, status: int, content: object) -> None:
@@ -341,7 +360,8 @@ def _require_room(served: ServedVolume, declared_bytes: int) -> None:
         )
 
 
-def _count_error(served: ServedVolume, error: HaystackError) -> None:
+def count_error(served: ServedVolume, error: HaystackError) -> None:
+    """Count an error that is the volume's fault."""
     if error.http_status >= 500:
         served.count(VolumeCell.ERRORS)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from haystack.errors import NeedleNotFound, OutOfSpace
 from haystack.http.connection import HttpConnection
+from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.limits import HttpLimits
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import prepared_head
@@ -177,6 +178,8 @@ class RecordingHandler:
     sinks: list[RecordingSink] = field(default_factory=list)
     lines: set[bytes] = field(default_factory=set)
     fast_answers: int = 0
+    fast_uploads: int = 0
+    taken: list[tuple[UploadingConnection, bytes]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     on_sink: Callable[[RecordingSink], None] = lambda sink: None
 
@@ -190,6 +193,24 @@ class RecordingHandler:
         self.seen.append(Seen(method, path, query, headers.items()))
         connection.respond_prepared(HELLO_HEAD, None if method == "HEAD" else HELLO)
         return True
+
+    def fast_put(
+        self, connection: UploadingConnection, request_line: bytes, headers: RequestHeaders, body: bytes
+    ) -> bool:
+        if not self.use_fast or request_line not in (b"PUT /a HTTP/1.1", b"POST /a HTTP/1.1"):
+            return False
+        assert headers.content_length == len(body) > 0
+        self.fast_uploads += 1
+        self.seen.append(Seen(request_line.split()[0].decode(), "/a", "", headers.items(), body))
+        self.taken.append((connection, body))
+        return True
+
+    def release(self) -> None:
+        """Answer the uploads that were taken on the fast way."""
+        taken, self.taken = self.taken, []
+        for connection, body in taken:
+            length = b"%d" % len(body)
+            connection.finish_upload(prepared_head(201, b"", len(length)), length)
 
     def begin(self, connection: HttpConnection, request: Request) -> RecordingSink | Coroutine[Any, Any, None] | None:
         seen = Seen(request.method, request.path, request.query, request.headers.items())
@@ -246,6 +267,8 @@ class Drive:
         self.clock = FakeClock()
         self.server = Server(self.handler, limits, wall_clock=lambda: NOW, monotonic_clock=self.clock)
         self.transports: list[FakeTransport] = []
+        self.releasing = True
+        """Uploads of the fast way are answered as soon as they were taken."""
         self.connection, self.transport = self.connect()
 
     def connect(self) -> tuple[HttpConnection, FakeTransport]:
@@ -261,6 +284,8 @@ class Drive:
             if self.transport.closed:
                 break
             self.connection.data_received(piece)
+            if self.releasing:
+                self.handler.release()
             self.transport.settle()
         return self
 
