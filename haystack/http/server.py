@@ -163,6 +163,13 @@ class Server:
         for connection in list(self._connections | self._turned_away):
             connection.check(self.tick)
 
+    def abort_unsent(self) -> int:
+        """Reset the connections whose clients have not taken their answers yet; returns how many there were."""
+        waiting = [connection for connection in self._connections if connection.has_unsent]
+        for connection in waiting:
+            connection.abort()
+        return len(waiting)
+
     # What connections ask of the server.
 
     def new_connection(self) -> HttpConnection:

@@ -115,6 +115,11 @@ class Wire(asyncio.Protocol):
         """Address of the client, for messages."""
         return str(self._transport.get_extra_info("peername"))
 
+    @property
+    def has_unsent(self) -> bool:
+        """Whether the client has not taken all of what was written."""
+        return not self._aborted and self._transport.get_write_buffer_size() > 0
+
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written. Raises :class:`ClientGone`."""
         if self._phase is Phase.CLOSED:

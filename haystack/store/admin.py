@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import Any
-from uuid import UUID
+from pathlib import Path
 
 from aiohttp import web
 
@@ -13,13 +11,15 @@ from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
 from haystack.fid import MAX_OFFSET, MAX_VOLUME_ID
 from haystack.internal_http import json_errors, signed_calls
 from haystack.security import Verifier
+from haystack.store.admin_requests import body_of, number, uuid, volume_of, whole
 from haystack.store.control import Header
 from haystack.store.documents import Document, Documents
 from haystack.store.metrics import CONTENT_TYPE, render
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_page
 from haystack.store.store_volume import NewVolume
 from haystack.store.volumes import StoreVolumes
-from haystack.volume import check_volume
+from haystack.volume import CheckReport, Volume, check_volume
+from haystack.volume.recovery import Progress
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_CHECKS = 2
@@ -75,37 +75,35 @@ class AdminApi:
         return web.json_response({"volumes": list(self._documents.volumes().values())})
 
     async def _show(self, request: web.Request) -> web.Response:
-        entry = self._volumes.get(_volume_of(request))
+        entry = self._volumes.get(volume_of(request))
         if entry.volume is not None and not entry.folder.failed:
             await self._volumes.refresh(entry)
         self._documents.volumes()
         return web.json_response(self._documents.volume(entry))
 
     async def _create(self, request: web.Request) -> web.Response:
-        entry, is_new = await self._volumes.create(parse_new_volume(await _body(request)))
+        entry, is_new = await self._volumes.create(parse_new_volume(await body_of(request)))
         return web.json_response(self._documents.volume(entry), status=201 if is_new else 200)
 
     async def _needles(self, request: web.Request) -> web.Response:
-        entry = self._volumes.get(_volume_of(request))
-        after = _number(request, "after", 0, MAX_OFFSET)
-        limit = _number(request, "limit", MAX_BATCH_NEEDLES, MAX_BATCH_NEEDLES) or MAX_BATCH_NEEDLES
-        page = await entry.folder.run(read_page, entry.require_open(), after, limit)
+        entry = self._volumes.get(volume_of(request))
+        after = number(request, "after", 0, MAX_OFFSET)
+        limit = number(request, "limit", MAX_BATCH_NEEDLES, MAX_BATCH_NEEDLES) or MAX_BATCH_NEEDLES
+        page = await entry.run(read_page, after, limit)
         return web.json_response({"needles": page.needles, "next": page.next})
 
     async def _check(self, request: web.Request) -> web.Response:
-        entry = self._volumes.get(_volume_of(request))
-        document = await _body(request) if request.can_read_body else {}
+        entry = self._volumes.get(volume_of(request))
+        document = await body_of(request) if request.can_read_body else {}
         full = document.get("full", False)
         if not isinstance(full, bool):
             raise InvalidRequest("full must be true or false")
-        volume = entry.require_open()
+        entry.require_open()
         if self._checks >= MAX_CHECKS:
             raise VolumeUnavailable(f"{MAX_CHECKS} checks are running already; try again when one has ended")
         self._checks += 1
         try:
-            report = await entry.folder.run(
-                check_volume, entry.path, full=full, index=volume.index, progress=self._volumes.progress
-            )
+            report = await entry.run(_check, entry.path, full=full, progress=self._volumes.progress)
         finally:
             self._checks -= 1
         return web.json_response(report.to_json())
@@ -126,13 +124,17 @@ class AdminApi:
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE})
 
 
+def _check(volume: Volume, path: Path, *, full: bool, progress: Progress) -> CheckReport:
+    return check_volume(path, full=full, index=volume.index, progress=progress)
+
+
 class _NotReady(HaystackError):
     http_status = 503
 
 
 def parse_new_volume(document: Document) -> NewVolume:
     """Read what the Directory wants made. Raises InvalidRequest, naming the field."""
-    volume = _whole(document, "volume", MAX_VOLUME_ID)
+    volume = whole(document, "volume", MAX_VOLUME_ID)
     if volume == 0:
         raise InvalidRequest(f"volume must be 1 … {MAX_VOLUME_ID}")
     replication = document.get("replication", "000")
@@ -143,52 +145,10 @@ def parse_new_volume(document: Document) -> NewVolume:
         raise InvalidRequest("folder must be the id of a data folder, or null")
     return NewVolume(
         volume,
-        _uuid(document.get("uuid")),
+        uuid(document.get("uuid")),
         int(replication),
-        _whole(document, "createdMs", 2**63 - 1),
-        _whole(document, "epoch", 2**63 - 1, default=1),
-        None if document.get("maxBytes") is None else _whole(document, "maxBytes", 2**63 - 1),
+        whole(document, "createdMs", 2**63 - 1),
+        whole(document, "epoch", 2**63 - 1, default=1),
+        None if document.get("maxBytes") is None else whole(document, "maxBytes", 2**63 - 1),
         folder or None,
     )
-
-
-def _uuid(value: Any) -> UUID:
-    try:
-        return UUID(value)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InvalidRequest(f"uuid must be a UUID, not {value!r:.60}") from error
-
-
-def _whole(document: Document, name: str, most: int, default: int | None = None) -> int:
-    value = document.get(name, default)
-    if type(value) is not int or not 0 <= value <= most:
-        raise InvalidRequest(f"{name} must be a whole number from 0 to {most}, not {value!r:.40}")
-    return value
-
-
-def _volume_of(request: web.Request) -> int:
-    text = request.match_info["volume"]
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and 1 <= int(text) <= MAX_VOLUME_ID):
-        raise InvalidRequest(f"{text[:40]!r} is no volume id")
-    return int(text)
-
-
-def _number(request: web.Request, name: str, default: int, most: int) -> int:
-    text = request.query.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 20):
-        raise InvalidRequest(f"parameter {name}={text[:40]!r} is no whole number")
-    if int(text) > most:
-        raise InvalidRequest(f"parameter {name}={text} is too large; at most {most}")
-    return int(text)
-
-
-async def _body(request: web.Request) -> Document:
-    try:
-        document = json.loads(await request.read())
-    except ValueError as error:
-        raise InvalidRequest(f"the body is no JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return document

@@ -112,6 +112,7 @@ class ServedVolume:
     def retire(self) -> None:
         """Close it as soon as nobody has it pinned."""
         self.retired = True
+        self.map.release()
         if not self.pins:
             self.volume.close()
 
@@ -182,6 +183,7 @@ class Catalog:
         self._seen_catalog = -1
         self._slots: dict[int, int] = {}
         self.open: dict[int, ServedVolume] = {}
+        self._retired: list[ServedVolume] = []
 
     def get(self, number: int) -> ServedVolume:
         """The volume, opened if need be.
@@ -204,6 +206,15 @@ class Catalog:
                 cells[served.stats_base + VolumeCell.BYTES_READ] += served.bytes_read
                 served.reads = served.bytes_read = 0
 
+    def give_up(self) -> bool:
+        """Close what the supervisor has taken out of service, though nobody asks for it.
+
+        Returns whether somebody still holds on to such a volume: a thread that reads, a client that does not.
+        """
+        self._refresh()
+        self._retired = [served for served in self._retired if served.pins or served.map.in_use]
+        return bool(self._retired)
+
     def close(self) -> None:
         """Close all volumes."""
         self.flush()
@@ -218,9 +229,10 @@ class Catalog:
         self._slots = {view.volume: view.slot for view in self.control.slots()}
         self._seen_catalog = catalog
         for number, served in list(self.open.items()):
-            if self._slots.get(number) != served.slot:
+            if self._slots.get(number) != served.slot or served.state is VolumeState.RECOVERING:
                 del self.open[number]
                 served.retire()
+                self._retired.append(served)
 
     def _open(self, number: int) -> ServedVolume:
         slot = self._slots.get(number)

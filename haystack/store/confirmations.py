@@ -182,15 +182,15 @@ class Confirmer:
         mark = self._marks.get(entry.id)
         if mark is None or mark.entry is not entry or mark.generation != block.generation:
             mark = self._marks[entry.id] = _mark_from(entry, entry.volume, self._saved.get(entry.id, {}))
-            limit = self._limit(mark)
-            if mark.confirmed_to > limit:
-                _log.warning(
-                    "volume %d has %d bytes, but %d were confirmed: its end was lost",
-                    entry.id,
-                    limit,
-                    mark.confirmed_to,
-                )
-                mark.confirmed_to = limit
+        limit = self._limit(mark)
+        if mark.confirmed_to > limit:
+            _log.warning(
+                "volume %d has %d bytes, but %d were confirmed: its end was lost, or cut",
+                entry.id,
+                limit,
+                mark.confirmed_to,
+            )
+            mark.confirmed_to = limit
         return mark
 
     def _limit(self, mark: _Mark) -> int:
@@ -204,7 +204,7 @@ class Confirmer:
         if mark.ask:
             batch = Batch(mark.confirmed_to, mark.confirmed_to, [])
         else:
-            batch = await self._folder.run(read_batch, mark.entry.require_open(), mark.confirmed_to, limit)
+            batch = await mark.entry.run(read_batch, mark.confirmed_to, limit)
         confirmed_to = await self._calls.confirm(
             {
                 "storeId": self._store_id,

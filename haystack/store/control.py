@@ -227,7 +227,7 @@ class ControlBlock:
 
     @property
     def catalog(self) -> int:
-        """Rises with every volume added or removed."""
+        """Rises with every volume added, removed or taken out of service."""
         return self.cells[Header.CATALOG]
 
     def add_volume(self, volume: int, folder: int, state: VolumeState, *, max_bytes: int, epoch: int = 1) -> int:
@@ -257,6 +257,22 @@ class ControlBlock:
         self.cells[base + Slot.VOLUME] = 0
         self.cells[Header.CATALOG] += 1
         self.cells[base + Slot.EPOCH] = _void_epoch()
+
+    def take_out(self, slot: int) -> None:
+        """Have all workers close a volume (supervisor); they look at the catalog a few times a second, also when idle.
+
+        In this order: whoever sees the new epoch must look at the catalog before it opens anything again.
+        """
+        base = _slot_base(slot)
+        self.cells[base + Slot.REASON] = Reason.NONE
+        self.cells[base + Slot.STATE] = VolumeState.RECOVERING
+        self.cells[Header.CATALOG] += 1
+        self.cells[base + Slot.EPOCH] = _void_epoch()
+
+    def forget_tails(self, slot: int) -> None:
+        """Forget how far a volume was durable (supervisor): it was cut, and no worker has it open."""
+        for worker in range(self.workers):
+            self.cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] = 0
 
     def slots(self) -> Iterator[SlotView]:
         """All volumes."""

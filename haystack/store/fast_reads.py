@@ -173,11 +173,15 @@ class FastReader:
         self._tally.fast_read(_clock() - started, data_bytes)
         return True
 
-    def _volume(self, text: bytes) -> ServedVolume | None:
+    def look_again(self) -> None:
+        """Drop everything when volumes have come, gone, or been taken out of service."""
         catalog = self._cells[Header.CATALOG]
         if catalog != self._volumes_catalog:
             self.forget_all()
             self._volumes_catalog = catalog
+
+    def _volume(self, text: bytes) -> ServedVolume | None:
+        self.look_again()
         served = self._volumes.get(text)
         if served is None:
             try:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
 import logging
 import os
 import re
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -85,8 +84,13 @@ class DataFolder:
         self, function: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> _Result:
         """Call a function that touches the folder, on one of its threads."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, functools.partial(function, *args, **kwargs))
+        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+
+    def submit(
+        self, function: Callable[_Parameters, _Result], *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> Future[_Result]:
+        """As :meth:`run`, for whoever wants to know when the thread is done, also when nobody waits any more."""
+        return self._threads.submit(function, *args, **kwargs)
 
     async def probe_in_thread(self) -> Probe:
         """:meth:`probe`, without blocking."""

@@ -5,18 +5,25 @@ Nothing here decides; :class:`~haystack.store.volumes.StoreVolumes` does, and ca
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 from uuid import UUID
 
 from haystack.errors import HaystackError, UnknownFormat, VolumeExists, VolumeUnavailable
 from haystack.store.folder import DataFolder
 from haystack.store.tables import VOLUMES_FILE, read_table, write_table
+from haystack.store.users import Users
 from haystack.volume import Superblock, Volume, VolumeStat
 from haystack.volume.files import VolumeFile, sync_folder
 from haystack.volume.index import remove_index
 from haystack.volume.recovery import Progress
 from haystack.volume.volume import read_superblock
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 class StoreStopping(VolumeUnavailable):
@@ -65,6 +72,8 @@ class StoreVolume:
     appended_at, dirty_since: monotonic seconds; ``dirty_since`` is None when there is nothing to checkpoint.
     waits_for_space: it could not be recovered because the disk was full, and is tried again.
     doubted: it is written down on disk that the index is not to be trusted.
+    users: those who work with ``volume`` on threads, see :meth:`run`.
+    changing: held by whoever takes the volume out of service.
     """
 
     id: int
@@ -83,6 +92,29 @@ class StoreVolume:
     dirty_since: float | None = None
     waits_for_space: bool = False
     doubted: bool = False
+    users: Users = field(default_factory=Users)
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def run(
+        self,
+        function: Callable[Concatenate[Volume, _Parameters], _Result],
+        *args: _Parameters.args,
+        **kwargs: _Parameters.kwargs,
+    ) -> _Result:
+        """Call a function with the open volume, on a thread of its folder; it is not closed meanwhile.
+
+        Raises VolumeUnavailable when it is not open, and what the function raises.
+        """
+        volume = self.require_open()
+        self.users.enter()
+        try:
+            future = self.folder.submit(function, volume, *args, **kwargs)
+        except BaseException:
+            self.users.leave()
+            raise
+        # Not when the caller stops waiting: the thread goes on then.
+        future.add_done_callback(lambda _: self.users.leave())
+        return await asyncio.wrap_future(future)
 
     def require_open(self) -> Volume:
         """The open volume. Raises VolumeUnavailable."""

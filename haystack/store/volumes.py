@@ -193,7 +193,7 @@ class StoreVolumes:
         if entry.volume is None:
             return
         try:
-            stat = await entry.folder.run(entry.volume.stat)
+            stat = await entry.run(Volume.stat)
         except HaystackError as error:
             self.fail(entry, str(error))
             return
@@ -263,7 +263,7 @@ class StoreVolumes:
             return
         entry.dirty_since = None
         try:
-            tail = await entry.folder.run(checkpoint_volume, volume)
+            tail = await entry.run(checkpoint_volume)
         except OutOfSpace as error:
             _log.warning("volume %d: no checkpoint now: %s", entry.id, error)
             return
@@ -290,7 +290,7 @@ class StoreVolumes:
             if entry.volume is None or entry.folder.failed:
                 continue
             try:
-                await entry.folder.run(entry.volume.index.forget_dead_readers)
+                await entry.run(_forget_dead_readers)
             except HaystackError as error:
                 self.fail(entry, str(error))
 
@@ -355,3 +355,7 @@ class StoreVolumes:
             await entry.folder.run(entry.volume.close)
         except HaystackError as error:
             _log.error("volume %d was not closed cleanly: %s", entry.id, error)
+
+
+def _forget_dead_readers(volume: Volume) -> None:
+    volume.index.forget_dead_readers()

@@ -43,6 +43,9 @@ _log = logging.getLogger(__name__)
 FLUSH_SECONDS = 0.25
 """How often counters move into the control block."""
 
+PATIENT_TICKS = 8
+"""Flushes for which slow clients may hold up the closing of a volume before their connections are reset."""
+
 _REFUSALS = {
     "timeout": Counter.TIMEOUTS,
     "stalled": Counter.TIMEOUTS,
@@ -97,6 +100,7 @@ class Worker:
         handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control
+        self._held_ticks = 0
         self._loop: asyncio.AbstractEventLoop
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -124,7 +128,16 @@ class Worker:
         """Publish counters, and set the tick by which the reader trusts that pages stay resident."""
         self._fast.tick = self.server.tick
         self._publish()
+        self._give_up_volumes()
         self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    def _give_up_volumes(self) -> None:
+        """Let go of what the supervisor has taken out of service; it waits for that."""
+        self._fast.look_again()
+        self._held_ticks = self._held_ticks + 1 if self._catalog.give_up() else 0
+        if self._held_ticks > PATIENT_TICKS:
+            # An answer that is still to be sent out of the page cache would change under the client's hands.
+            self.server.abort_unsent()
 
     def _publish(self) -> None:
         self._catalog.flush()

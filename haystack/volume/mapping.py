@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 import time
+import weakref
 
 PAGE_BYTES = mmap.PAGESIZE
 REMAP_BYTES = 16 * 2**20
@@ -78,9 +79,26 @@ class VolumeMap:
         self._address = 0
         self._mapped_bytes = 0
         self._remap_after = 0.0
+        self._released = False
+        self._maps: list[weakref.ref[mmap.mmap]] = []
         self._states = bytearray(MAX_PAGES)
         self._states_address = ctypes.addressof((ctypes.c_char * MAX_PAGES).from_buffer(self._states))
         self._all_resident = b"\1" * MAX_PAGES
+
+    def release(self) -> None:
+        """Give up the map for good, and with it our hold on the file; views that were handed out keep theirs.
+
+        A map has a descriptor of its own, so the lock on the file ends with the last view.
+        """
+        self._released = True
+        self._may_ask = False  # the descriptor may be closed by now, and its number another file's
+        self._view = memoryview(b"")
+        self._mapped_bytes = 0
+
+    @property
+    def in_use(self) -> bool:
+        """Whether views that were handed out are still held by somebody, such as an answer on its way."""
+        return any(one() is not None for one in self._maps)
 
     def view(self, offset: int, size_bytes: int) -> memoryview | None:
         """The bytes, if they are mapped and resident, else None. Valid as long as it is referenced."""
@@ -110,6 +128,8 @@ class VolumeMap:
         return self._states.startswith(self._all_resident[:pages])
 
     def _grow(self, end: int) -> bool:
+        if self._released:
+            return False
         size_bytes = os.fstat(self._fd).st_size
         now = time.monotonic()
         if end > size_bytes:
@@ -124,6 +144,7 @@ class VolumeMap:
         mapped.madvise(mmap.MADV_RANDOM)
         # Views into the former map keep it alive until the last of them is sent.
         self._view = memoryview(mapped)
+        self._maps = [one for one in self._maps if one() is not None] + [weakref.ref(mapped)]
         self._address = _address(mapped)
         self._mapped_bytes = size_bytes
         return True

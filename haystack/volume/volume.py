@@ -236,6 +236,17 @@ class Volume(NeedleReader):
                     self.index.close()
                     self.file.close()
 
+    def lock_alone(self, wait_seconds: float) -> None:
+        """Wait until nobody else has the volume open, and keep everybody out until it is closed.
+
+        Raises VolumeUnavailable when somebody keeps it open; then it is shared as before.
+        """
+        try:
+            _lock_alone(self.file, wait_seconds)
+        except VolumeUnavailable:
+            _lock_shared(self.file)
+            raise
+
     def __str__(self) -> str:
         return self.file.path
 
