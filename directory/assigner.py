@@ -39,10 +39,17 @@ class Assigner:
         DirectoryBusy: too many assigns are waiting for a volume.
         """
         candidate = self._service.choose(where) or await self._wait_for_volume(where)
+        return await self._name(candidate.volume), candidate
+
+    async def more(self, volume: int, count: int) -> list[Fid]:
+        """Return more names of a volume that :meth:`assign` chose."""
+        return [await self._name(volume) for _ in range(count)]
+
+    async def _name(self, volume: int) -> Fid:
         photo_id = self._service.ids.take_now()
         if photo_id is None:
             photo_id = await self._service.ids.take()
-        return Fid(candidate.volume, photo_id, new_cookie()), candidate
+        return Fid(volume, photo_id, new_cookie())
 
     async def _wait_for_volume(self, where: Where) -> Candidate:
         if self._waiting >= MAX_WAITING_ASSIGNS:

@@ -10,6 +10,9 @@ from haystack.errors import ConfigError
 MAX_ASSIGN_COUNT = 10_000
 """Names that one assign may reserve: the renditions that one photo's record can list."""
 
+MAX_ASSIGN_PHOTOS = 1_000
+"""Photos that one assign may name."""
+
 MAX_GROW_COUNT = 100
 """Volumes that one call may grow."""
 

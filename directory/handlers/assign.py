@@ -10,7 +10,7 @@ from directory.assigner import Assigner
 from directory.decisions.choice import ANYWHERE, Where
 from directory.errors import NothingWritable, NotSupported
 from directory.grower import Grower
-from directory.settings import MAX_ASSIGN_COUNT, MAX_GROW_COUNT
+from directory.settings import MAX_ASSIGN_COUNT, MAX_ASSIGN_PHOTOS, MAX_GROW_COUNT
 from directory.web import check_replication, json_response, number, parameters
 
 
@@ -22,7 +22,10 @@ class AssignHandlers:
         self._grower = grower
 
     async def assign(self, request: web.Request) -> web.Response:
-        """Name a new photo. With ``count=n``, ``<fid>_1`` … ``<fid>_<n-1>`` may be used too."""
+        """Name a new photo. With ``count=n``, ``<fid>_1`` … ``<fid>_<n-1>`` may be used too.
+
+        With ``photos=n``, the answer's ``fids`` are names of so many photos, all of one volume.
+        """
         given = await parameters(request)
         if not given:
             fid, store = await self._assigner.assign()
@@ -31,10 +34,12 @@ class AssignHandlers:
             return web.Response(body=text.encode(), content_type="application/json")
         count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
         check_replication(given)
+        photos = number(given, "photos", default=1, most=MAX_ASSIGN_PHOTOS)
         fid, store = await self._assigner.assign(_where(given))
-        return json_response(
-            request, {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
-        )
+        document = {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
+        if photos > 1:
+            document["fids"] = [str(fid), *map(str, await self._assigner.more(fid.volume, photos - 1))]
+        return json_response(request, document)
 
     async def grow(self, request: web.Request) -> web.Response:
         """Make more volumes now."""

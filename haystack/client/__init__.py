@@ -1,4 +1,9 @@
-"""An asyncio client of a cluster.
+"""A client of a cluster, for asyncio and without; docs/client.md says more.
+
+>>> from haystack.client import SyncHaystackClient                          # doctest: +SKIP
+>>> with SyncHaystackClient("http://127.0.0.1:9333") as client:             # doctest: +SKIP
+...     stored = client.upload(Path("cat.jpg"), name="cat.jpg", mime="image/jpeg")
+...     assert client.read(stored.fid) == Path("cat.jpg").read_bytes()
 
 >>> from haystack.client import HaystackClient                              # doctest: +SKIP
 >>> async with HaystackClient("http://127.0.0.1:9333") as client:           # doctest: +SKIP
@@ -15,6 +20,7 @@ from haystack.client.photo import PhotoInfo, StoredPhoto
 from haystack.client.reading import PhotoStream
 from haystack.client.retry import RetryPolicy
 from haystack.client.sources import FileSource, IteratorSource, MemorySource, Source
+from haystack.client.sync import SyncHaystackClient, SyncPhotoStream
 
 __all__ = [
     "Assignment",
@@ -32,6 +38,8 @@ __all__ = [
     "Source",
     "SourceChanged",
     "StoredPhoto",
+    "SyncHaystackClient",
+    "SyncPhotoStream",
     "UnexpectedAnswer",
     "Unreachable",
     "WrongContent",

@@ -7,28 +7,38 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 import aiohttp
 
+from haystack.client.assigning import NamePool
 from haystack.client.directory import Assignment, DirectoryCalls, PhotoRecord
-from haystack.client.errors import Refused, UnexpectedAnswer, Unreachable, WrongContent
-from haystack.client.locations import DEFAULT_LIFETIME_SECONDS, DEFAULT_MAX_VOLUMES, Location, LocationCache
+from haystack.client.errors import Unreachable
+from haystack.client.health import StoreHealth
+from haystack.client.locations import (
+    DEFAULT_LIFETIME_SECONDS,
+    DEFAULT_MAX_VOLUMES,
+    WITHOUT_DIRECTORY_SECONDS,
+    Location,
+    LocationCache,
+)
 from haystack.client.names import PhotoName, fid_of, parse_photo_name
-from haystack.client.photo import PhotoInfo, StoredPhoto, disposition, info_from, plain_etag
-from haystack.client.reading import FAILOVER_ERRORS, PhotoStream, Target, open_stream, worst
+from haystack.client.photo import PhotoInfo, StoredPhoto, disposition
+from haystack.client.reading import FAILOVER_ERRORS, PhotoStream, Target, open_stream, read_head, worst
 from haystack.client.retry import RetryPolicy, Transient
 from haystack.client.sources import Data, FileSource, IteratorSource, MemorySource, Source
-from haystack.client.transport import Answer, Transport
-from haystack.errors import DiskError, HaystackError, InvalidRequest, NeedleNotFound, TooLarge, VolumeNotFound
+from haystack.client.transport import Transport
+from haystack.client.uploading import DEFAULT_DEADLINE_SECONDS, Upload, Uploader
+from haystack.errors import HaystackError, InvalidRequest, NeedleNotFound, TooLarge, VolumeNotFound
 from haystack.fid import Fid, Locator
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_CONCURRENCY = 64
 DEFAULT_MAX_READ_BYTES = 4 * 2**30
+REFRESH_PATIENCE_SECONDS = 1.0
+"""How long a Directory may be silent about a volume whose place is remembered."""
 
 Uploadable = Data | Path | AsyncIterator[bytes] | Source
 
@@ -37,32 +47,19 @@ _Result = TypeVar("_Result")
 _MIME = re.compile(r"[!-~]{1,127}/[!-~][ -~]{0,127}")
 
 
-@dataclass(slots=True)
-class _Upload:
-    """One upload over its attempts."""
-
-    source: Source
-    headers: dict[str, str]
-    fid: Fid | None
-    """Given by the caller: this name and no other."""
-    alternate: int
-    replication: str | None
-    assigned: Assignment | None = None
-    kept_name: bool = False
-    """The last attempt may have stored the photo, and the next one uses the same name."""
-
-
 class HaystackClient:
     """An asyncio client of a cluster. Use it as an async context manager; many tasks may share one.
 
     Failures that may pass (connection errors, 502, 503, 504, 507) are retried with growing, partly random delays; reads
-    go to the next location first, uploads get a new name when their volume was refused.
+    go to the next location first, and uploads get a new name. While no Directory answers, photos of volumes whose
+    place is remembered can still be read. :class:`~haystack.client.SyncHaystackClient` is the same without asyncio.
 
     Parameters
     ----------
     directory_urls: address of one Directory or of several.
     session: an aiohttp session to use; it is not closed. By default the client has its own.
-    timeout_seconds: longest time to connect, and longest silence of a server.
+    timeout_seconds: longest silence of a server when there is no other to ask.
+    upload_deadline_seconds: an upload that failed is not begun again later than this.
     retries: attempts after the first one; or a whole :class:`RetryPolicy`.
     max_concurrency: requests at the same time; further ones wait. A stream that is being read counts.
     location_lifetime_seconds: how long the place of a volume is believed.
@@ -75,6 +72,7 @@ class HaystackClient:
         *,
         session: aiohttp.ClientSession | None = None,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        upload_deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
         retries: int | RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         location_lifetime_seconds: float = DEFAULT_LIFETIME_SECONDS,
@@ -84,12 +82,26 @@ class HaystackClient:
         uniform: Callable[[], float] = random.random,
     ) -> None:
         urls = [directory_urls] if isinstance(directory_urls, str) else list(directory_urls)
-        self._policy = retries if isinstance(retries, RetryPolicy) else RetryPolicy(retries, uniform=uniform)
+        if isinstance(retries, int):
+            retries = RetryPolicy(retries, uniform=uniform, now=now)
+        self._policy = retries
         self._transport = Transport(session, timeout_seconds=timeout_seconds, max_concurrency=max_concurrency)
         self._directory = DirectoryCalls(urls, self._transport)
         self._locations = LocationCache(lifetime_seconds=location_lifetime_seconds, max_volumes=max_locations, now=now)
+        self._health = StoreHealth(now=now)
+        self._names = NamePool(self._directory.names, now=now)
         self._internal = internal
         self._uniform = uniform
+        self._uploader = Uploader(
+            self._transport,
+            self._names,
+            self._health,
+            self._policy,
+            where=self._where,
+            doubt=self._locations.doubt,
+            internal=internal,
+            deadline_seconds=upload_deadline_seconds,
+        )
 
     async def __aenter__(self) -> HaystackClient:
         self._transport.start()
@@ -98,6 +110,7 @@ class HaystackClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._names.close()
         await self._transport.close()
 
     # -- the Directory
@@ -139,6 +152,8 @@ class HaystackClient:
         name: file name to keep. mime: MIME type to keep.
         alternate: number of the rendition; 0 is the original.
         fid: store it under this name, as a rendition of a photo that is there or to replace one; no other is tried.
+        replication: three digits, the copies in other data centers, other racks and on other machines of the rack;
+            by default what the Directory is set to.
 
         Raises
         ------
@@ -152,12 +167,11 @@ class HaystackClient:
             headers["Content-Disposition"] = disposition(name)
         async with AsyncExitStack() as stack:
             source = await _source(data, stack)
-            upload = _Upload(source, headers, fid, alternate, replication)
-            return await self._policy.run(lambda: self._upload_once(upload))
+            return await self._uploader.run(Upload(source, headers, fid, alternate, replication))
 
-    async def read(self, name: PhotoName | str, *, max_bytes: int = DEFAULT_MAX_READ_BYTES) -> bytes:
+    async def read(self, name: PhotoName | str, *, etag: str = "", max_bytes: int = DEFAULT_MAX_READ_BYTES) -> bytes:
         """Return a photo's bytes. Raises as :meth:`stream` does, and TooLarge above ``max_bytes``."""
-        async with self.stream(name) as photo:
+        async with self.stream(name, etag=etag) as photo:
             if photo.info.size_bytes > max_bytes:
                 raise TooLarge(
                     f"{photo.info.url}: has {photo.info.size_bytes} bytes; at most {max_bytes} were asked for"
@@ -165,26 +179,30 @@ class HaystackClient:
             return b"".join([piece async for piece in photo])
 
     @asynccontextmanager
-    async def stream(self, name: PhotoName | str) -> AsyncIterator[PhotoStream]:
+    async def stream(self, name: PhotoName | str, *, etag: str = "") -> AsyncIterator[PhotoStream]:
         """Open a photo for reading.
 
         Parameters
         ----------
         name: fid, locator or photo id; or one of them as text, or the URL of a photo.
+        etag: as the upload's answer named it; a location that has something else is passed over.
 
         Raises
         ------
         InvalidFid: it is no such name.
         NeedleNotFound, VolumeNotFound: there is no such photo, or the cookie is wrong.
         VolumeUnavailable, Unreachable, DiskError: no location could serve it.
-        WrongContent: while reading; not all of it came, or it was replaced meanwhile.
+        WrongContent: no location has the photo with this ``etag``; or while reading: not all of it came, or it was
+            replaced meanwhile.
         """
         async with AsyncExitStack() as stack:
-            yield await self._at_locations(name, lambda one: open_stream(self._transport, one, self._policy, stack))
+            yield await self._at_locations(
+                name, lambda one: open_stream(self._transport, one, self._policy, stack), etag=etag
+            )
 
     async def stat(self, name: PhotoName | str) -> PhotoInfo:
         """Return what the Store knows of a photo, without its bytes. Raises as :meth:`stream`."""
-        return await self._at_locations(name, self._head)
+        return await self._at_locations(name, lambda one: read_head(self._transport, one))
 
     async def delete(self, name: PhotoName | str) -> int:
         """Delete a photo; returns the bytes that it had. Raises NeedleNotFound when it is not there, else as read.
@@ -198,82 +216,45 @@ class HaystackClient:
         async def attempt() -> int:
             nonlocal uncertain
             failures: list[Transient | HaystackError] = []
-            for location in await self._where(target_fid.volume):
+            places = await self._where(target_fid.volume)
+            for address in self._health.in_order([self._base(one) for one in places], lambda one: (one,)):
                 try:
-                    answer = await self._transport.fetch("DELETE", self._url(location, target_fid))
+                    answer = await self._transport.fetch("DELETE", f"{address}/{target_fid}")
                     return int(answer.field("size", int))
                 except (Transient, NeedleNotFound) as failure:
                     if uncertain and isinstance(failure, NeedleNotFound):
                         return 0
+                    if isinstance(failure, Transient) and isinstance(failure.error, Unreachable):
+                        self._health.failed(address)
                     uncertain = uncertain or _may_have_worked(failure)
                     failures.append(failure)
-            self._locations.forget(target_fid.volume)
+            self._locations.doubt(target_fid.volume)
             raise worst(failures)
 
         return await self._policy.run(attempt)
 
-    # -- how
+    # -- where
 
-    async def _upload_once(self, upload: _Upload) -> StoredPhoto:
-        if upload.fid is not None:
-            fid, location = upload.fid, (await self._where(upload.fid.volume))[0]
-        else:
-            if upload.assigned is None:
-                upload.assigned = await self._directory.assign(1, upload.replication)
-            assigned = upload.assigned
-            fid = Fid(assigned.fid.volume, assigned.fid.key, assigned.fid.cookie, upload.alternate)
-            location = assigned.location
-        try:
-            answer = await self._send(upload, self._url(location, fid))
-        except (Refused, VolumeNotFound, DiskError) as error:
-            # This volume does not take it; another may. Whoever gave the name gets the reason.
-            self._locations.forget(fid.volume)
-            if upload.fid is not None or not upload.source.repeatable:
-                raise
-            upload.assigned = None
-            raise Transient(error) from error
-        except Transient as failure:
-            self._locations.forget(fid.volume)
-            if not upload.source.repeatable:
-                raise failure.error from failure
-            # Once more under the same name if the answer was lost: then the photo is not stored twice.
-            upload.kept_name = _may_have_worked(failure) and not upload.kept_name
-            if not upload.kept_name:
-                upload.assigned = None
-            raise
-        return _stored(answer, upload.source.size_bytes, fid, f"{location.base(internal=False)}/{fid}")
-
-    async def _send(self, upload: _Upload, url: str) -> Answer:
-        return await self._transport.fetch(
-            "POST", url, headers=upload.headers, source=upload.source, not_found=VolumeNotFound
-        )
-
-    async def _head(self, target: Target) -> PhotoInfo:
-        failures: list[Transient | HaystackError] = []
-        for url in target.urls():
-            try:
-                answer = await self._transport.fetch("HEAD", url)
-                length = answer.headers.get("Content-Length", "")
-                return info_from(answer.headers, int(length) if length.isdecimal() else None, target.fid, url)
-            except (Transient, *FAILOVER_ERRORS) as failure:
-                failures.append(failure)
-        raise worst(failures)
-
-    async def _at_locations(self, name: PhotoName | str, ask: Callable[[Target], Awaitable[_Result]]) -> _Result:
+    async def _at_locations(
+        self, name: PhotoName | str, ask: Callable[[Target], Awaitable[_Result]], *, etag: str = ""
+    ) -> _Result:
         found = await self._resolve(name)
         volume = fid_of(found).volume
+        rounds = 0
 
         async def attempt() -> _Result:
+            nonlocal rounds
             remembered = self._locations.get(volume)
-            locations = remembered or await self._look_up(volume)
+            target = self._target(found, remembered or await self._look_up(volume), etag, rounds)
             try:
-                return await ask(self._target(found, locations))
+                return await ask(target)
             except (Transient, *FAILOVER_ERRORS):
-                self._locations.forget(volume)
+                rounds += 1
+                self._locations.doubt(volume)
                 if remembered is None:
                     raise
             # What was remembered may be outdated: the volume may have moved.
-            return await ask(self._target(found, await self._look_up(volume)))
+            return await ask(self._target(found, await self._look_up(volume), etag, rounds))
 
         return await self._policy.run(attempt)
 
@@ -287,17 +268,32 @@ class HaystackClient:
         return self._locations.get(volume) or await self._look_up(volume)
 
     async def _look_up(self, volume: int) -> tuple[Location, ...]:
-        locations = await self._directory.lookup(volume)
+        """Ask where a volume is; what was known before must do while no Directory answers."""
+        remembered = self._locations.remembered(volume)
+        try:
+            if remembered is None:
+                locations = await self._directory.lookup(volume)
+            else:
+                locations = await self._directory.lookup(volume, patience_seconds=REFRESH_PATIENCE_SECONDS)
+        except Transient:
+            if remembered is None:
+                raise
+            self._locations.put(volume, remembered, lifetime_seconds=WITHOUT_DIRECTORY_SECONDS)
+            return remembered
+        except VolumeNotFound:
+            self._locations.forget(volume)
+            raise
         self._locations.put(volume, locations)
         return locations
 
-    def _target(self, name: Fid | Locator, locations: tuple[Location, ...]) -> Target:
+    def _target(self, name: Fid | Locator, locations: tuple[Location, ...], etag: str, rounds: int) -> Target:
         # Another one first each time, so that all replicas share the reads.
         first = int(self._uniform() * len(locations)) % len(locations)
-        return Target(str(name), str(fid_of(name)), locations[first:] + locations[:first], self._internal)
+        turned = locations[first:] + locations[:first]
+        return Target(str(name), str(fid_of(name)), turned, self._internal, self._health, etag, rounds)
 
-    def _url(self, location: Location, fid: Fid) -> str:
-        return f"{location.base(internal=self._internal)}/{fid}"
+    def _base(self, location: Location) -> str:
+        return location.base(internal=self._internal)
 
 
 def _checked_mime(mime: str) -> str:
@@ -317,17 +313,6 @@ async def _source(data: Uploadable, stack: AsyncExitStack) -> Source:
     if isinstance(data, AsyncIterator):
         return IteratorSource(data)
     raise InvalidRequest(f"cannot upload a {type(data).__name__}; give bytes, a Path or an async iterator of bytes")
-
-
-def _stored(answer: Answer, sent_bytes: int | None, fid: Fid, url: str) -> StoredPhoto:
-    document = answer.json()
-    size_bytes = int(answer.field("size", int))
-    if sent_bytes is not None and size_bytes != sent_bytes:
-        raise WrongContent(f"{answer.request}: the Store counted {size_bytes} bytes where {sent_bytes} were sent")
-    etag, locator = document.get("eTag"), document.get("locator")
-    if not isinstance(etag, str) or not isinstance(locator, str | None):
-        raise UnexpectedAnswer(f"{answer.request}: the answer has no text 'eTag' or 'locator': {document}")
-    return StoredPhoto(str(fid), locator or "", size_bytes, plain_etag(etag), url)
 
 
 def _may_have_worked(failure: Transient | HaystackError) -> bool:

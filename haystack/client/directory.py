@@ -10,9 +10,14 @@ from urllib.parse import urlencode
 from haystack.client.errors import UnexpectedAnswer, Unreachable
 from haystack.client.locations import Location, with_scheme
 from haystack.client.retry import Transient
-from haystack.client.transport import Transport, field_of
+from haystack.client.transport import Answer, Transport, field_of
 from haystack.errors import ConfigError, InvalidFid, NeedleNotFound, VolumeNotFound
 from haystack.fid import Fid
+
+ASSIGN_PATIENCE_SECONDS = 10.0
+"""A Directory waits up to 5 s for a volume that is being made."""
+
+LOOKUP_PATIENCE_SECONDS = 5.0
 
 _Result = TypeVar("_Result")
 
@@ -52,24 +57,34 @@ class DirectoryCalls:
 
     async def assign(self, count: int, replication: str | None) -> Assignment:
         """Ask for a name. Raises Transient when no Directory answers, or nothing is writable at the moment."""
-        query = {"count": str(count)} if count != 1 else {}
+        answer = await self._assign({"count": str(count)} if count != 1 else {}, replication)
+        return _assignments(answer, [answer.field("fid", str)], count)[0]
+
+    async def names(self, count: int, replication: str | None) -> list[Assignment]:
+        """Ask for names of so many photos, all of one volume. Raises as :meth:`assign`; fewer may come."""
+        answer = await self._assign({"photos": str(count)} if count != 1 else {}, replication)
+        document = answer.json()
+        return _assignments(answer, document.get("fids", [document.get("fid")]), 1)
+
+    async def _assign(self, query: dict[str, str], replication: str | None) -> Answer:
         if replication is not None:
             query["replication"] = replication
         suffix = f"?{urlencode(query)}" if query else ""
+        return await self._any(
+            lambda base: self._transport.fetch(
+                "POST", f"{base}/dir/assign{suffix}", patience_seconds=ASSIGN_PATIENCE_SECONDS
+            )
+        )
 
-        async def ask(base: str) -> Assignment:
-            answer = await self._transport.fetch("POST", f"{base}/dir/assign{suffix}")
-            text = answer.field("fid", str)
-            return Assignment(_fid(text, answer.request), _location(answer.json(), answer.request), count)
-
-        return await self._any(ask)
-
-    async def lookup(self, volume: int) -> tuple[Location, ...]:
+    async def lookup(self, volume: int, *, patience_seconds: float = LOOKUP_PATIENCE_SECONDS) -> tuple[Location, ...]:
         """Ask where a volume is. Raises VolumeNotFound, Transient."""
 
         async def ask(base: str) -> tuple[Location, ...]:
             answer = await self._transport.fetch(
-                "GET", f"{base}/dir/lookup?volumeId={volume}", not_found=VolumeNotFound
+                "GET",
+                f"{base}/dir/lookup?volumeId={volume}",
+                patience_seconds=patience_seconds,
+                not_found=VolumeNotFound,
             )
             found = answer.field("locations", list)
             locations = tuple(_location(one, answer.request) for one in found if isinstance(one, dict))
@@ -114,6 +129,13 @@ class DirectoryCalls:
             return result
         # A Directory that gave a reason tells more than one that could not be reached.
         raise next((one for one in failures if not isinstance(one.error, Unreachable)), failures[0])
+
+
+def _assignments(answer: Answer, texts: Any, count: int) -> list[Assignment]:
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        raise UnexpectedAnswer(f"{answer.request}: the answer has no text 'fid' and no list of texts 'fids'")
+    location = _location(answer.json(), answer.request)
+    return [Assignment(_fid(text, answer.request), location, count) for text in texts]
 
 
 def _fid(text: str, request: str) -> Fid:

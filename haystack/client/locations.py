@@ -1,4 +1,4 @@
-"""Where volumes are, remembered for a while."""
+"""Where volumes are: believed for a while, and remembered for longer in case that no Directory answers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 DEFAULT_LIFETIME_SECONDS = 60.0
 DEFAULT_MAX_VOLUMES = 10_000
+
+WITHOUT_DIRECTORY_SECONDS = 5.0
+"""How long an old entry is believed once more when no Directory answered: not every read should wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Location:
 
 
 class LocationCache:
-    """Volume → locations; bounded, the least recently used go first; each entry has a lifetime.
+    """Volume → locations; bounded, the least recently used go first; each entry is believed for its lifetime.
 
     Parameters
     ----------
@@ -55,25 +58,34 @@ class LocationCache:
         return len(self._entries)
 
     def get(self, volume: int) -> tuple[Location, ...] | None:
-        """Return the locations, or None when they are unknown or too old."""
+        """Return the locations, or None when they are unknown or too old to be believed."""
         entry = self._entries.get(volume)
-        if entry is None:
-            return None
-        if self._now() >= entry[0]:
-            del self._entries[volume]
+        if entry is None or self._now() >= entry[0]:
             return None
         self._entries.move_to_end(volume)
         return entry[1]
 
-    def put(self, volume: int, locations: tuple[Location, ...]) -> None:
+    def remembered(self, volume: int) -> tuple[Location, ...] | None:
+        """Return the locations as last known, however old."""
+        entry = self._entries.get(volume)
+        return entry[1] if entry is not None else None
+
+    def put(self, volume: int, locations: tuple[Location, ...], *, lifetime_seconds: float | None = None) -> None:
         """Remember the locations from now on."""
-        self._entries[volume] = (self._now() + self._lifetime_seconds, locations)
+        lifetime_seconds = self._lifetime_seconds if lifetime_seconds is None else lifetime_seconds
+        self._entries[volume] = (self._now() + lifetime_seconds, locations)
         self._entries.move_to_end(volume)
         while len(self._entries) > self._max_volumes:
             self._entries.popitem(last=False)
 
+    def doubt(self, volume: int) -> None:
+        """Ask anew the next time; keep what is known for the case that nobody answers."""
+        entry = self._entries.get(volume)
+        if entry is not None:
+            self._entries[volume] = (float("-inf"), entry[1])
+
     def forget(self, volume: int) -> None:
-        """Ask anew the next time."""
+        """Drop what is known: the volume is gone."""
         self._entries.pop(volume, None)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import aiohttp
 
-from haystack.client.errors import UnexpectedAnswer, WrongContent
+from haystack.client.errors import UnexpectedAnswer, Unreachable, WrongContent
+from haystack.client.health import StoreHealth
 from haystack.client.locations import Location
 from haystack.client.photo import PhotoInfo, info_from, plain_etag
 from haystack.client.retry import RetryPolicy, Transient
@@ -17,11 +19,16 @@ from haystack.errors import DiskError, HaystackError, NeedleNotFound
 
 PIECE_BYTES = 256 * 1024
 
-FAILOVER_ERRORS = (NeedleNotFound, DiskError, UnexpectedAnswer)
+FAILOVER_ERRORS = (NeedleNotFound, DiskError, UnexpectedAnswer, WrongContent)
 """What one location may say while another has the photo: a replica that is behind, a failing disk."""
 
+FIRST_BYTE_SECONDS = 1.0
+"""How long one of several locations may be silent before the next is asked; twice as long each time that all were."""
 
-@dataclass(frozen=True, slots=True)
+_Result = TypeVar("_Result")
+
+
+@dataclass(slots=True)
 class Target:
     """What to read, and where it may be.
 
@@ -29,17 +36,52 @@ class Target:
     ----------
     path: fid or locator, as in the URL.
     fid: the photo's fid.
-    locations: in the order to try them.
+    locations: in the order to try them, but for those that failed lately.
+    internal: use the addresses inside the cluster.
+    health: which Stores failed lately.
+    etag: what the photo's entity tag must be; empty: any.
+    rounds: how often all locations were asked before.
     """
 
     path: str
     fid: str
     locations: Sequence[Location]
     internal: bool
+    health: StoreHealth
+    etag: str = ""
+    rounds: int = 0
 
-    def urls(self) -> list[str]:
-        """Return the URLs to try, in their order."""
-        return [f"{one.base(internal=self.internal)}/{self.path}" for one in self.locations]
+    def in_order(self) -> list[str]:
+        """Return the addresses of Stores in the order to try them now."""
+        addresses = [one.base(internal=self.internal) for one in self.locations]
+        return self.health.in_order(addresses, lambda address: (address, self._copy(address)))
+
+    def patience_seconds(self) -> float | None:
+        """Return how long one location may be silent; None: as long as any server may."""
+        if len(self.locations) < 2:
+            return None
+        return FIRST_BYTE_SECONDS * 2.0 ** min(self.rounds, 16)
+
+    def failed(self, address: str, failure: Transient | HaystackError) -> None:
+        """Note what a location did."""
+        if isinstance(failure, Transient) and isinstance(failure.error, Unreachable):
+            self.health.failed(address)
+        elif not isinstance(failure, NeedleNotFound):
+            # It answers; only this volume is in trouble.
+            self.health.failed(self._copy(address))
+
+    def worked(self, address: str) -> None:
+        """Note that a location served the photo."""
+        self.health.worked(address)
+        self.health.worked(self._copy(address))
+
+    def check(self, etag: str, url: str) -> None:
+        """Raise WrongContent when a location has another photo than the one that is meant."""
+        if self.etag and plain_etag(etag) != self.etag:
+            raise WrongContent(f"{url}: has the ETag {plain_etag(etag)} where {self.etag} is expected")
+
+    def _copy(self, address: str) -> str:
+        return f"{address}/{self.fid.partition(',')[0]}"
 
 
 @dataclass(slots=True)
@@ -69,6 +111,7 @@ class PhotoStream:
                 break
             except CONNECTION_ERRORS as error:
                 await self._stack.aclose()
+                self._target.failed(_origin(self._response), broken(f"GET {self.info.url}", error))
                 # Servers that begin an answer and break it, again and again, must not keep us for ever.
                 idle_resumes = 0 if self._done_bytes > before_bytes else idle_resumes + 1
                 if idle_resumes > self._policy.retries:
@@ -112,18 +155,56 @@ async def first_answer(
     transport: Transport, target: Target, stack: AsyncExitStack, headers: dict[str, str]
 ) -> aiohttp.ClientResponse:
     """GET at one location after the other until one has it. Raises as :func:`open_stream`."""
-    failures: list[Transient | HaystackError] = []
-    for url in target.urls():
+
+    async def get(url: str, patience_seconds: float | None) -> aiohttp.ClientResponse:
         try:
-            response = await stack.enter_async_context(transport.open("GET", url, headers=headers))
+            opening = transport.open("GET", url, headers=headers, patience_seconds=patience_seconds)
+            response = await stack.enter_async_context(opening)
             if response.status not in (200, 206):
                 raise_for(await read_error(response, f"GET {url}", transport.timeout_seconds))
                 raise UnexpectedAnswer(f"GET {url}: unexpected status {response.status}")
-            return response
-        except (Transient, *FAILOVER_ERRORS) as failure:
+            target.check(response.headers.get("ETag", ""), url)
+        except BaseException:
             await stack.aclose()
+            raise
+        return response
+
+    return await at_each(target, get)
+
+
+async def read_head(transport: Transport, target: Target) -> PhotoInfo:
+    """HEAD at one location after the other until one has it. Raises as :func:`open_stream`."""
+
+    async def head(url: str, patience_seconds: float | None) -> PhotoInfo:
+        answer = await transport.fetch("HEAD", url, patience_seconds=patience_seconds)
+        target.check(answer.headers.get("ETag", ""), url)
+        length = answer.headers.get("Content-Length", "")
+        return info_from(answer.headers, int(length) if length.isdecimal() else None, target.fid, url)
+
+    return await at_each(target, head)
+
+
+async def at_each(target: Target, ask: Callable[[str, float | None], Awaitable[_Result]]) -> _Result:
+    """Ask one location after the other, with its URL and for how long to be patient, until one has the photo.
+
+    Raises what counts when all of them failed; see :func:`worst`.
+    """
+    failures: list[Transient | HaystackError] = []
+    for address in target.in_order():
+        try:
+            result = await ask(f"{address}/{target.path}", target.patience_seconds())
+        except (Transient, *FAILOVER_ERRORS) as failure:
+            target.failed(address, failure)
             failures.append(failure)
+            continue
+        target.worked(address)
+        return result
+    target.rounds += 1
     raise worst(failures)
+
+
+def _origin(response: aiohttp.ClientResponse) -> str:
+    return str(response.url.origin())
 
 
 def worst(failures: Sequence[Transient | HaystackError]) -> Transient | HaystackError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -46,6 +47,7 @@ class RetryPolicy:
     Parameters
     ----------
     retries: attempts after the first one.
+    now: a clock that never goes back, in seconds.
     uniform: returns a random number from 0 up to 1.
     sleep: waits for so many seconds.
     """
@@ -55,22 +57,31 @@ class RetryPolicy:
     most_delay_seconds: float = 5.0
     uniform: Callable[[], float] = random.random
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], float] = time.monotonic
 
     def delay_seconds(self, attempt: int, retry_after_seconds: float = 0.0) -> float:
         """Return how long to wait after attempt number ``attempt``, counted from 0, has failed."""
         full = min(self.first_delay_seconds * 2.0 ** min(attempt, 32), self.most_delay_seconds)
         return max(full * (0.5 + 0.5 * self.uniform()), min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
 
-    async def run(self, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
-        """Call ``attempt`` until it raises no :class:`Transient`; raise the last one's error when none is left."""
+    async def run(self, attempt: Callable[[], Awaitable[_Result]], *, within_seconds: float = float("inf")) -> _Result:
+        """Call ``attempt`` until it raises no :class:`Transient`; raise the last one's error when none is left.
+
+        Parameters
+        ----------
+        within_seconds: no attempt begins later than this; the last one may end later.
+        """
         number = 0
+        begun_seconds = self.now()
         while True:
             try:
                 return await attempt()
             except Transient as failure:
-                if number >= self.retries:
+                delay_seconds = self.delay_seconds(number, failure.retry_after_seconds)
+                over = self.now() - begun_seconds + delay_seconds > within_seconds
+                if number >= self.retries or over:
                     raise failure.error from failure.__cause__
-                await self.sleep(self.delay_seconds(number, failure.retry_after_seconds))
+                await self.sleep(delay_seconds)
                 number += 1
 
 

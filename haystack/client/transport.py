@@ -29,6 +29,9 @@ EXPECT_CONTINUE_BYTES = 1024 * 1024
 SLOWEST_STORE_BYTES_PER_SECOND = 4 * 1024 * 1024
 """A large upload is appended and synced when all of it has come: its answer may take longer than any silence."""
 
+CONNECT_SECONDS = 3.0
+"""Longest time to connect: three attempts of TCP. A machine that is gone does not even refuse."""
+
 CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
 """What aiohttp raises when a connection cannot be made, breaks, or falls silent."""
 
@@ -74,7 +77,7 @@ class Transport:
     Parameters
     ----------
     session: given by somebody who closes it, or None for one of our own.
-    timeout_seconds: longest time to connect, and longest silence in either direction.
+    timeout_seconds: longest silence in either direction; connecting takes at most CONNECT_SECONDS of it.
     max_concurrency: exchanges at the same time; more wait.
     """
 
@@ -83,9 +86,9 @@ class Transport:
         self._owned = session is None
         self.timeout_seconds = timeout_seconds
         self._slots = asyncio.Semaphore(max_concurrency)
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds, sock_read=timeout_seconds)
+        self._connect_seconds = min(timeout_seconds, CONNECT_SECONDS)
         # The deadline of the body rules over an upload, up to the answer.
-        self._upload_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_seconds)
+        self._upload_timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_seconds)
 
     def start(self) -> None:
         """Make the session; inside a running event loop."""
@@ -111,11 +114,15 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         source: Source | None = None,
+        patience_seconds: float | None = None,
         not_found: type[HaystackError] = NeedleNotFound,
     ) -> Answer:
         """Do a request with a small answer. Raises as :meth:`open` does, and for any status but 2xx."""
-        async with self.open(method, url, headers=headers, source=source) as response:
-            body = b"" if method == "HEAD" else await _limited(response, f"{method} {url}", self.timeout_seconds)
+        async with self.open(
+            method, url, headers=headers, source=source, patience_seconds=patience_seconds
+        ) as response:
+            silence_seconds = self._patience(patience_seconds)
+            body = b"" if method == "HEAD" else await _limited(response, f"{method} {url}", silence_seconds)
             answer = Answer(response.status, response.headers, body, f"{method} {url}")
             raise_for(answer, not_found)
             return answer
@@ -128,8 +135,13 @@ class Transport:
         *,
         headers: Mapping[str, str] | None = None,
         source: Source | None = None,
+        patience_seconds: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Do a request and yield its answer, of whatever status, with the body still to read.
+
+        Parameters
+        ----------
+        patience_seconds: longest silence for this request, when that is shorter than of all others.
 
         Raises
         ------
@@ -139,7 +151,8 @@ class Transport:
         """
         if self._session is None:
             raise RuntimeError("the client is not open; use `async with HaystackClient(...)`")
-        body = _Body(source, self.timeout_seconds) if source is not None else None
+        silence_seconds = self._patience(patience_seconds)
+        body = _Body(source, silence_seconds) if source is not None else None
         sent_headers = dict(headers or {})
         data: Any = None
         expect = False
@@ -153,7 +166,7 @@ class Transport:
         async with self._slots:
             try:
                 # The silence of a request whose body flows is measured by the body; aiohttp measures the answer's.
-                async with asyncio.timeout(self.timeout_seconds) as deadline:
+                async with asyncio.timeout(silence_seconds) as deadline:
                     if body is not None:
                         body.deadline = deadline
                     response = await self._session.request(
@@ -162,17 +175,25 @@ class Transport:
                         data=data,
                         headers=sent_headers,
                         allow_redirects=False,
-                        timeout=self._upload_timeout if body is not None else self._timeout,
+                        timeout=self._upload_timeout if body is not None else self._timeout(silence_seconds),
                         expect100=expect,
                         middlewares=(_only_once,) if method == "DELETE" else (),
                     )
             except CONNECTION_ERRORS as error:
                 if body is not None and body.failure is not None:
                     raise body.failure from None
-                raise broken(f"{method} {url}", error, self.timeout_seconds) from error
+                raise broken(f"{method} {url}", error, silence_seconds) from error
             # Outside: an OSError of the reader's own, such as a full disk, is no connection error.
             async with response:
                 yield response
+
+    def _patience(self, patience_seconds: float | None) -> float:
+        return self.timeout_seconds if patience_seconds is None else min(patience_seconds, self.timeout_seconds)
+
+    def _timeout(self, silence_seconds: float) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=None, sock_connect=min(self._connect_seconds, silence_seconds), sock_read=silence_seconds
+        )
 
 
 class _Body:

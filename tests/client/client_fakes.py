@@ -96,9 +96,11 @@ class FakeCluster:
                 return answer
         if request.path == "/dir/assign":
             volume = self.assign_to.popleft() if self.assign_to else 1
-            fid = Fid(volume, self.next_key, 0xC0FFEE)
-            self.next_key += 1
-            return web.json_response({"fid": str(fid), "count": 1, **self._location(self.places[volume][0])})
+            photos = int(request.query.get("photos", "1"))
+            fids = [str(Fid(volume, self.next_key + number, 0xC0FFEE)) for number in range(photos)]
+            self.next_key += photos
+            answer = {"fid": fids[0], "count": 1, **self._location(self.places[volume][0])}
+            return web.json_response({**answer, "fids": fids} if photos > 1 else answer)
         if request.path == "/dir/lookup":
             volume = int(request.query["volumeId"])
             if volume not in self.places:

@@ -102,6 +102,13 @@ def test_locations_are_forgotten_in_time_and_in_number() -> None:
     assert cache.get(1) == here
     now = 110.0
     assert cache.get(1) is None
+    assert cache.remembered(1) == here
+    cache.put(1, here)
+    cache.doubt(1)
+    assert cache.get(1) is None
+    assert cache.remembered(1) == here
+    cache.forget(1)
+    assert cache.remembered(1) is None
     assert len(cache) == 1
     cache.forget(3)
     cache.forget(3)

@@ -46,6 +46,17 @@ async def test_assign_with_count(directory: Any, store: FakeStore, method: str, 
     assert Fid.parse(following["fid"]).key == Fid.parse(answer["fid"]).key + 1
 
 
+async def test_assign_names_many_photos_at_once(directory: Any, store: FakeStore) -> None:
+    await store.register(directory.base)
+    status, answer = await directory.call("/dir/assign?photos=5", "POST")
+    fids = [Fid.parse(fid) for fid in answer["fids"]]
+    assert (status, answer["fid"], len({fid.key for fid in fids})) == (200, str(fids[0]), 5)
+    assert len({fid.cookie for fid in fids}) == 5
+    assert {fid.volume for fid in fids} == {fids[0].volume}
+    assert "fids" not in (await directory.call("/dir/assign?photos=1"))[1]
+    assert (await directory.call("/dir/assign?photos=1001"))[0] == 400
+
+
 async def test_assign_takes_a_form(directory: Any, store: FakeStore) -> None:
     await directory.with_store(store)
     status, answer = await directory.call("/dir/assign?count=2", "POST", data={"count": "3", "replication": ""})
