@@ -1,10 +1,9 @@
-"""What the aiohttp services (Directory, admin API of a Store) and their callers share: errors as JSON, signed calls."""
+"""What the aiohttp services (Directory, admin API of a Store) share: errors as JSON, signed calls."""
 
 from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,8 @@ from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from haystack.errors import HaystackError
-from haystack.security import AUTH_HEADER, Verifier, sign
+from haystack.json_calls import signed_headers as signed_headers
+from haystack.security import AUTH_HEADER, Verifier
 
 _log = logging.getLogger(__name__)
 
@@ -64,15 +64,6 @@ def signed_calls(verifier: Verifier | None, *, is_internal: Callable[[str], bool
         return await handler(request)
 
     return check
-
-
-def signed_headers(
-    secret: bytes | None, method: str, url: URL, body: bytes, *, now: Callable[[], float] = time.time
-) -> dict[str, str]:
-    """Headers for an internal call; none when there is no secret."""
-    if secret is None:
-        return {}
-    return {AUTH_HEADER: sign(secret, method, url.raw_path_qs, body, now=now())}
 
 
 async def call(

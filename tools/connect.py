@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from haystack.client import HaystackClient
+from haystack.client.uploading import DEFAULT_DEADLINE_SECONDS
 from tools.app import App
 
 MAX_JOBS = 512
@@ -19,6 +20,9 @@ PATIENT_RETRIES = 7
 
 HASTY_RETRIES = 2
 """About half a second."""
+
+PATIENT_DEADLINE_SECONDS = 60.0
+"""An upload of long work is begun again until then."""
 
 _Result = TypeVar("_Result")
 
@@ -31,8 +35,12 @@ def connect(app: App, *, jobs: int = 8, patient: bool = False) -> HaystackClient
     jobs: requests at a time.
     patient: outlast the restart of a server, as long work should; else somebody waits for the answer.
     """
-    retries = PATIENT_RETRIES if patient else HASTY_RETRIES
-    return HaystackClient(app.directory_urls(), max_concurrency=jobs, retries=retries)
+    return HaystackClient(
+        app.directory_urls(),
+        max_concurrency=jobs,
+        retries=PATIENT_RETRIES if patient else HASTY_RETRIES,
+        upload_deadline_seconds=PATIENT_DEADLINE_SECONDS if patient else DEFAULT_DEADLINE_SECONDS,
+    )
 
 
 def run_async(work: Coroutine[Any, Any, _Result]) -> _Result:

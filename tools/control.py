@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -11,17 +9,15 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
-from yarl import URL
 
 from haystack.client.errors import UnexpectedAnswer, Unreachable, error_for
 from haystack.errors import AuthenticationError, ConfigError, InvalidRequest
-from haystack.internal_http import signed_headers
+from haystack.json_calls import AnswerTooLarge, NoAnswer, json_call
 
 TIMEOUT_SECONDS = 10.0
 """Longest time to connect, and longest silence of a server, for calls that answer at once."""
 
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
-MAX_ERROR_CHARS = 500
 
 HOW_TO_SIGN = (
     "this needs the cluster's secret: give --secret-file FILE, HAYSTACK_SECRET_FILE, secret_file in [cluster] of the "
@@ -77,7 +73,7 @@ class Control:
         failures = []
         for url in self._directory_urls:
             try:
-                return await self._call(method, f"{url}{path}{query}", None, {}, self._timeout_seconds)
+                return await self._call(method, f"{url}{path}{query}", None, None, self._timeout_seconds)
             except Unreachable as error:
                 failures.append(str(error))
         raise Unreachable(f"{'; '.join(failures)}. Is the cluster running, and is --directory right?")
@@ -94,59 +90,37 @@ class Control:
         timeout_seconds: longest silence, for calls that work for long; as of all calls by default.
         """
         base = admin_url if "://" in admin_url else f"http://{admin_url}"
-        body = b"" if document is None else json.dumps(document).encode()
-        url = URL(f"{base}{path}", encoded=True)
         secret = self._secret()
-        headers = signed_headers(secret, method, url, body, now=self._now)
         try:
-            return await self._call(method, str(url), body or None, headers, timeout_seconds or self._timeout_seconds)
+            silence_seconds = timeout_seconds or self._timeout_seconds
+            return await self._call(method, f"{base}{path}", document, secret, silence_seconds)
         except AuthenticationError as error:
             # A cluster on loopback addresses may do without a secret, so that only the Store knows that one is needed.
             raise error if secret is not None else ConfigError(f"{admin_url}: {HOW_TO_SIGN}") from error
 
     async def _call(
-        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], timeout_seconds: float
+        self, method: str, url: str, document: object, secret: bytes | None, silence_seconds: float
     ) -> dict[str, Any]:
         assert self._session is not None
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout_seconds, sock_read=timeout_seconds)
-        if body is not None:
-            headers = {**headers, "Content-Type": "application/json"}
         try:
-            async with self._session.request(
-                method, URL(url, encoded=True), data=body, headers=headers, timeout=timeout, allow_redirects=False
-            ) as response:
-                return _document(response.status, await _read(response), f"{method} {url}")
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"{url}: {_reason(error, timeout_seconds)}") from error
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    pieces, size_bytes = [], 0
-    async for piece in response.content.iter_any():
-        size_bytes += len(piece)
-        if size_bytes > MAX_ANSWER_BYTES:
-            raise UnexpectedAnswer(f"{response.url}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
-def _document(status: int, body: bytes, call: str) -> dict[str, Any]:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        document = None
-    if 200 <= status < 300:
-        if isinstance(document, dict):
-            return document
-        raise UnexpectedAnswer(f"{call}: the answer is no JSON object; is this a Haystack server?")
-    message = document.get("error") if isinstance(document, dict) else None
-    text = str(message) if message else body[:MAX_ERROR_CHARS].decode(errors="replace") or "no reason given"
-    raise error_for(status, f"{call}: {text}", not_found=InvalidRequest)
-
-
-def _reason(error: Exception, timeout_seconds: float) -> str:
-    if isinstance(error, asyncio.TimeoutError):
-        return f"no answer within {timeout_seconds:g} s"
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        return error.os_error.strerror
-    return str(error) or type(error).__name__
+            answer = await json_call(
+                self._session,
+                method,
+                url,
+                document,
+                secret=secret,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, sock_connect=self._timeout_seconds, sock_read=silence_seconds
+                ),
+                max_answer_bytes=MAX_ANSWER_BYTES,
+                now=self._now,
+            )
+        except NoAnswer as error:
+            raise Unreachable(f"{url}: {error}") from error
+        except AnswerTooLarge as error:
+            raise UnexpectedAnswer(str(error)) from error
+        if not 200 <= answer.status < 300:
+            raise error_for(answer.status, f"{method} {url}: {answer.reason}", not_found=InvalidRequest)
+        if not isinstance(answer.document, dict):
+            raise UnexpectedAnswer(f"{method} {url}: the answer is no JSON object; is this a Haystack server?")
+        return answer.document

@@ -14,8 +14,9 @@ from haystack.client.health import StoreHealth
 from haystack.client.locations import Location
 from haystack.client.photo import PhotoInfo, info_from, plain_etag
 from haystack.client.retry import RetryPolicy, Transient
-from haystack.client.transport import CONNECTION_ERRORS, Transport, broken, raise_for, read_error
+from haystack.client.transport import Transport, broken, raise_for, read_error
 from haystack.errors import DiskError, HaystackError, NeedleNotFound
+from haystack.json_calls import CONNECTION_ERRORS
 
 PIECE_BYTES = 256 * 1024
 

@@ -17,11 +17,16 @@ from haystack.client.errors import UnexpectedAnswer, Unreachable, error_for
 from haystack.client.retry import TRANSIENT_STATUSES, Transient, retry_after_seconds
 from haystack.client.sources import Source
 from haystack.errors import HaystackError, NeedleNotFound
+from haystack.json_calls import (
+    CONNECTION_ERRORS,
+    MAX_ANSWER_BYTES,
+    MAX_ERROR_CHARS,
+    AnswerTooLarge,
+    in_words,
+    read_limited,
+    reason_given,
+)
 
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
-"""Largest JSON answer that is read; photos are not bounded by it."""
-
-MAX_ERROR_CHARS = 500
 EXPECT_CONTINUE_BYTES = 1024 * 1024
 """From this size on, a body waits for the server's word: a refusal then costs a round trip and not the whole body."""
 
@@ -31,9 +36,6 @@ SLOWEST_STORE_BYTES_PER_SECOND = 4 * 1024 * 1024
 
 CONNECT_SECONDS = 3.0
 """Longest time to connect: three attempts of TCP. A machine that is gone does not even refuse."""
-
-CONNECTION_ERRORS = (aiohttp.ClientError, TimeoutError, OSError)
-"""What aiohttp raises when a connection cannot be made, breaks, or falls silent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,30 +262,19 @@ async def read_error(response: aiohttp.ClientResponse, request: str, timeout_sec
 
 
 async def _limited(response: aiohttp.ClientResponse, request: str, timeout_seconds: float) -> bytes:
-    body = bytearray()
     try:
         async with asyncio.timeout(timeout_seconds):
-            async for piece in response.content.iter_any():
-                body += piece
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise UnexpectedAnswer(f"{request}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
+            return await read_limited(response, MAX_ANSWER_BYTES)
+    except AnswerTooLarge as error:
+        raise UnexpectedAnswer(str(error)) from error
     except CONNECTION_ERRORS as error:
         raise broken(request, error, timeout_seconds) from error
-    return bytes(body)
 
 
 def _said(body: bytes, status: int) -> str:
-    """Return the server's reason: the ``error`` of its JSON, else the beginning of what it sent."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        document = None
-    if isinstance(document, dict) and isinstance(document.get("error"), str):
-        return str(document["error"])[:MAX_ERROR_CHARS]
-    text = body[:MAX_ERROR_CHARS].decode(errors="replace").strip()
-    if not text and status == 404:
+    if status == 404 and not body.strip():
         return "not there (unknown, deleted, or a wrong cookie)"
-    return text or f"status {status} without a reason"
+    return reason_given(body, status)
 
 
 def broken(request: str, error: BaseException, timeout_seconds: float | None = None) -> Transient:
@@ -293,10 +284,6 @@ def broken(request: str, error: BaseException, timeout_seconds: float | None = N
     ----------
     request: method and URL.
     """
-    if isinstance(error, aiohttp.ClientConnectorError):
-        reason = error.os_error.strerror or str(error.os_error)
-        return Transient(Unreachable(f"{request}: cannot connect: {reason}; is the server running?", unsent=True))
-    if isinstance(error, TimeoutError):
-        limit = f" for {timeout_seconds:g} s" if timeout_seconds is not None else " in time"
-        return Transient(Unreachable(f"{request}: no answer or no progress{limit}"))
-    return Transient(Unreachable(f"{request}: the connection broke: {str(error) or type(error).__name__}"))
+    unsent = isinstance(error, aiohttp.ClientConnectorError)
+    hint = "; is the server running?" if unsent else ""
+    return Transient(Unreachable(f"{request}: {in_words(error, timeout_seconds)}{hint}", unsent=unsent))

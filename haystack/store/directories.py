@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 
 from haystack.errors import HaystackError
-from haystack.internal_http import call
+from haystack.json_calls import AnswerTooLarge, NoAnswer, json_call
 from haystack.store.settings import Timing
 
 REFUSALS = range(400, 500)
@@ -52,20 +52,18 @@ class DirectoryCalls:
     async def post(self, url: str, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Make one call to one Directory; returns its answer. Raises DirectoryUnreachable, DirectoryRefused."""
         try:
-            status, answer = await call(self._session, "POST", url + path, document, self._secret)
-        except TimeoutError as error:
-            raise DirectoryUnreachable(f"Directory {url} did not answer in time") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise DirectoryUnreachable(f"Directory {url} cannot be reached: {_in_words(error)}") from error
-        said = str(answer.get("error", ""))[:500] if isinstance(answer, dict) else "an answer that is no JSON object"
+            answer = await json_call(self._session, "POST", url + path, document, secret=self._secret)
+        except (NoAnswer, AnswerTooLarge) as error:
+            raise DirectoryUnreachable(f"Directory {url} cannot be reached: {error}") from error
+        status = answer.status
         if status == UNSIGNED:
             # Clocks and secrets are put right by people, without a restart of this Store in the case of clocks.
-            raise DirectoryUnreachable(f"Directory {url} refuses our signature: {said}")
+            raise DirectoryUnreachable(f"Directory {url} refuses our signature: {answer.reason}")
         if status in REFUSALS and status not in BUSY:
-            raise DirectoryRefused(f"Directory {url} refuses {path} with {status}: {said}")
-        if status != 200 or not isinstance(answer, dict):
-            raise DirectoryUnreachable(f"Directory {url} answers {path} with {status}: {said}")
-        return answer
+            raise DirectoryRefused(f"Directory {url} refuses {path} with {status}: {answer.reason}")
+        if status != 200 or not isinstance(answer.document, dict):
+            raise DirectoryUnreachable(f"Directory {url} answers {path} with {status}: {answer.reason}")
+        return answer.document
 
     async def confirm(self, document: Mapping[str, Any]) -> int:
         """Tell the first Directory that answers of needles; returns up to where it knows the volume now.
@@ -86,11 +84,6 @@ class DirectoryCalls:
                 raise DirectoryUnreachable(f"Directory {self.urls[index]} answers without a valid confirmedTo")
             return confirmed_to
         raise problem
-
-
-def _in_words(error: Exception) -> str:
-    reason = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason) or type(reason).__name__
 
 
 def retry_pause_seconds(failures: int, dice: float, timing: Timing) -> float:

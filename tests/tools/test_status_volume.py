@@ -214,7 +214,7 @@ class TestStatus:
         assert cli.run(["status", "--directory", f"http://127.0.0.1:{free_port}"]) == 1
         out, err = capsys.readouterr()
         assert out == ""
-        assert f"http://127.0.0.1:{free_port}/dir/status: Connect" in err
+        assert f"http://127.0.0.1:{free_port}/dir/status: cannot connect: Connection refused" in err
         assert "Is the cluster running" in err
 
     def test_the_next_directory_is_asked(self, cluster: FakeCluster, free_port: int) -> None:
