@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -16,6 +16,7 @@ from haystack.store.control import Header
 from haystack.store.documents import Document, Documents
 from haystack.store.metrics import CONTENT_TYPE, render
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_page
+from haystack.store.replication.membership import Membership, parse_membership
 from haystack.store.store_volume import NewVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.volume import CheckReport, Volume, check_volume
@@ -35,6 +36,7 @@ class AdminApi:
     ----------
     secret: of the cluster; None leaves the calls unsigned.
     extra_status: what ``/admin/status`` says beside the Store document.
+    more_routes: each adds calls of its own to the application.
     """
 
     def __init__(
@@ -44,11 +46,13 @@ class AdminApi:
         *,
         secret: bytes | None,
         extra_status: Callable[[], Document] = dict,
+        more_routes: Sequence[Callable[[web.Application], None]] = (),
     ) -> None:
         self._documents = documents
         self._volumes = volumes
         self._control = volumes.control
         self._extra_status = extra_status
+        self._more_routes = more_routes
         self._verifier = None if secret is None else Verifier(secret)
         self._checks = 0
 
@@ -62,6 +66,8 @@ class AdminApi:
         app.router.add_get("/admin/volumes/{volume}", self._show)
         app.router.add_get("/admin/volumes/{volume}/needles", self._needles)
         app.router.add_post("/admin/volumes/{volume}/check", self._check)
+        for add_routes in self._more_routes:
+            add_routes(app)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -151,4 +157,16 @@ def parse_new_volume(document: Document) -> NewVolume:
         whole(document, "epoch", 2**63 - 1, default=1),
         None if document.get("maxBytes") is None else whole(document, "maxBytes", 2**63 - 1),
         folder or None,
+        _membership(document),
     )
+
+
+def _membership(document: Document) -> Membership | None:
+    """The membership that a volume is made with; its uuid may be left out, since it is the volume's."""
+    given = document.get("membership")
+    if given is None:
+        return None
+    membership = parse_membership({"uuid": document.get("uuid")} | given if isinstance(given, dict) else given)
+    if membership.uuid != str(uuid(document.get("uuid"))):
+        raise InvalidRequest("the membership is of another volume than the one that is to be made")
+    return membership

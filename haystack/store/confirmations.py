@@ -23,6 +23,7 @@ from haystack.store.control import ControlBlock, VolumeCell
 from haystack.store.directories import DirectoryCalls, DirectoryUnreachable, retry_pause_seconds
 from haystack.store.folder import DataFolder
 from haystack.store.needles import Batch, read_batch
+from haystack.store.replication.rules import LEADING, Duty
 from haystack.store.settings import Timing
 from haystack.store.store_volume import StoreVolume
 from haystack.store.tables import CONFIRMED_FILE, Record, read_table, write_table
@@ -173,8 +174,8 @@ class Confirmer:
         return None
 
     async def _mark(self, entry: StoreVolume) -> _Mark | None:
-        """The volume's mark; None while it is not open."""
-        if entry.volume is None:
+        """The volume's mark; None while it is not open, or while another Store is the one to confirm it."""
+        if entry.volume is None or not may_confirm(entry, self._volumes.control):
             return None
         if self._saved is None:
             self._saved = await self._folder.run(read_table, self._path)
@@ -194,7 +195,7 @@ class Confirmer:
         return mark
 
     def _limit(self, mark: _Mark) -> int:
-        return max(mark.entry.durable_tail, self._volumes.control.durable_tail(mark.entry.slot))
+        return confirmable_tail(mark.entry, self._volumes.control)
 
     def _is_done(self, mark: _Mark) -> bool:
         return not mark.ask and mark.confirmed_to >= self._limit(mark)
@@ -210,6 +211,7 @@ class Confirmer:
                 "storeId": self._store_id,
                 "volume": mark.entry.id,
                 "generation": mark.generation,
+                "epoch": mark.entry.membership.epoch if mark.entry.membership else mark.entry.epoch,
                 "from": batch.start,
                 "to": batch.end,
                 "needles": batch.rows,
@@ -263,6 +265,20 @@ class Confirmer:
             _log.warning("what is confirmed cannot be written down: %s", error)
 
 
+def confirmable_tail(entry: StoreVolume, control: ControlBlock) -> int:
+    """Up to where needles may be told to the Directory: what is durable, or, with copies, what all of them have."""
+    if entry.membership is None:
+        return max(entry.durable_tail, control.durable_tail(entry.slot))
+    return max(entry.committed_tail, control.committed_tail(entry.slot))
+
+
+def may_confirm(entry: StoreVolume, control: ControlBlock) -> bool:
+    """Whether this Store tells of the volume: as its primary, once it knows what all copies have."""
+    if entry.duty is Duty.ALONE:
+        return True
+    return entry.duty in LEADING and confirmable_tail(entry, control) > 0
+
+
 def _mark_from(entry: StoreVolume, volume: Volume, saved: Record) -> _Mark:
     """A mark as saved, or at the beginning when that is of another volume or generation."""
     block = volume.superblock
@@ -273,10 +289,10 @@ def _mark_from(entry: StoreVolume, volume: Volume, saved: Record) -> _Mark:
 
 
 async def watch_tails(control: ControlBlock, poll_seconds: float, notify: Callable[[set[int]], None]) -> None:
-    """Tell for ever of the slots whose durable tail has moved; polls the control block."""
-    changed = ChangedSlots(control, VolumeCell.DURABLE_TAIL)
+    """Tell for ever of the slots whose durable or committed tail has moved; polls the control block."""
+    changed = [ChangedSlots(control, cell) for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL)]
     while True:
-        slots = changed.take()
+        slots = set[int]().union(*(one.take() for one in changed))
         if slots:
             notify(slots)
         await asyncio.sleep(poll_seconds)

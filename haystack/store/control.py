@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 import mmap
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -23,7 +24,7 @@ from typing import Final
 from haystack.errors import OutOfSpace
 
 MAGIC: Final = 0x4B434F4C42534148  # b"HASBLOCK"
-LAYOUT_VERSION: Final = 2
+LAYOUT_VERSION: Final = 3
 CELL_BYTES: Final = 8
 MAX_VOLUMES: Final = 8192
 """Volumes of one Store; 256 TiB at 32 GiB each."""
@@ -33,7 +34,7 @@ MAX_FOLDERS: Final = 256
 
 HEADER_CELLS: Final = 8
 FOLDER_CELLS: Final = 4
-SLOT_CELLS: Final = 16
+SLOT_CELLS: Final = 24
 VOLUME_CELLS: Final = 8
 HISTOGRAM_BUCKETS: Final = 26
 """Bucket i counts latencies below 2**i microseconds; the last one counts the rest (above 16 s)."""
@@ -83,7 +84,7 @@ class Slot(enum.IntEnum):
     STATE = 2
     EPOCH = 3
     MAX_BYTES = 4
-    MEMBERSHIP_EPOCH = 5
+    STANDING = 5  # epoch and duty of the membership, see haystack.store.replication.rules; 0: there is none
     REASON = 6
     FAILED_ONCE = 7
     SIZE_BYTES = 8
@@ -93,6 +94,9 @@ class Slot(enum.IntEnum):
     DELETED_BYTES = 12
     INDEX_BYTES = 13
     DAMAGE_BYTES = 14  # found by the recovery at this start
+    REIGN = 15
+    MEMBERS_VERSION = 16  # rises with every change of the membership, by two; odd while it is being changed
+    MEMBERS_CHANGED_MS = 17  # when that was, by the monotonic clock
 
 
 class VolumeState(enum.IntEnum):
@@ -112,6 +116,10 @@ class Reason(enum.IntEnum):
     VOLUME_FULL = 1
     DISK_FULL = 2
     MARKED = 3
+    DEGRADED = 4
+    REPLICA = 5
+    STALE = 6
+    UNTOLD = 7
 
 
 class Counter(enum.IntEnum):
@@ -149,6 +157,7 @@ class VolumeCell(enum.IntEnum):
     DELETES = 4
     ERRORS = 5
     DURABLE_TAIL = 6
+    COMMITTED_TAIL = 7  # acknowledged by all copies; volumes without copies do not use it
 
 
 class Histogram(enum.IntEnum):
@@ -182,7 +191,7 @@ class SlotView:
     state: VolumeState
     epoch: int
     max_bytes: int
-    membership_epoch: int
+    standing: int
     reason: Reason
 
 
@@ -230,17 +239,17 @@ class ControlBlock:
         """Rises with every volume added, removed or taken out of service."""
         return self.cells[Header.CATALOG]
 
-    def add_volume(self, volume: int, folder: int, state: VolumeState, *, max_bytes: int, epoch: int = 1) -> int:
-        """Give a volume a slot (supervisor); ``epoch`` is its membership's. Raises OutOfSpace when all are taken."""
+    def add_volume(self, volume: int, folder: int, state: VolumeState, *, max_bytes: int) -> int:
+        """Give a volume a slot (supervisor), without a membership. Raises OutOfSpace when all are taken."""
         slot = self._free_slot()
         base = _slot_base(slot)
         cells = self.cells
         cells[base + Slot.FOLDER] = folder
         cells[base + Slot.EPOCH] = _void_epoch()
         cells[base + Slot.MAX_BYTES] = max_bytes
-        cells[base + Slot.MEMBERSHIP_EPOCH] = epoch
         for cell in range(base + Slot.REASON, base + SLOT_CELLS):
             cells[cell] = 0
+        cells[base + Slot.STANDING] = 0
         cells[base + Slot.STATE] = state
         for worker in range(self.workers):
             start = self.volume_base(worker, slot)
@@ -272,7 +281,8 @@ class ControlBlock:
     def forget_tails(self, slot: int) -> None:
         """Forget how far a volume was durable (supervisor): it was cut, and no worker has it open."""
         for worker in range(self.workers):
-            self.cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] = 0
+            for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL):
+                self.cells[self.volume_base(worker, slot) + cell] = 0
 
     def slots(self) -> Iterator[SlotView]:
         """All volumes."""
@@ -292,7 +302,7 @@ class ControlBlock:
             VolumeState(row[Slot.STATE]),
             row[Slot.EPOCH],
             row[Slot.MAX_BYTES],
-            row[Slot.MEMBERSHIP_EPOCH],
+            row[Slot.STANDING],
             Reason(row[Slot.REASON]),
         )
 
@@ -312,6 +322,28 @@ class ControlBlock:
         cells[base + Slot.STATE] = state
         if cells[base + Slot.FAILED_ONCE]:
             cells[base + Slot.STATE] = VolumeState.FAILED
+
+    def set_standing(self, slot: int, standing: int, reign: int) -> None:
+        """Publish a change of a volume's membership (supervisor), also one that leaves both numbers as they are.
+
+        Appends look at it under their lock: who takes and releases that lock afterwards knows that none goes on under
+        the membership before.
+        """
+        base, cells = _slot_base(slot), self.cells
+        cells[base + Slot.MEMBERS_VERSION] += 1
+        cells[base + Slot.REIGN] = reign
+        cells[base + Slot.STANDING] = standing
+        cells[base + Slot.MEMBERS_CHANGED_MS] = time.monotonic_ns() // 1_000_000
+        cells[base + Slot.MEMBERS_VERSION] += 1
+
+    def standing(self, slot: int) -> tuple[int, int, int]:
+        """Standing, reign and version of a volume's membership, as they belong together."""
+        base, cells = _slot_base(slot), self.cells
+        while True:
+            version = cells[base + Slot.MEMBERS_VERSION]
+            found = cells[base + Slot.STANDING], cells[base + Slot.REIGN], version
+            if not version & 1 and cells[base + Slot.MEMBERS_VERSION] == version:
+                return found
 
     def slot_cell(self, slot: int, cell: Slot) -> int:
         """Index into ``cells`` of a cell of a volume's slot."""
@@ -370,6 +402,11 @@ class ControlBlock:
         """How far the volume is known to be durable; 0 before the first append since the Store's start."""
         cells = self.cells
         return max(cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] for worker in range(self.workers))
+
+    def committed_tail(self, slot: int) -> int:
+        """How far all copies of the volume are known to have it; 0 before the first append since the Store's start."""
+        cells = self.cells
+        return max(cells[self.volume_base(worker, slot) + VolumeCell.COMMITTED_TAIL] for worker in range(self.workers))
 
 
 def _void_epoch() -> int:

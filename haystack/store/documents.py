@@ -9,8 +9,10 @@ from uuid import UUID
 
 from haystack import __version__
 from haystack.store.activity import ChangedSlots
-from haystack.store.control import ControlBlock, VolumeCell, VolumeState
+from haystack.store.control import ControlBlock, Reason, VolumeCell, VolumeState
 from haystack.store.folder import DataFolder
+from haystack.store.replication.membership import promised_copies
+from haystack.store.replication.rules import Duty
 from haystack.store.states import nearly_full
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
@@ -114,17 +116,24 @@ def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: 
     """A volume as the Directory and the tools see it. ``uuid`` is None when the superblock could not be read."""
     stat, block = entry.stat, entry.superblock
     state, reason = control.state(entry.slot), entry.reason
+    if state is VolumeState.READONLY and control.reason(entry.slot) is Reason.REPLICA:
+        state, reason = VolumeState.WRITABLE, ""  # it takes what its primary sends
     if (
         state is VolumeState.WRITABLE
         and stat is not None
         and nearly_full(stat.size_bytes, entry.max_bytes, max_photo_bytes)
     ):
         state, reason = VolumeState.READONLY, "full"
+    membership = entry.membership
     return {
         "volume": entry.id,
         "uuid": str(UUID(bytes=block.uuid)) if block else None,
         "generation": block.generation if block else 0,
-        "epoch": entry.epoch,
+        "epoch": membership.epoch if membership else entry.epoch,
+        "primary": membership.primary if membership else None,
+        "inSync": [member.store_id for member in membership.in_sync] if membership else [],
+        "copies": membership.copies if membership else promised_copies(block.replication if block else 0),
+        "stale": entry.duty in (Duty.STALE, Duty.FOLLOWER),
         "folder": entry.folder.id,
         "state": state.name.lower(),
         "reason": reason,

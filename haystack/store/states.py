@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from haystack.store.control import FolderState, Reason, VolumeState
+from haystack.store.replication.rules import Duty
 from haystack.store.settings import RESERVE_SHARE
 from haystack.units import MIB
 
@@ -44,6 +45,22 @@ def volume_state(size_bytes: int, max_bytes: int, folder: FolderState) -> tuple[
     if folder is not FolderState.OK:
         return VolumeState.READONLY, Reason.DISK_FULL
     return VolumeState.WRITABLE, Reason.NONE
+
+
+_REASON_OF_DUTY = {
+    Duty.DEGRADED: Reason.DEGRADED,
+    Duty.REPLICA: Reason.REPLICA,
+    Duty.FOLLOWER: Reason.STALE,
+    Duty.STALE: Reason.STALE,
+    Duty.UNTOLD: Reason.UNTOLD,
+}
+
+
+def state_of_copy(state: VolumeState, reason: Reason, duty: Duty) -> tuple[VolumeState, Reason]:
+    """The same for a copy of a volume: only a primary with as many copies as promised takes uploads by itself."""
+    if state is VolumeState.WRITABLE and duty in _REASON_OF_DUTY:
+        return VolumeState.READONLY, _REASON_OF_DUTY[duty]
+    return state, reason
 
 
 def nearly_full(size_bytes: int, max_bytes: int, max_photo_bytes: int) -> bool:

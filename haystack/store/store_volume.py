@@ -14,6 +14,9 @@ from uuid import UUID
 
 from haystack.errors import HaystackError, UnknownFormat, VolumeExists, VolumeUnavailable
 from haystack.store.folder import DataFolder
+from haystack.store.replication.members_file import remove_members, write_members
+from haystack.store.replication.membership import Membership
+from haystack.store.replication.rules import Duty
 from haystack.store.tables import VOLUMES_FILE, read_table, write_table
 from haystack.store.users import Users
 from haystack.volume import Superblock, Volume, VolumeStat
@@ -41,6 +44,7 @@ class NewVolume:
     replication: copies as a number 0 … 999.
     created_ms: milliseconds since 1970.
     epoch: of its membership.
+    membership: who has copies of it; None for one copy, or when that is told later.
     max_bytes: size limit, None for the Store's own.
     folder: id of the data folder that should hold it, None for any.
     """
@@ -52,6 +56,7 @@ class NewVolume:
     epoch: int
     max_bytes: int | None
     folder: str | None
+    membership: Membership | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +67,7 @@ class StoreVolume:
     ----------
     slot: in the control block.
     max_bytes: its size limit.
-    epoch: of its membership.
+    epoch: that it was made under; ``membership`` has the one in force.
     volume: open, or None while it is recovering or cannot be used.
     reason: why it is not writable, for people.
     superblock: None when it cannot be read.
@@ -74,6 +79,10 @@ class StoreVolume:
     doubted: it is written down on disk that the index is not to be trusted.
     users: those who work with ``volume`` on threads, see :meth:`run`.
     changing: held by whoever takes the volume out of service.
+    membership, duty, reign: see :mod:`haystack.store.replication`.
+    followed_epoch: under which its bytes were compared with the primary's, 0 for none.
+    committed_tail: bytes that all copies are known to have, apart from what the workers have published.
+    membering: held by whoever changes the membership.
     """
 
     id: int
@@ -94,6 +103,12 @@ class StoreVolume:
     doubted: bool = False
     users: Users = field(default_factory=Users)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    membership: Membership | None = None
+    duty: Duty = Duty.ALONE
+    reign: int = 0
+    followed_epoch: int = 0
+    committed_tail: int = 0
+    membering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(
         self,
@@ -167,7 +182,7 @@ def checkpoint_volume(volume: Volume) -> int:
     return tail
 
 
-def make_volume(path: Path, new: NewVolume, max_bytes: int) -> tuple[Volume, VolumeStat]:
+def make_volume(path: Path, new: NewVolume, max_bytes: int, store_id: str) -> tuple[Volume, VolumeStat]:
     """Make a volume with its settings; leaves nothing behind when that fails.
 
     Raises VolumeExists, OutOfSpace, DiskError.
@@ -177,6 +192,10 @@ def make_volume(path: Path, new: NewVolume, max_bytes: int) -> tuple[Volume, Vol
     table = path.parent / VOLUMES_FILE
     # Before the volume: settings without a volume do no harm.
     write_table(table, read_table(table) | {new.volume: {"maxBytes": max_bytes, "epoch": new.epoch}})
+    if new.membership is None:
+        remove_members(path)  # of a volume that was here before
+    else:
+        write_members(path, new.membership, store_id)
     try:
         volume = Volume.create(
             path,

@@ -34,6 +34,8 @@ from haystack.store.documents import Document, Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
+from haystack.store.replication.admin import MembershipApi
+from haystack.store.replication.memberships import Memberships
 from haystack.store.settings import Timing, WorkerSettings
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import StoreVolumes
@@ -96,6 +98,7 @@ class _Store:
         self._volumes = StoreVolumes(
             folders, self._control, max_volume_bytes=settings.max_volume_bytes, on_change=self._on_change
         )
+        self._memberships = Memberships(self._volumes, self._store_id)
         self._keepers = [
             FolderKeeper(folder, self._volumes, timing, reserve_bytes=settings.reserve_bytes) for folder in folders
         ]
@@ -210,7 +213,13 @@ class _Store:
 
     @asynccontextmanager
     async def _admin(self, documents: Documents) -> AsyncIterator[int]:
-        api = AdminApi(documents, self._volumes, secret=self._settings.secret, extra_status=self._extra_status)
+        api = AdminApi(
+            documents,
+            self._volumes,
+            secret=self._settings.secret,
+            extra_status=self._extra_status,
+            more_routes=[MembershipApi(self._volumes, self._memberships).add_routes],
+        )
         runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
         await runner.setup()
         host, port = self._settings.host, self._settings.effective_admin_port

@@ -21,7 +21,9 @@ from haystack.errors import (
 )
 from haystack.store.control import MAX_VOLUMES, ControlBlock, FolderState, Reason, Slot, VolumeState
 from haystack.store.folder import DataFolder
-from haystack.store.states import Room, best_folder, volume_state
+from haystack.store.replication.duties import assign_duty, standing_of
+from haystack.store.replication.members_file import read_members
+from haystack.store.states import Room, best_folder, state_of_copy, volume_state
 from haystack.store.store_volume import (
     NewVolume,
     StoreStopping,
@@ -32,7 +34,7 @@ from haystack.store.store_volume import (
     superblock_of,
 )
 from haystack.store.tables import VOLUMES_FILE, read_table
-from haystack.volume import Volume, VolumeStat
+from haystack.volume import Superblock, Volume, VolumeStat
 from haystack.volume.dirty import DirtyMarker
 
 _log = logging.getLogger(__name__)
@@ -48,6 +50,10 @@ _REASONS = {
     Reason.VOLUME_FULL: "full",
     Reason.DISK_FULL: "the disk is full",
     Reason.MARKED: "marked read-only",
+    Reason.DEGRADED: "degraded",
+    Reason.REPLICA: "replica",
+    Reason.STALE: "stale",
+    Reason.UNTOLD: "the Directory has not told its membership yet",
 }
 
 
@@ -134,13 +140,22 @@ class StoreVolumes:
             max_bytes if isinstance(max_bytes, int) else self._max_volume_bytes,
             epoch if isinstance(epoch, int) else 1,
         )
-        entry.superblock = superblock_of(path)
+        entry.membership = read_members(path)
+        self._set_superblock(entry, superblock_of(path))
 
     def _add(self, volume: int, folder: DataFolder, path: Path, max_bytes: int, epoch: int) -> StoreVolume:
-        slot = self.control.add_volume(volume, folder.number, VolumeState.RECOVERING, max_bytes=max_bytes, epoch=epoch)
+        slot = self.control.add_volume(volume, folder.number, VolumeState.RECOVERING, max_bytes=max_bytes)
         entry = StoreVolume(volume, slot, folder, path, max_bytes, epoch)
         self._by_id[volume] = self._by_slot[slot] = entry
         return entry
+
+    def _set_superblock(self, entry: StoreVolume, superblock: Superblock | None) -> None:
+        """Note it, and what this Store has to do with the volume; before the volume is used."""
+        entry.superblock = superblock
+        assign_duty(entry, entry.folder.identity.store_id)
+        standing = standing_of(entry)
+        entry.reign = standing.epoch
+        self.control.set_standing(entry.slot, standing.pack(), entry.reign)
 
     async def recover_all(self) -> None:
         """Open all volumes that are still to be recovered, several of each folder at the same time."""
@@ -167,6 +182,8 @@ class StoreVolumes:
             _log.exception("volume %d cannot be recovered", entry.id)
             self.fail(entry, f"unexpected {type(error).__name__}: {error}")
             return
+        if entry.superblock is None:
+            self._set_superblock(entry, volume.superblock)
         entry.volume, entry.durable_tail, entry.superblock = volume, stat.size_bytes, volume.superblock
         self._publish_damage(entry, volume)
         self._note(entry, stat)
@@ -226,6 +243,7 @@ class StoreVolumes:
         if entry.volume is None or entry.stat is None:
             return
         wanted, reason = volume_state(entry.stat.size_bytes, entry.max_bytes, entry.folder.state)
+        wanted, reason = state_of_copy(wanted, reason, entry.duty)
         if wanted is state and self.control.reason(entry.slot) is reason:
             return
         self.control.set_state(entry.slot, wanted, reason)
@@ -233,6 +251,10 @@ class StoreVolumes:
         entry.revision += 1
         if state is not VolumeState.RECOVERING:
             _log.info("volume %d is %s%s", entry.id, wanted.name.lower(), f": {entry.reason}" if entry.reason else "")
+        self._on_change()
+
+    def changed(self) -> None:
+        """Something that others should know soon has changed."""
         self._on_change()
 
     def fail(self, entry: StoreVolume, reason: str) -> None:
@@ -312,9 +334,11 @@ class StoreVolumes:
             folder = self._folder_for(new.folder)
             path = folder.path / f"{new.volume}.vol"
             max_bytes = new.max_bytes if new.max_bytes is not None else self._max_volume_bytes
-            volume, stat = await folder.run(make_volume, path, new, max_bytes)
+            volume, stat = await folder.run(make_volume, path, new, max_bytes, folder.identity.store_id)
             entry = self._add(new.volume, folder, path, max_bytes, new.epoch)
-            entry.volume, entry.durable_tail, entry.superblock = volume, stat.size_bytes, volume.superblock
+            entry.membership = new.membership
+            self._set_superblock(entry, volume.superblock)
+            entry.volume, entry.durable_tail = volume, stat.size_bytes
             self._note(entry, stat)
             self.judge(entry)
             _log.info("volume %d made in %s", new.volume, folder.path)

@@ -29,6 +29,7 @@ from haystack.store.control import ControlBlock, FolderCell, FolderState, Header
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders
+from haystack.store.replication.rules import Duty
 from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import DOUBTFUL, StoreVolumes
@@ -101,7 +102,8 @@ def fill(path: Path, leave_bytes: int = 0) -> None:
 async def test_a_volume_is_made_and_found_again_with_its_settings(tmp_path: Path) -> None:
     async with bench(tmp_path) as store:
         entry = await store.make(3, maxBytes=100_000, epoch=4, replication="010")
-        assert store.volumes.state(entry) is VolumeState.WRITABLE
+        assert store.volumes.state(entry) is VolumeState.READONLY  # until the Directory has told its membership
+        assert (entry.duty, entry.reason) == (Duty.UNTOLD, "the Directory has not told its membership yet")
         assert store.control.slot(entry.slot).max_bytes == 100_000
         document = store.documents.volume(entry)
     async with bench(tmp_path) as store:

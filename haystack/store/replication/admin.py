@@ -1,0 +1,38 @@
+"""What the Directory asks of a supervisor about memberships."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from haystack.store.admin_requests import body_of, volume_of
+from haystack.store.replication.membership import parse_membership
+from haystack.store.replication.memberships import Granted, Memberships, NewerEpoch
+from haystack.store.volumes import StoreVolumes
+
+
+class MembershipApi:
+    """``PUT /admin/volumes/<id>/membership``."""
+
+    def __init__(self, volumes: StoreVolumes, memberships: Memberships) -> None:
+        self._volumes = volumes
+        self._memberships = memberships
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the calls to an application."""
+        app.router.add_put("/admin/volumes/{volume}/membership", self._push)
+
+    async def _push(self, request: web.Request) -> web.Response:
+        entry = self._volumes.get(volume_of(request))
+        pushed = parse_membership(await body_of(request))
+        try:
+            return _granted(await self._memberships.push(entry, pushed))
+        except NewerEpoch as error:
+            return _newer(error)
+
+
+def _granted(granted: Granted) -> web.Response:
+    return web.json_response({"epoch": granted.epoch, "tail": granted.tail})
+
+
+def _newer(error: NewerEpoch) -> web.Response:
+    return web.json_response({"error": str(error), "epoch": error.epoch}, status=error.http_status)
