@@ -12,7 +12,7 @@ Order of things, and what a crash between them leaves:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from haystack.errors import DiskError, HaystackError, InvalidRequest
 from haystack.volume.dirty import DirtyMarker
@@ -22,6 +22,9 @@ from haystack.volume.layout import Buffer, Superblock
 from haystack.volume.new_needles import lay_out_new
 from haystack.volume.operations import Appended, Operation, Written
 from haystack.volume.plan import Plan
+
+Guard = Callable[[], None]
+"""Says whether an append may go on, by raising when it may not."""
 
 
 class _NotNew(Exception):
@@ -49,44 +52,52 @@ class Appender:
         self.appended = 0
         """Tail after the last append of this process."""
 
-    def append(self, operations: Sequence[Operation]) -> Appended:
+    def append(self, operations: Sequence[Operation], guard: Guard | None = None) -> Appended:
         """Carry out operations in order. Waits for the append lock: never call it on an event loop.
+
+        Parameters
+        ----------
+        guard: called under the append lock before anything is written; what it raises ends the append.
 
         Raises OutOfSpace or DiskError when nothing at all was stored; an error of a single operation is its outcome.
         """
-        appended = self._append_new(operations) or self._append_any(operations)
+        appended = self._append_new(operations, guard) or self._append_any(operations, guard)
         self.appended = appended.tail
         return appended
 
-    def _append_new(self, operations: Sequence[Operation]) -> Appended | None:
+    def _append_new(self, operations: Sequence[Operation], guard: Guard | None) -> Appended | None:
         """Store new photos; None, and nothing is changed, when the operations are something else as well."""
         try:
             with self._index.write() as writer:
-                tail = self._begin(writer)
+                if guard is not None:
+                    guard()
+                tail = self.begin(writer)
                 new = lay_out_new(operations, self._seed, tail, self._durable, self._max_bytes)
                 if new is None:
                     raise _NotNew
                 if not writer.add_new(new.entries, new.tail - tail, new.largest_key, new.last_ms):
                     raise _NotNew
-                self._write(new.pieces, tail, new.tail - tail)
+                self.write(new.pieces, tail, new.tail - tail)
                 writer.move_tail(new.tail)
         except _NotNew:
             return None
         return Appended(new.outcomes, new.tail, False, (Written(tail, new.pieces),))
 
-    def _append_any(self, operations: Sequence[Operation]) -> Appended:
+    def _append_any(self, operations: Sequence[Operation], guard: Guard | None) -> Appended:
         with self._index.write() as writer:
-            tail = self._begin(writer)
+            if guard is not None:
+                guard()
+            tail = self.begin(writer)
             plan = Plan(self._file, writer, self._seed, tail, self._durable, self._max_bytes)
             outcomes = [plan.add(operation) for operation in operations]
             if plan.pieces:
-                self._write(plan.pieces, tail, plan.tail - tail)
+                self.write(plan.pieces, tail, plan.tail - tail)
                 writer.move_tail(plan.tail)
         written = (Written(tail, plan.pieces),) if plan.pieces else ()
         return Appended(outcomes, plan.tail, plan.changed, written)
 
-    def _begin(self, writer: IndexWriter) -> int:
-        """Make sure that an append may begin; returns where."""
+    def begin(self, writer: IndexWriter) -> int:
+        """Make sure that an append may begin, under its lock; returns where. Raises DiskError, OutOfSpace."""
         tail = writer.state.tail
         self._require_tail(tail)
         self._dirty.set()
@@ -118,7 +129,8 @@ class Appender:
                 "Restart the Store to recover what is there"
             )
 
-    def _write(self, pieces: list[Buffer], tail: int, size_bytes: int) -> None:
+    def write(self, pieces: list[Buffer], tail: int, size_bytes: int) -> None:
+        """Write at the tail; leaves nothing behind when that fails. Raises OutOfSpace, DiskError, InvalidRequest."""
         try:
             written = self._file.pwrite(pieces, tail)
             if written != size_bytes:

@@ -36,7 +36,7 @@ from haystack.errors import (
     VolumeUnavailable,
 )
 from haystack.fid import MAX_VOLUME_ID
-from haystack.volume.append import Appender
+from haystack.volume.append import Appender, Guard
 from haystack.volume.dirty import DirtyMarker, current_boot_id
 from haystack.volume.files import VolumeFile, disk_error, write_durably
 from haystack.volume.index import IndexState, NeedleIndex, remove_index
@@ -51,6 +51,7 @@ from haystack.volume.layout import (
 from haystack.volume.operations import Appended, Delete, Deleted, NewNeedle, Operation, Put, Stored
 from haystack.volume.reading import NeedleReader
 from haystack.volume.recovery import Progress, RecoveryReport, recover
+from haystack.volume.replica import Judge, Landed, append_batch, read_batch
 from haystack.volume.scan import Damage, ScannedNeedle, scan
 
 _log = logging.getLogger(__name__)
@@ -260,8 +261,12 @@ class Volume(NeedleReader):
 
     # -- writing
 
-    def append(self, operations: Sequence[Operation]) -> Appended:
+    def append(self, operations: Sequence[Operation], guard: Guard | None = None) -> Appended:
         """Carry out puts and deletes with one lock, one write and one index commit; not yet durable: see :meth:`sync`.
+
+        Parameters
+        ----------
+        guard: called under the append lock; what it raises ends the append before anything is written.
 
         Raises OutOfSpace, DiskError, VolumeUnavailable; errors of single operations are among the outcomes.
         """
@@ -271,7 +276,28 @@ class Volume(NeedleReader):
         with self._appending:
             self._require_usable()
             try:
-                return self._appender.append(operations)
+                return self._appender.append(operations, guard)
+            except IndexDamaged as error:
+                self._distrust(str(error))
+                raise
+
+    def append_batch(self, start: int, data: Buffer, judge: Judge) -> Landed:
+        """Append bytes that another copy of this volume has written, see :mod:`haystack.volume.replica`.
+
+        Not yet durable: see :meth:`sync`.
+
+        Parameters
+        ----------
+        start: where they lie in the volume.
+        judge: called under the append lock.
+
+        Raises BatchDamaged, BatchDiverged, OutOfSpace, DiskError, VolumeUnavailable, and what ``judge`` raises.
+        """
+        batch = read_batch(self.file.path, start, data, self.seed)
+        with self._appending:
+            self._require_usable()
+            try:
+                return append_batch(self.file, self.index, self._appender, batch, judge)
             except IndexDamaged as error:
                 self._distrust(str(error))
                 raise
