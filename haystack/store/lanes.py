@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, cast
 from haystack.errors import HaystackError
 from haystack.store.read_threads import ReadThreads
 from haystack.volume.commit import Appendable, Committer, Done, Submission, sync_each
+from haystack.volume.direct import DirectReads
 from haystack.volume.operations import Operation, Outcome
 from haystack.volume.syncs import Syncs
 
 if TYPE_CHECKING:
     from haystack.store.catalog import ServedVolume
+
+_log = logging.getLogger(__name__)
 
 READ_THREADS = 8
 """Reads that wait for a disk at the same time; the queue depth that saturated every disk that was measured."""
@@ -50,6 +54,21 @@ class Lane:
         self._syncs = Syncs()
         self.committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=deliver, sync_all=self._sync_all)
         self._gathered: list[Submission] = []
+        self._direct: DirectReads | None = None
+        self._has_direct = True
+
+    def direct(self) -> DirectReads | None:
+        """Reads without threads, made when first asked for, on the event loop; None where the kernel has none."""
+        if self._direct is None and self._has_direct:
+            loop = asyncio.get_running_loop()
+            try:
+                self._direct = DirectReads(loop.call_soon)
+            except OSError as error:
+                _log.warning("%s: photos that are not in memory are read by threads: %s", self.folder, error)
+                self._has_direct = False
+            else:
+                loop.add_reader(self._direct.event_fd, self._direct.finish)
+        return self._direct
 
     def submit(self, served: ServedVolume, operation: Operation, done: Done) -> None:
         """Queue an operation, on the event loop. What comes in one turn of the loop goes into one wave.
@@ -63,6 +82,9 @@ class Lane:
     def close(self) -> None:
         """Finish what was begun and stop the threads."""
         self._hand_over()
+        if self._direct is not None:
+            asyncio.get_running_loop().remove_reader(self._direct.event_fd)
+            self._direct.close()
         self.committer.close()
         self._syncs.close()
         self.spillers.shutdown()

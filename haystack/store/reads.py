@@ -6,11 +6,13 @@ another thread, so that a slow disk never stalls the loop) or too large to be ve
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
-from dataclasses import replace
-from typing import Any
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from functools import partial
 
 from haystack.errors import (
     DamagedNeedle,
@@ -22,16 +24,19 @@ from haystack.errors import (
 )
 from haystack.http.conditions import is_not_modified
 from haystack.http.connection import HttpConnection
+from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.ranges import UNSATISFIABLE, ByteRange, select_range, unsatisfied_content_range
 from haystack.http.request import Request
 from haystack.http.response import header_block
 from haystack.store.answers import etag, modified_seconds, photo_headers
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Counter, Histogram, VolumeCell
-from haystack.store.fast_reads import INLINE_BYTES
+from haystack.store.fast_reads import COPIED_BYTES, INLINE_BYTES
 from haystack.store.read_threads import thread_buffer
+from haystack.store.recent import RecentReads
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
+from haystack.volume.direct import DirectReads
 from haystack.volume.index import IndexEntry
 from haystack.volume.layout import HEADER_BYTES
 from haystack.volume.reading import Needle
@@ -52,16 +57,39 @@ MAX_REPORTED = 1024
 """Problems that are remembered as logged, so that a client that asks again and again does not fill the log."""
 
 
-class Reader:
-    """Answers GET and HEAD for needles."""
+NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
+"""What a file system, or a disk with larger blocks, says when it cannot read past the page cache as we do it."""
 
-    def __init__(self, catalog: Catalog, tally: Tally) -> None:
+
+@dataclass(frozen=True, slots=True)
+class _ColdRead:
+    """A request for a photo that has to be read from the disk."""
+
+    connection: HttpConnection
+    request: Request
+    served: ServedVolume
+    target: Target
+    entry: IndexEntry | None
+    started: float
+
+
+class Reader:
+    """Answers GET and HEAD for needles.
+
+    Parameters
+    ----------
+    recent: what was read past the page cache lately.
+    """
+
+    def __init__(self, catalog: Catalog, tally: Tally, recent: RecentReads) -> None:
         self._catalog = catalog
         self._tally = tally
+        self._recent = recent
         self._reported: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, connection: HttpConnection, request: Request, target: Target) -> Coroutine[Any, Any, None] | None:
-        """Answer at once when the photo is in the page cache, otherwise return the coroutine that will.
+    def begin(self, connection: HttpConnection, request: Request, target: Target) -> Outcome:
+        """Answer at once when the photo is in the page cache, otherwise when it was read.
 
         Raises NeedleNotFound, VolumeNotFound, VolumeUnavailable, DamagedNeedle, DiskError.
         """
@@ -76,7 +104,9 @@ class Reader:
             self._note(served, error)
             raise
         if needle is None:
-            return self._read_cold(connection, request, served, target, entry, started)
+            self._tally.add(Counter.COLD_READS)
+            cold = _ColdRead(connection, request, served, target, entry, started)
+            return DEFERRED if self._read_directly(cold) else self._read_by_thread(cold)
         self._count(served, self._respond(connection, request, needle), started)
         return None
 
@@ -87,30 +117,70 @@ class Reader:
         raw = served.map.view(entry.offset, entry.total_bytes)
         return None if raw is None else _verified(served, target, entry, raw)
 
-    async def _read_cold(
-        self,
-        connection: HttpConnection,
-        request: Request,
-        served: ServedVolume,
-        target: Target,
-        entry: IndexEntry | None,
-        started: float,
-    ) -> None:
-        self._tally.add(Counter.COLD_READS)
+    def _read_directly(self, cold: _ColdRead) -> bool:
+        """Have the kernel read it past the page cache, unless that is impossible or it is better kept there."""
+        entry, served = cold.entry, cold.served
+        if entry is None or entry.data_bytes > HELD_BYTES or entry.total_bytes <= COPIED_BYTES:
+            return False
+        if not DirectReads.takes(entry.offset, entry.total_bytes):
+            return False
+        if self._recent.is_repeated(served.number, entry.offset, entry.total_bytes):
+            return False
+        direct = served.lane.direct()
+        fd = served.volume.file.direct_fd()
+        if direct is None or fd < 0:
+            return False
+        served.pin()
+        direct.read(fd, entry.offset, entry.total_bytes, partial(self._was_read, cold, entry))
+        return True
+
+    def _was_read(self, cold: _ColdRead, entry: IndexEntry, raw: memoryview | None, problem: int) -> None:
+        served = cold.served
+        try:
+            needle = None if raw is None else _verified(served, cold.target, entry, raw)
+        except NeedleNotFound as error:
+            served.unpin()
+            cold.connection.finish_deferred(error)
+            return
+        except (DamagedNeedle, WrongNeedle):
+            needle = None
+        if problem in NOT_DIRECT:
+            served.volume.file.give_up_direct()
+        if needle is None:  # whatever it was: a thread reads it again, which may wait, and says what is wrong
+            task = asyncio.get_running_loop().create_task(self._read_again(cold))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        served.unpin()
+        self._count(served, self._respond(cold.connection, cold.request, needle), cold.started)
+        cold.connection.finish_deferred()
+
+    async def _read_again(self, cold: _ColdRead) -> None:
+        try:
+            await self._read_by_thread(cold)
+        except Exception as error:
+            cold.connection.finish_deferred(error)
+        else:
+            cold.connection.finish_deferred()
+        finally:
+            cold.served.unpin()
+
+    async def _read_by_thread(self, cold: _ColdRead) -> None:
+        served = cold.served
         served.pin()
         try:
-            needle = await served.lane.readers.run(_read, served, target, entry)
+            needle = await served.lane.readers.run(_read, served, cold.target, cold.entry)
             needle = _shared(served, needle)
             if len(needle.data) == needle.header.data_bytes:
-                sent_bytes = self._respond(connection, request, needle)
+                sent_bytes = self._respond(cold.connection, cold.request, needle)
             else:
-                sent_bytes = await self._respond_in_pieces(connection, request, served, needle)
+                sent_bytes = await self._respond_in_pieces(cold.connection, cold.request, served, needle)
         except HaystackError as error:
             self._note(served, error)
             raise
         finally:
             served.unpin()
-        self._count(served, sent_bytes, started)
+        self._count(served, sent_bytes, cold.started)
 
     def _respond(self, connection: HttpConnection, request: Request, needle: Needle) -> int:
         """Answer with a needle that is at hand; returns the bytes of the body."""

@@ -28,6 +28,7 @@ from haystack.store.handler import StoreHandler
 from haystack.store.lanes import Lane
 from haystack.store.metrics import render_worker_page
 from haystack.store.reads import Reader
+from haystack.store.recent import RecentReads
 from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
@@ -94,7 +95,7 @@ class Worker:
         self._lanes = [Lane(folder, durable=durable, deliver=self._deliver) for folder in settings.folders]
         self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
         self._fast = FastReader(self._catalog, self.tally)
-        reader = Reader(self._catalog, self.tally)
+        reader = Reader(self._catalog, self.tally, RecentReads(_memory_bytes() // 2 // control.workers))
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes)
         handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
@@ -165,6 +166,10 @@ def _hand_out(outcomes: list[tuple[Done, Outcome]]) -> None:
             done(outcome)
         except Exception:  # a receiver that fails must not keep the others from their answers
             _log.exception("an outcome could not be handed out")
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _http_limits(settings: WorkerSettings) -> HttpLimits:

@@ -40,7 +40,8 @@ class VolumeFile:
     def __init__(self, path: Path, *, readonly: bool = False) -> None:
         self.path = str(path)
         self.readonly = readonly
-        self.read_fd = self._write_fd = -1
+        self.read_fd = self._write_fd = self._direct_fd = -1
+        self._has_direct = True
         try:
             self.read_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             # A photo is one read; the kernel's read-ahead would fetch its neighbours, which nobody asked for.
@@ -79,6 +80,23 @@ class VolumeFile:
                 done += count
         except OSError as error:
             raise disk_error(self.path, f"read {len(target)} bytes at offset {offset}", error) from error
+
+    def direct_fd(self) -> int:
+        """A descriptor for reads past the page cache (O_DIRECT), opened when first asked for; -1 when there is none."""
+        if self._direct_fd < 0 and self._has_direct:
+            try:
+                # The file that is open here, whatever has that name by now.
+                self._direct_fd = os.open(f"/proc/self/fd/{self.read_fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+            except OSError as error:
+                self._has_direct = error.errno != errno.EINVAL
+        return self._direct_fd
+
+    def give_up_direct(self) -> None:
+        """The file system or its disk cannot do what ``direct_fd`` promises: have no such descriptor from now on."""
+        self._has_direct = False
+        if self._direct_fd >= 0:
+            os.close(self._direct_fd)
+            self._direct_fd = -1
 
     def pwrite(self, pieces: Sequence[Buffer], offset: int) -> int:
         """Write all pieces from ``offset`` on; returns the bytes written. Raises OutOfSpace or DiskError."""
@@ -120,10 +138,11 @@ class VolumeFile:
 
     def close(self) -> None:
         """Close the descriptors; may be called twice."""
-        for fd in (self.read_fd, self._write_fd):
+        for fd in (self.read_fd, self._write_fd, self._direct_fd):
             if fd >= 0:
                 os.close(fd)
-        self.read_fd = self._write_fd = -1
+        self.read_fd = self._write_fd = self._direct_fd = -1
+        self._has_direct = False
 
 
 def _after(pending: list[memoryview], written: int) -> list[memoryview]:
@@ -133,6 +152,21 @@ def _after(pending: list[memoryview], written: int) -> list[memoryview]:
             return [piece[written:], *pending[index + 1 :]]
         written -= len(piece)
     return []
+
+
+def prefetch(path: Path, size_bytes: int) -> None:
+    """Have the kernel begin to read a file into the page cache, up to ``size_bytes`` of it, without waiting for it.
+
+    Raises DiskError.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, size_bytes, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise disk_error(str(path), "read it", error) from error
 
 
 def sync_folder(folder: Path) -> None:

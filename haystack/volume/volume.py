@@ -38,7 +38,7 @@ from haystack.errors import (
 from haystack.fid import MAX_VOLUME_ID
 from haystack.volume.append import Appender, Guard
 from haystack.volume.dirty import DirtyMarker, current_boot_id
-from haystack.volume.files import VolumeFile, disk_error, write_durably
+from haystack.volume.files import VolumeFile, disk_error, prefetch, write_durably
 from haystack.volume.index import IndexState, NeedleIndex, remove_index
 from haystack.volume.layout import (
     MAX_VOLUME_BYTES,
@@ -58,6 +58,10 @@ _log = logging.getLogger(__name__)
 
 MAX_REPLICATION = 999
 UUID_BYTES = 16
+
+PREFETCHED_INDEX_BYTES = 256 * 2**20
+"""How much of an index is read ahead when its volume is opened. Looking a photo up otherwise means waiting for the disk
+again and again until the pages of the index have come in one by one."""
 
 LOCK_WAIT_SECONDS = 5.0
 LOCK_POLL_SECONDS = 0.05
@@ -197,6 +201,7 @@ class Volume(NeedleReader):
             file.close()
             raise
         try:
+            prefetch(path.with_suffix(".idx"), PREFETCHED_INDEX_BYTES)
             _lock_shared(file)
             return cls(
                 file, index, superblock, dirty, max_bytes=max_bytes, report=report, durable_bytes=index.state().tail
