@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 
 from haystack.config_kinds import (
     PORT,
+    REPLICATION,
     Choice,
     Duration,
     FilePath,
@@ -193,9 +194,24 @@ class DirectoryOptions:
     max_volume_bytes: int | None = field(
         default=None, metadata=setting(Size(64 * KIB, 8 * TIB), "Size limit of new volumes [default: the Store's].")
     )
-    heartbeat_seconds: float = field(default=1.0, metadata=setting(Duration(0.01, 3600), "How often a Store reports."))
+    default_replication: str = field(
+        default="000", metadata=setting(REPLICATION, "Copies of new photos, where an upload does not ask for others.")
+    )
+    repair_delay_seconds: float = field(
+        default=600.0,
+        metadata=setting(
+            Duration(0, ONE_DAY_SECONDS), "Time that a lost copy has to come back before another one is made."
+        ),
+    )
+    repair_copies: int = field(
+        default=4, metadata=setting(Integer(1, 1000), "Copies of volumes that are made at the same time.")
+    )
+    repair_bytes_per_second: int = field(
+        default=100 * MIB, metadata=setting(Size(64 * KIB, 1 * TIB), "What all of them together may copy in a second.")
+    )
+    heartbeat_seconds: float = field(default=0.5, metadata=setting(Duration(0.01, 3600), "How often a Store reports."))
     dead_after_seconds: float = field(
-        default=5.0, metadata=setting(Duration(0.02, ONE_DAY_SECONDS), "Silence after which a Store counts as dead.")
+        default=3.0, metadata=setting(Duration(0.02, ONE_DAY_SECONDS), "Silence after which a Store counts as dead.")
     )
 
     def __post_init__(self) -> None:
@@ -217,7 +233,19 @@ class UpSettings:
 
     data: Path = field(metadata=setting(FilePath(), "Folder of the whole cluster; made when it is not there."))
     stores: int | None = field(
-        default=None, metadata=setting(Integer(1, 64), "Number of Stores [default: as many as are there, or 1].")
+        default=None,
+        metadata=setting(Integer(1, 64), "Number of Stores [default: those that are there, or the copies]."),
+    )
+    replication: str | None = field(
+        default=None,
+        metadata=setting(REPLICATION, "Copies of new photos [default: as at the last start, or 000: one copy]."),
+    )
+    racks: int | None = field(
+        default=None,
+        metadata=setting(Integer(1, 64), "Racks that the Stores play [default: as the replication needs them]."),
+    )
+    data_centers: int | None = field(
+        default=None, metadata=setting(Integer(1, 64), "Data centers that the racks are in [default: the same].")
     )
     host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address that all listen on; 0.0.0.0 for all."))
     directory_port: int = field(

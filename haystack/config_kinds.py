@@ -17,6 +17,9 @@ from urllib.parse import urlsplit
 
 from haystack.units import DURATION_SYNTAX, SIZE_SYNTAX, exact_size, parse_duration, parse_size
 
+MAX_COPIES = 10
+"""Copies of one photo: every upload waits for all of them."""
+
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _INTEGER = re.compile(r"[0-9]{1,20}")
 
@@ -245,8 +248,25 @@ def check_public_url(text: str) -> None:
     check_url(text if "://" in text else f"http://{text}")
 
 
+def check_replication(text: str) -> None:
+    """Raise ValueError unless the text is three digits that promise a sensible number of copies."""
+    if not (text.isascii() and text.isdigit() and len(text) == 3):
+        raise ValueError("not three digits")
+    copies = 1 + sum(map(int, text))
+    if copies > MAX_COPIES:
+        raise ValueError(f"{copies} copies are too many")
+
+
 PORT = Integer(0, 65535, "PORT")
 """A TCP port; 0 lets the system choose a free one."""
+
+REPLICATION = Text(
+    "three digits such as 011: copies in other data centers, in other racks, on other machines of the rack; "
+    f"at most {MAX_COPIES} copies with the first",
+    "XYZ",
+    check_replication,
+)
+"""How many copies of a photo there are, and where."""
 
 
 def _check_range(value: Any, least: float, most: float) -> None:

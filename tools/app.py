@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import click
 
 from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, flag_name, settings_of
-from haystack.config_kinds import Choice, FilePath, Kind, ListOf
+from haystack.config_kinds import REPLICATION, Choice, FilePath, Kind, ListOf
 from haystack.errors import ConfigError
 from haystack.units import exact_size
 from tools.output import Output
@@ -163,6 +163,23 @@ def cluster_options(command: _Function) -> _Function:
     return directory_option(data_option(secret_option(config_option(json_option(command)))))
 
 
+def replication_option(command: _Function) -> _Function:
+    """Add ``--replication XYZ``, an argument of the command."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        try:
+            return None if value is None else str(REPLICATION.parse(value, Path()))
+        except ValueError as error:
+            raise click.BadParameter(f"{value!r}: {error}; expected {REPLICATION.allowed}") from error
+
+    return click.option(
+        "--replication",
+        metavar="XYZ",
+        callback=check,
+        help="Copies in other data centers, in other racks, on other machines of the rack [default: the cluster's].",
+    )(command)
+
+
 def settings_options(table: str) -> Callable[[_Function], _Function]:
     """Add one flag for each setting of a table; pass what the command gets to ``Configuration.with_flags``."""
 
@@ -193,7 +210,7 @@ def _click_type(kind: Kind) -> click.ParamType[Any]:
 def _shown_default(key: str, default: object) -> str:
     if default is None or default is dataclasses.MISSING or default == ():
         return ""
-    if key.endswith("_bytes") and isinstance(default, int):
+    if "_bytes" in key and isinstance(default, int):
         return exact_size(default)
     return f"{default:g}s" if isinstance(default, float) else str(default)
 

@@ -102,12 +102,19 @@ class Importer:
         self.report.size_bytes += source.stamp.size_bytes
 
 
-def uploader(client: HaystackClient, manifest: Manifest, wall_clock: Callable[[], float] = time.time) -> Uploader:
+def uploader(
+    client: HaystackClient,
+    manifest: Manifest,
+    *,
+    replication: str | None = None,
+    wall_clock: Callable[[], float] = time.time,
+) -> Uploader:
     """Return what uploads a file and writes it into the manifest."""
 
     async def upload(found: Found, source: FileSource) -> None:
         name = found.path.rpartition("/")[2]
-        stored = await client.upload(source, name=name, mime=upload_type(source.head, name))
+        mime = upload_type(source.head, name)
+        stored = await client.upload(source, name=name, mime=mime, replication=replication)
         assert source.digest is not None
         await manifest.add(
             Entry(

@@ -10,7 +10,7 @@ import click
 
 from haystack.client import UnexpectedAnswer
 from haystack.units import format_size
-from tools.app import App, cluster_options, pass_app
+from tools.app import App, cluster_options, pass_app, replication_option
 from tools.connect import MAX_JOBS, connect, run_async
 from tools.importer import Importer, imported, uploader
 from tools.manifest import Head, Manifest, ManifestError, read_manifest
@@ -36,9 +36,18 @@ MANIFEST_SUFFIX = ".haystack-manifest.jsonl"
     help=f"List of file and fid [default: DIR{MANIFEST_SUFFIX}, beside DIR].",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be imported; change nothing.")
+@replication_option
 @cluster_options
 @pass_app
-def import_(app: App, folder: Path, jobs: int, all_files: bool, manifest_path: Path | None, dry_run: bool) -> int:
+def import_(
+    app: App,
+    folder: Path,
+    jobs: int,
+    all_files: bool,
+    manifest_path: Path | None,
+    dry_run: bool,
+    replication: str | None,
+) -> int:
     """Store all photos below DIR.
 
     Images are told by their content; the rest is left aside, unless --all. Every stored file is noted in the manifest
@@ -47,8 +56,9 @@ def import_(app: App, folder: Path, jobs: int, all_files: bool, manifest_path: P
     """
     root = folder.resolve()
     path = (manifest_path or default_manifest(root)).resolve()
-    work = _dry_run(app, root, path, jobs, all_files) if dry_run else _import(app, root, path, jobs, all_files)
-    return run_async(work)
+    if dry_run:
+        return run_async(_dry_run(app, root, path, jobs, all_files))
+    return run_async(_import(app, root, path, jobs, all_files, replication))
 
 
 def default_manifest(root: Path) -> Path:
@@ -56,12 +66,13 @@ def default_manifest(root: Path) -> Path:
     return root.with_name(root.name + MANIFEST_SUFFIX) if root.name else root / f"root{MANIFEST_SUFFIX}"
 
 
-async def _import(app: App, root: Path, path: Path, jobs: int, all_files: bool) -> int:
+async def _import(app: App, root: Path, path: Path, jobs: int, all_files: bool, replication: str | None) -> int:
     head = Head(str(root), await _cluster_id(app))
     async with connect(app, jobs=jobs, patient=True) as client, Manifest(path, head) as manifest:
         done = await asyncio.to_thread(imported, manifest)
         with app.output.progress("Importing", None, "bytes") as progress:
-            importer = Importer(root, done, uploader(client, manifest), jobs, all_files, progress, path)
+            upload = uploader(client, manifest, replication=replication)
+            importer = Importer(root, done, upload, jobs, all_files, progress, path)
             report = await _watched(app.output, importer)
     return _summary(app.output, report, path, dry_run=False)
 

@@ -13,7 +13,7 @@ import click
 
 from haystack.client import FileSource, HaystackClient, IteratorSource, StoredPhoto
 from haystack.errors import HaystackError
-from tools.app import App, cluster_options, pass_app
+from tools.app import App, cluster_options, pass_app, replication_option
 from tools.connect import connect, run_async
 from tools.images import DEFAULT_TYPE, upload_type
 from tools.report import reason_of
@@ -30,19 +30,21 @@ class Upload:
     file: str
     name: str
     mime: str
+    replication: str | None
 
 
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.option("--name", default="", help="Name to keep with the photo [default: the file's].")
 @click.option("--mime", default="", help="MIME type to keep [default: by content, else by name].")
+@replication_option
 @cluster_options
 @pass_app
-def put(app: App, files: Sequence[str], name: str, mime: str) -> int:
+def put(app: App, files: Sequence[str], name: str, mime: str, replication: str | None) -> int:
     """Store each FILE and print its fid and URL; - is standard input."""
     if (name or files.count(STDIN)) and len(files) > 1:
         raise click.UsageError("--name and - (standard input) go with one FILE only")
-    return run_async(put_all(app, [Upload(file, name, mime) for file in files]))
+    return run_async(put_all(app, [Upload(file, name, mime, replication) for file in files]))
 
 
 async def put_all(app: App, uploads: Sequence[Upload]) -> int:
@@ -73,11 +75,17 @@ async def put_all(app: App, uploads: Sequence[Upload]) -> int:
 async def _put(client: HaystackClient, upload: Upload, slots: asyncio.Semaphore) -> StoredPhoto:
     async with slots:
         if upload.file == STDIN:
-            return await client.upload(IteratorSource(_stdin()), name=upload.name, mime=upload.mime or DEFAULT_TYPE)
+            return await client.upload(
+                IteratorSource(_stdin()),
+                name=upload.name,
+                mime=upload.mime or DEFAULT_TYPE,
+                replication=upload.replication,
+            )
         path = Path(upload.file)
         async with FileSource(path) as source:
             name = upload.name or path.name
-            return await client.upload(source, name=name, mime=upload.mime or upload_type(source.head, name))
+            mime = upload.mime or upload_type(source.head, name)
+            return await client.upload(source, name=name, mime=mime, replication=upload.replication)
 
 
 async def _stdin() -> AsyncIterator[bytes]:

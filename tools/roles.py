@@ -44,6 +44,10 @@ def directory(app: App, /, **flags: object) -> None:
             max_volume_bytes=options.max_volume_bytes,
             heartbeat_seconds=options.heartbeat_seconds,
             dead_after_seconds=options.dead_after_seconds,
+            default_replication=options.default_replication,
+            repair_copies=options.repair_copies,
+            repair_bytes_per_second=options.repair_bytes_per_second,
+            repair_delay_seconds=options.repair_delay_seconds,
         )
     )
 

@@ -9,23 +9,28 @@ import shutil
 import signal
 import sys
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
 
+from directory.decisions.replication import parse_replication
 from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, StoreSettings, UpSettings
 from haystack.errors import ConfigError
 from tools.app import SECRET_FILE, App, config_option, json_option, pass_app, settings_options
 from tools.children import Ready
 from tools.cluster import DIRECTORY, STOP_MARGIN_SECONDS, Cluster, Commands, Running, local_url
+from tools.layout import Layout, check_count
 from tools.output import Output
 from tools.settle import wait_until_writable
 from tools.updir import UpFolder
 
 EXIT_KILLED = 130
+REPAIR_DELAY_SECONDS = 15.0
+"""Shorter than elsewhere: nobody carries a machine of this cluster back into its rack."""
+
 SETTLE_SECONDS = 10.0
 """How long the Stores may take to register and the first volumes to be made, before that is worth a line."""
 
@@ -50,13 +55,18 @@ def up(app: App, /, **flags: object) -> int:
     configuration = app.configuration().with_flags("up", flags)
     settings = configuration.up()
     with UpFolder(settings.data, note=app.output.note) as folder:
-        count = folder.store_count(settings.stores)
+        layout = folder.layout(settings)
+        count = folder.store_count(settings.stores, layout.least_stores() or 1)
+        check_count(layout, count)
         own_secret = configuration.secret() is None
         if own_secret:
             folder.ensure_secret()
-        commands = RoleCommands(settings, count, configuration, config_path=app.config_path, own_secret=own_secret)
+        commands = RoleCommands(
+            settings, count, configuration, config_path=app.config_path, own_secret=own_secret, layout=layout
+        )
         stop_timeout_seconds = commands.check().stop_timeout_seconds + STOP_MARGIN_SECONDS
-        return asyncio.run(_Up(app.output, settings, folder).run(commands, count, stop_timeout_seconds))
+        folder.write_layout(layout)
+        return asyncio.run(_Up(app.output, settings, folder, layout).run(commands, count, stop_timeout_seconds))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,7 @@ class RoleCommands:
     configuration: what file and environment say; the children read the same.
     config_path: configuration file to pass on.
     own_secret: the secret is the one in the cluster's folder.
+    layout: replication, and where the Stores stand.
     """
 
     settings: UpSettings
@@ -77,11 +88,17 @@ class RoleCommands:
     configuration: Configuration
     config_path: Path | None
     own_secret: bool
+    layout: Layout = Layout()  # noqa: RUF009 - immutable
 
     def directory(self, before: Ready | None) -> list[str]:
         """Return the Directory's command line."""
         port = urlsplit(before.url).port if before else self._port(self.settings.directory_port)
-        return self._role(DIRECTORY, self.settings.data / DIRECTORY, port)
+        argv = self._role(DIRECTORY, self.settings.data / DIRECTORY, port)
+        if self.settings.replication or not self.configuration.source(DIRECTORY, "default_replication"):
+            argv += ["--default-replication", self.layout.replication]
+        if not self.configuration.source(DIRECTORY, "repair_delay_seconds"):
+            argv += ["--repair-delay-seconds", f"{REPAIR_DELAY_SECONDS:g}s"]
+        return argv
 
     def store(self, number: int, before: Ready | None, directory_url: str) -> list[str]:
         """Return the command line of Store ``number``, counted from 1."""
@@ -90,6 +107,9 @@ class RoleCommands:
         if before and before.admin_url:
             argv += ["--admin-port", str(urlsplit(before.admin_url).port)]
         argv += ["--directory", directory_url]
+        place = self.layout.place(number)
+        if self.layout.racks > 1:
+            argv += ["--data-center", place.data_center, "--rack", place.rack]
         workers = self.settings.workers
         if workers is None and self.configuration.source("store", "workers") is None:
             workers = max(1, len(os.sched_getaffinity(0)) // self.store_count)
@@ -136,8 +156,9 @@ class RoleCommands:
 class _Up:
     """One run of the cluster."""
 
-    def __init__(self, output: Output, settings: UpSettings, folder: UpFolder) -> None:
+    def __init__(self, output: Output, settings: UpSettings, folder: UpFolder, layout: Layout) -> None:
         self._output = output
+        self._layout = layout
         self._settings = settings
         self._folder = folder
         self._stop = asyncio.Event()
@@ -207,14 +228,23 @@ class _Up:
         out.document(
             {
                 "directory": running.directory_url,
-                "stores": [{"url": local_url(one.url), "data": one.data} for one in running.stores],
+                "stores": [
+                    {"url": local_url(one.url), "data": one.data, **asdict(self._layout.place(number))}
+                    for number, one in enumerate(running.stores, 1)
+                ],
+                "replication": self._layout.replication,
                 "data": str(data),
             }
         )
         out.say(f"Haystack is up. Everything is kept in {data}")
         out.say(f"  directory  {running.directory.url}")
         for number, store in enumerate(running.stores, 1):
-            out.say(f"  {f'store{number}':<9}  {store.url}")
+            place = self._layout.place(number)
+            where = f"  {place.data_center}, {place.rack}" if self._layout.racks > 1 else ""
+            out.say(f"  {f'store{number}':<9}  {store.url}{where}")
+        promise = parse_replication(self._layout.replication)
+        if promise.copies > 1:
+            out.say(f"Copies of each photo ({self._layout.replication}): {promise.in_words()}.")
         program = _program()
         where = "" if running.directory_url == DEFAULT_DIRECTORY_URL else f" --directory {running.directory_url}"
         lines = [

@@ -6,6 +6,8 @@
       secret       the cluster's secret, mode 0600. Loss: give the same secret to all roles anew, photos are not touched
       directory/   data folder of the Directory
       store1/ …    data folders of the Stores; the photos
+      layout.json  replication, and how the Stores are spread over racks and data centers, as of the last start. Loss:
+                   give --replication, --racks and --data-centers once more
       up.lock      flock'ed by `haystack up` and by its children, so until the last of them has ended; holds up's pid
       up.json      where everything listens; there only while it runs
 """
@@ -19,15 +21,19 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 
+from haystack.config import UpSettings
+from haystack.config_kinds import check_replication
 from haystack.errors import ConfigError, FolderError
 from haystack.security import load_secret, new_secret
 from tools.app import RUNNING_FILE, SECRET_FILE
 from tools.cluster import Running
+from tools.layout import Layout, make_layout
 
+LAYOUT_FILE = "layout.json"
 LOCK_FILE = "up.lock"
 LEFTOVER_TIMEOUT_SECONDS = 30.0
 """How long the children of an `up` that was killed may take to stop."""
@@ -99,21 +105,48 @@ class UpFolder:
             temporary.rename(path)
         load_secret(path)
 
-    def store_count(self, wanted: int | None) -> int:
+    def layout(self, settings: UpSettings) -> Layout:
+        """Return how the cluster is laid out: as asked for, else as it was before. Raises ConfigError."""
+        before = self._read_layout()
+        asked = any(one is not None for one in (settings.replication, settings.data_centers, settings.racks))
+        if before is not None and not asked:
+            return before
+        # A new replication keeps the places of the Stores, unless it cannot be kept with them.
+        replication = settings.replication or (before.replication if before else Layout().replication)
+        centers, racks = settings.data_centers, settings.racks
+        if before is not None and centers is None and racks is None:
+            same = replace(before, replication=replication)
+            if same.least_stores() is not None:
+                return same
+        return make_layout(replication, centers, racks)
+
+    def write_layout(self, layout: Layout) -> None:
+        """Write down the layout for the next start."""
+        self._replace(LAYOUT_FILE, {"format": 1, **asdict(layout)})
+
+    def store_count(self, wanted: int | None, least: int = 1) -> int:
         """Return how many Stores to start: all that are there, or more if so wanted.
+
+        Parameters
+        ----------
+        least: how many are needed.
 
         Raises
         ------
         ConfigError: fewer are wanted than are there; the photos on the others would be missing.
         """
-        numbers = [int(match[1]) for entry in self.path.iterdir() if (match := _STORE_FOLDER.fullmatch(entry.name))]
-        there = max(numbers, default=0)
+        there = self.stores_there()
         if wanted is not None and wanted < there:
             raise ConfigError(
                 f"up.stores: {wanted} wanted, but {self.path} holds {there} Stores and the photos on store{there} "
                 f"would be missing; give --stores {there} or leave it out"
             )
-        return wanted or there or 1
+        return wanted or max(there, least)
+
+    def stores_there(self) -> int:
+        """Return how many Stores this folder has."""
+        numbers = [int(match[1]) for entry in self.path.iterdir() if (match := _STORE_FOLDER.fullmatch(entry.name))]
+        return max(numbers, default=0)
 
     def write_running(self, running: Running) -> None:
         """Write down where everything listens, for commands that are given this folder."""
@@ -122,13 +155,33 @@ class UpFolder:
             "directory": running.directory_url,
             "stores": [asdict(store) for store in running.stores],
         }
-        temporary = self.path / f"{RUNNING_FILE}.new"
-        temporary.write_text(json.dumps(document, indent=2) + "\n")
-        temporary.rename(self.path / RUNNING_FILE)
+        self._replace(RUNNING_FILE, document)
 
     def remove_running(self) -> None:
         """Undo :meth:`write_running`."""
         (self.path / RUNNING_FILE).unlink(missing_ok=True)
+
+    def _replace(self, name: str, document: dict[str, object]) -> None:
+        temporary = self.path / f"{name}.new"
+        temporary.write_text(json.dumps(document, indent=2) + "\n")
+        temporary.rename(self.path / name)
+
+    def _read_layout(self) -> Layout | None:
+        path = self.path / LAYOUT_FILE
+        try:
+            document = json.loads(path.read_text())
+            layout = Layout(str(document["replication"]), int(document["data_centers"]), int(document["racks"]))
+            check_replication(layout.replication)
+            if not 1 <= layout.data_centers <= layout.racks:
+                raise ValueError("there are more data centers than racks")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise FolderError(
+                f"{path}: cannot be used: {error}; remove it, and give --replication, --racks and --data-centers as "
+                "they were"
+            ) from error
+        return layout
 
     def _lock(self) -> None:
         deadline = time.monotonic() + self._leftover_timeout_seconds

@@ -283,7 +283,7 @@ def test_settings_made_in_python_are_checked(values: dict[str, object], message:
     ("values", "message"),
     [
         ({"peers_index": 1}, "directory.peers_index: 1 must be smaller than peers_count"),
-        ({"dead_after_seconds": 1.0}, "directory.dead_after_seconds: 1 must be larger than heartbeat_seconds"),
+        ({"dead_after_seconds": 0.5}, "directory.dead_after_seconds: 0.5 must be larger than heartbeat_seconds"),
     ],
 )
 def test_contradictions_of_the_directory(values: dict[str, object], message: str) -> None:

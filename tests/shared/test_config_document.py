@@ -32,7 +32,7 @@ def _default(key: str, default: object) -> str:
         return "(required)"
     if default is None or default == ():
         return "(none)"
-    if key.endswith("_bytes") and isinstance(default, int):
+    if "_bytes" in key and isinstance(default, int):
         return exact_size(default)
     return f"{default:g}s" if isinstance(default, float) else str(default)
 

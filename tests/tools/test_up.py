@@ -16,6 +16,7 @@ import pytest
 from haystack.config import Configuration, UpSettings
 from haystack.errors import ConfigError
 from tools.children import Ready
+from tools.layout import Layout
 from tools.up import RoleCommands
 
 FOLDER = Path(__file__).parent
@@ -213,12 +214,27 @@ class TestCommandLines:
     def test_they_show_role_data_and_port_and_no_secret(self) -> None:
         made = commands(Path("/d"), host="10.0.0.1", port_offset=5, workers=2, durability="os")
         assert " ".join(made.directory(None)[1:]) == (
-            "-P -m tools.cli directory --data /d/directory --host 10.0.0.1 --port 9338 --secret-file /d/secret"
+            "-P -m tools.cli directory --data /d/directory --host 10.0.0.1 --port 9338 --secret-file /d/secret "
+            "--default-replication 000 --repair-delay-seconds 15s"
         )
         assert " ".join(made.store(2, None, "http://10.0.0.1:9338")[1:]) == (
             "-P -m tools.cli store --data /d/store2 --host 10.0.0.1 --port 8086 --secret-file /d/secret "
             "--directory http://10.0.0.1:9338 --workers 2 --durability os"
         )
+
+    def test_stores_are_spread_over_racks(self) -> None:
+        made = RoleCommands(
+            UpSettings(data=Path("/d")),
+            3,
+            Configuration.load(None, {"HAYSTACK_DIRECTORY_REPAIR_DELAY_SECONDS": "1h"}),
+            config_path=None,
+            own_secret=True,
+            layout=Layout("110", 2, 3),
+        )
+        assert "--default-replication 110" in " ".join(made.directory(None))
+        assert "--repair-delay-seconds" not in made.directory(None)
+        assert "--data-center dc2 --rack rack2" in " ".join(made.store(2, None, "http://d"))
+        assert "--data-center dc1 --rack rack3" in " ".join(made.store(3, None, "http://d"))
 
     def test_processors_are_shared(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
@@ -232,7 +248,7 @@ class TestCommandLines:
 
     def test_a_restart_keeps_the_ports(self) -> None:
         made = commands(Path("/d"), directory_port=0, store_port=0, port_offset=7)
-        assert made.directory(None)[-3] == "0"
+        assert "--port 0 " in " ".join(made.directory(None))
         assert "--port 41000" in " ".join(made.directory(Ready("http://127.0.0.1:41000", None, "/d")))
         argv = made.store(1, Ready("http://127.0.0.1:41001", "http://127.0.0.1:41002", "/d"), "http://d")
         assert "--port 41001" in " ".join(argv)
@@ -243,6 +259,29 @@ class TestCommandLines:
         argv = commands(Path("/d"), configuration).directory(None)
         assert "--secret-file" not in argv
         assert not any("s" * 64 in one for one in argv)
+
+
+def test_too_few_stores_for_the_copies(started: list[Up], tmp_path: Path) -> None:
+    out, err, code = start(started, tmp_path, "--replication", "011", "--stores", "2").end()
+    assert (code, out) == (2, "")
+    assert err == (
+        "haystack: up.stores: 011 (one copy, and 1 on another Store of the rack, 1 in another rack) needs at least 3 "
+        "Stores, and there would be 2; give --stores 3 or more, or another --replication\n"
+    )
+    assert not (tmp_path / "layout.json").exists()
+
+
+def test_the_replication_brings_its_stores(started: list[Up], tmp_path: Path) -> None:
+    up = start(started, tmp_path, "--replication", "010")
+    text = up.until("in your browser")
+    assert "store2     http://0.0.0.0:1  default, rack2" in text
+    assert "Copies of each photo (010): one copy, and 1 in another rack." in text
+    up.process.send_signal(signal.SIGTERM)
+    assert up.end()[2] == 0
+    again = start(started, tmp_path)
+    assert "default, rack2" in again.until("in your browser")
+    again.process.send_signal(signal.SIGTERM)
+    assert again.end()[2] == 0
 
 
 class TestPlan:
