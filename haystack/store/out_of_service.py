@@ -39,8 +39,25 @@ async def out_of_service(
 
     Raises VolumeUnavailable when it is not in service, or when somebody does not let go of it: then nothing happened.
     """
+    if volumes.state(entry) is VolumeState.FAILED:
+        raise VolumeUnavailable(f"volume {entry.id} is set aside: {entry.reason}; restart the Store to recover it")
+    async with withdrawn(volumes, entry, reason, wait_seconds=wait_seconds) as volume:
+        try:
+            yield volume
+        finally:
+            await _put_back(volumes, entry, volume)
+
+
+@asynccontextmanager
+async def withdrawn(
+    volumes: StoreVolumes, entry: StoreVolume, reason: str, *, wait_seconds: float = WAIT_SECONDS
+) -> AsyncIterator[Volume]:
+    """As :func:`out_of_service`, but nobody puts the volume back; it is closed at the end. It may have failed before.
+
+    Raises VolumeUnavailable.
+    """
     async with entry.changing:
-        volume = _require_usable(volumes, entry)
+        volume = entry.require_open()
         volumes.control.take_out(entry.slot)
         _detach(entry, reason)
         _log.info("volume %d is taken out of service: %s", entry.id, reason)
@@ -48,20 +65,15 @@ async def out_of_service(
             await entry.folder.run(_lock, entry, volume, wait_seconds)
         except BaseException:
             entry.volume = volume
+            entry.revision += 1
             volumes.judge(entry)
             raise
+        volumes.control.forget_tails(entry.slot)
+        entry.durable_tail = 0
         try:
             yield volume
         finally:
-            volumes.control.forget_tails(entry.slot)
-            await _put_back(volumes, entry, volume)
-
-
-def _require_usable(volumes: StoreVolumes, entry: StoreVolume) -> Volume:
-    volume = entry.require_open()
-    if volumes.state(entry) is VolumeState.FAILED or volume.failed is not None:
-        raise VolumeUnavailable(f"volume {entry.id} is set aside: {entry.reason}; restart the Store to recover it")
-    return volume
+            await _close(volumes, entry, volume)
 
 
 def _detach(entry: StoreVolume, reason: str) -> None:
@@ -77,10 +89,14 @@ def _lock(entry: StoreVolume, volume: Volume, wait_seconds: float) -> None:
     volume.lock_alone(wait_seconds)
 
 
-async def _put_back(volumes: StoreVolumes, entry: StoreVolume, volume: Volume) -> None:
+async def _close(volumes: StoreVolumes, entry: StoreVolume, volume: Volume) -> None:
     try:
         await entry.folder.run(volume.close)
     except HaystackError as error:
         volumes.fail(entry, str(error))
-        return
-    await volumes.recover(entry)
+
+
+async def _put_back(volumes: StoreVolumes, entry: StoreVolume, volume: Volume) -> None:
+    await _close(volumes, entry, volume)
+    if volumes.state(entry) is not VolumeState.FAILED:
+        await volumes.recover(entry)

@@ -29,6 +29,7 @@ from haystack.store.addresses import advertised_host, join, reserve_address
 from haystack.store.admin import AdminApi
 from haystack.store.confirmations import Confirmer, watch_tails
 from haystack.store.control import ControlBlock, Header, VolumeState
+from haystack.store.copies.service import Copies, copies_service
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Document, Documents, StoreFacts
 from haystack.store.folder import DataFolder
@@ -118,7 +119,10 @@ class _Store:
                 DirectoryCalls(self._settings.directories, self._settings.secret, self._timing)
             )
             documents = self._prepare(calls)
-            admin_port = await stack.enter_async_context(self._admin(documents))
+            copies = await stack.enter_async_context(
+                copies_service(self._volumes, self._memberships, self._settings.secret)
+            )
+            admin_port = await stack.enter_async_context(self._admin(documents, copies))
             host = advertised_host(self._settings.host, self._settings.directories)
             url, admin_url = join(host, self._port), join(host, admin_port)
             documents.facts = dataclasses.replace(
@@ -212,13 +216,13 @@ class _Store:
         )
 
     @asynccontextmanager
-    async def _admin(self, documents: Documents) -> AsyncIterator[int]:
+    async def _admin(self, documents: Documents, copies: Copies) -> AsyncIterator[int]:
         api = AdminApi(
             documents,
             self._volumes,
             secret=self._settings.secret,
             extra_status=self._extra_status,
-            more_routes=[MembershipApi(self._volumes, self._memberships).add_routes],
+            more_routes=[MembershipApi(self._volumes, self._memberships).add_routes, *copies.routes],
         )
         runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
         await runner.setup()

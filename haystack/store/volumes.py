@@ -33,7 +33,7 @@ from haystack.store.store_volume import (
     open_volume,
     superblock_of,
 )
-from haystack.store.tables import VOLUMES_FILE, read_table
+from haystack.store.tables import VOLUMES_FILE, read_table, write_table
 from haystack.volume import Superblock, Volume, VolumeStat
 from haystack.volume.dirty import DirtyMarker
 
@@ -331,7 +331,7 @@ class StoreVolumes:
                 return existing, False
             if len(self._by_id) >= MAX_VOLUMES:
                 raise OutOfSpace(f"this Store has {MAX_VOLUMES} volumes, the most that it can keep; add another Store")
-            folder = self._folder_for(new.folder)
+            folder = self.folder_for(new.folder)
             path = folder.path / f"{new.volume}.vol"
             max_bytes = new.max_bytes if new.max_bytes is not None else self._max_volume_bytes
             volume, stat = await folder.run(make_volume, path, new, max_bytes, folder.identity.store_id)
@@ -344,7 +344,40 @@ class StoreVolumes:
             _log.info("volume %d made in %s", new.volume, folder.path)
             return entry, True
 
-    def _folder_for(self, folder_id: str | None) -> DataFolder:
+    async def adopt(
+        self, volume: int, folder: DataFolder, put_in_place: Callable[[], Path], max_bytes: int | None, epoch: int
+    ) -> StoreVolume:
+        """Take in a volume whose file was made by somebody else, and open it.
+
+        Parameters
+        ----------
+        put_in_place: gives the file its name, on a thread; what else is known of the volume is there already.
+
+        Raises VolumeExists, OutOfSpace, DiskError.
+        """
+        async with self._creating:
+            if volume in self._by_id:
+                raise VolumeExists(f"volume {volume} is here already")
+            if len(self._by_id) >= MAX_VOLUMES:
+                raise OutOfSpace(f"this Store has {MAX_VOLUMES} volumes, the most that it can keep; add another Store")
+            limit = max_bytes if max_bytes is not None else self._max_volume_bytes
+            settings: dict[str, object] = {"maxBytes": limit, "epoch": epoch}
+            await folder.run(_note_settings, folder.path / VOLUMES_FILE, volume, settings)
+            path = await folder.run(put_in_place)
+            self._register(volume, folder, path, settings)
+            entry = self.get(volume)
+        await self.recover(entry)
+        self._on_change()
+        return entry
+
+    def forget(self, entry: StoreVolume) -> None:
+        """Take a volume out of all lists; its files are gone, and no worker has it open."""
+        self.control.remove_volume(entry.slot)
+        del self._by_id[entry.id], self._by_slot[entry.slot]
+        self._on_change()
+
+    def folder_for(self, folder_id: str | None) -> DataFolder:
+        """The data folder for a new volume. Raises OutOfSpace, VolumeUnavailable, InvalidRequest."""
         if folder_id is None:
             rooms = (Room(one.number, one.state, one.free_bytes, len(self.of(one))) for one in self.folders)
             number = best_folder(rooms)
@@ -383,3 +416,7 @@ class StoreVolumes:
 
 def _forget_dead_readers(volume: Volume) -> None:
     volume.index.forget_dead_readers()
+
+
+def _note_settings(table: Path, volume: int, settings: dict[str, object]) -> None:
+    write_table(table, read_table(table) | {volume: settings})

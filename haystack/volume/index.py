@@ -242,6 +242,16 @@ class IndexWriter:
         state.deleted_bytes += old.total_bytes
         return True
 
+    def take_back(self, key: int, alternate: int, entry: IndexEntry) -> None:
+        """Remove the entry of a needle that is cut off; for one that superseded nothing and was not deleted."""
+        assert self._txn is not None
+        try:
+            self._txn.delete(KEY.pack(key, alternate))
+        except lmdb.Error as error:
+            raise _index_error(self._index.path, "write", error) from error
+        self.state.live_count -= 1
+        self.state.live_bytes -= entry.total_bytes
+
     def move_tail(self, tail: int) -> None:
         """Say that everything below ``tail`` is covered now."""
         self.state.tail = tail

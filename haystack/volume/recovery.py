@@ -225,7 +225,7 @@ class _Walk:
         """Save the torn tail beside the volume, then cut it off, durably in that order."""
         report = self._report
         report.torn_offset, report.torn_bytes = tail, end - tail
-        saved = _free_name(Path(self._file.path), tail, now if now is not None else time.time())
+        saved = torn_name(Path(self._file.path), tail, now if now is not None else time.time())
         try:
             save_range(self._file, tail, end, saved)
         except OutOfSpace:
@@ -237,7 +237,8 @@ class _Walk:
         report.torn_file = str(saved)
 
 
-def _free_name(path: Path, tail: int, now: float) -> Path:
+def torn_name(path: Path, tail: int, now: float) -> Path:
+    """A name that is free for the bytes of a volume from ``tail`` on (``now``: seconds since 1970)."""
     base = f".torn-{tail}-{int(now)}"
     saved, number = path.with_suffix(base), 1
     while saved.exists():
@@ -277,7 +278,7 @@ def _groups(found: Iterator[ScannedNeedle | Damage]) -> Iterator[Group]:
     """Put needles of one batch together; a batch that misses members comes as the parts that are there."""
     group: Group = []
     for item in found:
-        if group and not _continues(group[-1], item):
+        if group and not continues_batch(group[-1], item):
             yield group
             group = []
         group.append(item)
@@ -285,7 +286,8 @@ def _groups(found: Iterator[ScannedNeedle | Damage]) -> Iterator[Group]:
         yield group
 
 
-def _continues(last: ScannedNeedle | Damage, item: ScannedNeedle | Damage) -> bool:
+def continues_batch(last: ScannedNeedle | Damage, item: ScannedNeedle | Damage) -> bool:
+    """Whether ``item``, which follows ``last``, belongs to the same multi-write."""
     for each in (last, item):
         if each.header is None or (isinstance(each, Damage) and not each.is_needle):
             return False

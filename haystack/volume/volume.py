@@ -253,6 +253,11 @@ class Volume(NeedleReader):
             _lock_shared(self.file)
             raise
 
+    @property
+    def dirty(self) -> DirtyMarker:
+        """Says whether the index may be ahead of the disk."""
+        return self._dirty
+
     def __str__(self) -> str:
         return self.file.path
 

@@ -1,0 +1,47 @@
+"""Giving up a copy: out of service in all workers, then its files."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from haystack.errors import DiskError
+from haystack.store.copies.fresh import copy_path
+from haystack.store.out_of_service import withdrawn
+from haystack.store.store_volume import StoreVolume
+from haystack.store.volumes import StoreVolumes
+from haystack.volume.files import sync_folder
+
+_log = logging.getLogger(__name__)
+
+COMPANIONS = (".idx", ".idx-lock", ".dirty")
+
+
+async def remove_volume(volumes: StoreVolumes, entry: StoreVolume) -> None:
+    """Take a volume away for good. Raises VolumeUnavailable (somebody does not let go of it), DiskError."""
+    async with withdrawn(volumes, entry, "it is deleted"):
+        await entry.folder.run(_remove_files, entry.path)
+        volumes.forget(entry)
+    _log.info("volume %d is deleted from %s", entry.id, entry.folder.path)
+
+
+def remove_unfinished(folder: Path, volume: int) -> None:
+    """Remove a copy that was not finished. Raises DiskError."""
+    _unlink(copy_path(folder, volume))
+
+
+def _remove_files(path: Path) -> None:
+    # The volume first: what is beside it means nothing without it, and the other way round it would come back.
+    _unlink(path)
+    sync_folder(path.parent)
+    for companion in (*(path.with_suffix(suffix) for suffix in COMPANIONS), *path.parent.glob(f"{path.stem}.torn-*")):
+        _unlink(companion)
+    remove_unfinished(path.parent, int(path.stem))
+    sync_folder(path.parent)
+
+
+def _unlink(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DiskError(f"{path}: cannot be removed: {error.strerror}") from error
