@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -12,15 +14,25 @@ from directory.handlers.assign import AssignHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
 from directory.handlers.status import StatusHandlers
+from directory.memberships import Memberships
 from directory.metrics import Metrics
 from directory.service import Service
+from directory.signed import SignedCalls
 from directory.web import make_middleware
 from haystack.security import Verifier
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one Directory is made of."""
+
+    service: Service
+    grower: Grower
+    memberships: Memberships
+
+
 def make_app(
-    service: Service,
-    grower: Grower,
+    parts: Parts,
     *,
     host: str,
     heartbeat_seconds: float,
@@ -34,10 +46,11 @@ def make_app(
     heartbeat_seconds: how often Stores are told to report.
     verifier: checks the Stores' signatures; None takes unsigned calls.
     """
+    service, grower = parts.service, parts.grower
     metrics = Metrics(service)
     assign = AssignHandlers(Assigner(service, grower), grower)
     lookup = LookupHandlers(service)
-    internal = InternalHandlers(service, grower, metrics, verifier, heartbeat_seconds)
+    internal = InternalHandlers(parts.memberships, service, grower, metrics, SignedCalls(verifier), heartbeat_seconds)
     status = StatusHandlers(service, metrics, host)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
@@ -54,6 +67,7 @@ def make_app(
     router.add_post("/internal/stores/register", internal.register)
     router.add_post("/internal/stores/heartbeat", internal.heartbeat)
     router.add_post("/internal/confirm", internal.confirm)
+    router.add_post(r"/internal/volumes/{volume:[0-9]{1,10}}/suspect", internal.suspect)
     reading: tuple[tuple[str, Handler], ...] = (
         ("/", status.index),
         ("/dir/lookup", lookup.lookup),

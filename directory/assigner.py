@@ -30,15 +30,20 @@ class Assigner:
         self._wait_seconds = wait_seconds
         self._waiting = 0
 
-    async def assign(self, where: Where = ANYWHERE) -> tuple[Fid, Candidate]:
+    async def assign(self, where: Where = ANYWHERE, replication: str | None = None) -> tuple[Fid, Candidate]:
         """Return a name that was never given before, and the Store to send the photo to.
+
+        Parameters
+        ----------
+        where: where the primary should be.
+        replication: None for the default one.
 
         Raises
         ------
         NothingWritable: no volume takes photos; the message says why.
         DirectoryBusy: too many assigns are waiting for a volume.
         """
-        candidate = self._service.choose(where) or await self._wait_for_volume(where)
+        candidate = self._service.choose(where, replication) or await self._wait_for_volume(where, replication)
         return await self._name(candidate.volume), candidate
 
     async def more(self, volume: int, count: int) -> list[Fid]:
@@ -51,33 +56,33 @@ class Assigner:
             photo_id = await self._service.ids.take()
         return Fid(volume, photo_id, new_cookie())
 
-    async def _wait_for_volume(self, where: Where) -> Candidate:
+    async def _wait_for_volume(self, where: Where, replication: str | None) -> Candidate:
         if self._waiting >= MAX_WAITING_ASSIGNS:
             raise DirectoryBusy(f"no volume takes photos, and {self._waiting} requests are waiting for one")
         self._waiting += 1
         try:
-            return await self._find_volume(where, self._service.clock() + self._wait_seconds)
+            return await self._find_volume(where, replication, self._service.clock() + self._wait_seconds)
         finally:
             self._waiting -= 1
 
-    async def _find_volume(self, where: Where, deadline_seconds: float) -> Candidate:
+    async def _find_volume(self, where: Where, replication: str | None, deadline_seconds: float) -> Candidate:
         service = self._service
         reason = ""
         while True:
             hopeful = True
             if service.cluster.settled(service.clock()):
-                reason = await self._grow(where, deadline_seconds)
-                hopeful = service.cluster.recovering()
-            if candidate := service.choose(where):
+                reason = await self._grow(where, replication, deadline_seconds)
+                hopeful = service.cluster.recovering() or service.cluster.mending(replication)
+            if candidate := service.choose(where, replication):
                 return candidate
             left_seconds = deadline_seconds - service.clock()
             if left_seconds <= 0 or not hopeful:
                 raise NothingWritable(f"no volume takes photos now: {reason or self._why()}")
             await service.wait_for_change(min(left_seconds, POLL_SECONDS))
 
-    async def _grow(self, where: Where, deadline_seconds: float) -> str:
+    async def _grow(self, where: Where, replication: str | None, deadline_seconds: float) -> str:
         """Have volumes made, and return why not as many as wanted."""
-        growing = self._grower.top_up() if where == ANYWHERE else self._grower.grow(1, where)
+        growing = self._grower.top_up(replication) if where == ANYWHERE else self._grower.grow(1, where, replication)
         try:
             async with asyncio.timeout(max(0.0, deadline_seconds - self._service.clock())):
                 return (await growing).reason

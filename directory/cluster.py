@@ -1,74 +1,31 @@
 """What the Directory knows of the cluster, in memory: Stores with what they reported last, and logical volumes.
 
-The storage holds what must survive (Store documents and volume records); sizes, counters and times of heartbeats live
-here alone. Everything here is changed on the event loop, after the storage has committed it where it is to be kept.
+The storage holds what must survive (Store documents, marks and volume records); sizes, counters and times of
+heartbeats live here alone. Everything here is changed on the event loop, after the storage has committed it where it is
+to be kept.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
 from directory.decisions import liveness
-from directory.decisions.choice import CROWDED_FRACTION, Candidate
-from directory.decisions.growth import FolderSpace
+from directory.decisions.choice import CROWDED_FRACTION, Candidate, CopyPlace
 from directory.decisions.liveness import Liveness
 from directory.decisions.membership import Standing
+from directory.decisions.replication import Site
+from directory.decisions.spaces import FolderSpace
 from directory.messages import FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
+from directory.store_state import StoreState
 from directory.tables import VolumeRecord
+from directory.volume_index import VolumeIndex
 
 FolderName = tuple[str, str]
 """Store id and folder id."""
 
-OPEN_STATES = ("writable", "recovering")
-
-
-@dataclass(slots=True)
-class StoreState:
-    """One Store.
-
-    Parameters
-    ----------
-    document: its addresses.
-    folders, volumes: as reported last, by id; empty until it has registered with this Directory process.
-    misfits: the copies among ``volumes`` that are not used, and why.
-    last_seen_seconds: monotonic time of its last message, None before its first.
-    sequence: number of its last heartbeat.
-    open_volumes: the few among ``volumes`` that take photos, or will when they are recovered. Most volumes of a Store
-        are full, and what is asked all the time must not walk them all.
-    volume_counts: how many volumes each folder holds.
-    """
-
-    document: StoreDocument
-    folders: dict[str, FolderDocument] = field(default_factory=dict)
-    volumes: dict[int, VolumeDocument] = field(default_factory=dict)
-    misfits: dict[int, Standing] = field(default_factory=dict)
-    last_seen_seconds: float | None = None
-    sequence: int = -1
-    writes_per_second: float = 0.0
-    open_volumes: dict[int, VolumeDocument] = field(default_factory=dict)
-    volume_counts: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def registered(self) -> bool:
-        """Whether it has registered with this Directory process."""
-        return self.last_seen_seconds is not None
-
-    def put_volume(self, volume: VolumeDocument) -> None:
-        """Take over what is reported of one volume."""
-        self.drop_volume(volume.volume)
-        self.volumes[volume.volume] = volume
-        self.volume_counts[volume.folder] += 1
-        if volume.state in OPEN_STATES:
-            self.open_volumes[volume.volume] = volume
-
-    def drop_volume(self, volume_id: int) -> None:
-        """Forget a volume that the Store does not have any more."""
-        volume = self.volumes.pop(volume_id, None)
-        if volume is not None:
-            self.volume_counts[volume.folder] -= 1
-            self.open_volumes.pop(volume_id, None)
+UNHEARD_SECONDS = 30.0
+"""Time that a Store has to report which volumes name, but which never registered with this storage: the Directory has
+lost its disk, and the Stores find it one after another."""
 
 
 class Cluster:
@@ -82,17 +39,28 @@ class Cluster:
 
     def __init__(self, *, dead_after_seconds: float, started_seconds: float) -> None:
         self.stores: dict[str, StoreState] = {}
-        self.records: dict[int, VolumeRecord] = {}
+        self.index = VolumeIndex()
         self._dead_after_seconds = dead_after_seconds
         self._started_seconds = started_seconds
 
+    @property
+    def records(self) -> Mapping[int, VolumeRecord]:
+        """The records of all logical volumes."""
+        return self.index.records
+
     def liveness(self, store_id: str, now_seconds: float) -> Liveness:
-        """Return the liveness of a Store that is known."""
-        last_seen_seconds = self.stores[store_id].last_seen_seconds
-        return liveness.judge(last_seen_seconds, self._started_seconds, now_seconds, self._dead_after_seconds)
+        """Return the liveness of a Store; one that never registered may be named by volumes all the same."""
+        store = self.stores.get(store_id)
+        patience_seconds = self._dead_after_seconds
+        if store is None:
+            patience_seconds = max(patience_seconds, UNHEARD_SECONDS)
+        elif store.mark.mark == "removed" and not store.registered:
+            return Liveness.DEAD
+        last_seen_seconds = store.last_seen_seconds if store else None
+        return liveness.judge(last_seen_seconds, self._started_seconds, now_seconds, patience_seconds)
 
     def alive(self, store_id: str, now_seconds: float) -> bool:
-        """Say whether a Store that is known is alive."""
+        """Say whether a Store is alive."""
         return self.liveness(store_id, now_seconds) is Liveness.ALIVE
 
     def settled(self, now_seconds: float) -> bool:
@@ -103,6 +71,15 @@ class Cluster:
         """Say whether a Store is recovering a volume, which may take photos soon."""
         return any(volume.state == "recovering" for s in self.stores.values() for volume in s.open_volumes.values())
 
+    def mending(self, replication: str | None) -> bool:
+        """Say whether a volume lacks copies that would take photos with them, and which may be back soon."""
+        return any(
+            (record := self.records[volume]).degraded_since_ms > 0
+            and record.state == "writable"
+            and replication in (None, record.replication)
+            for volume in self.index.untidy
+        )
+
     # -- what Stores say
 
     def restore_store(self, document: StoreDocument) -> None:
@@ -111,11 +88,17 @@ class Cluster:
 
     def register(self, message: Registration, now_seconds: float) -> None:
         """Take over a registration that the storage has committed."""
+        before = self.stores.get(message.store.store_id)
         store = StoreState(
             document=message.store,
             folders={folder.id: folder for folder in message.folders},
             last_seen_seconds=now_seconds,
+            alive_since_seconds=now_seconds,
         )
+        if before is not None:
+            store.mark = before.mark
+            if self.alive(message.store.store_id, now_seconds):
+                store.alive_since_seconds = before.alive_since_seconds
         for volume in message.volumes:
             store.put_volume(volume)
         self.stores[message.store.store_id] = store
@@ -141,13 +124,18 @@ class Cluster:
         if message.folders:
             store.folders = {folder.id: folder for folder in message.folders}
         store.sequence = message.sequence
+        if not self.alive(message.store_id, now_seconds):
+            store.alive_since_seconds = now_seconds
         store.last_seen_seconds = now_seconds
         return True
 
     def settle(self, store_id: str, records: Iterable[VolumeRecord], standings: dict[int, Standing]) -> None:
         """Take over records that the storage has committed, and what a Store's copies were judged to be."""
         for record in records:
-            self.records[record.volume] = record
+            before = self.records.get(record.volume)
+            self.index.put(record)
+            if before is not None and before.epoch != record.epoch:
+                self.restand(record.volume)
         store = self.stores.get(store_id)
         if store is None:
             return
@@ -156,6 +144,19 @@ class Cluster:
                 store.misfits.pop(volume, None)
             else:
                 store.misfits[volume] = standing
+
+    def restand(self, volume: int) -> None:
+        """Judge the copies of a volume anew whose membership has changed."""
+        record = self.records[volume]
+        for member in record.members:
+            store = self.stores.get(member)
+            if store is None or store.misfits.get(volume) is Standing.CONFLICT:
+                continue
+            if member in record.in_sync:
+                store.misfits.pop(volume, None)
+            elif volume in store.volumes:
+                store.misfits[volume] = Standing.STALE
+                store.shrunk.discard(volume)
 
     def unsettled(self, store_id: str, volumes: Iterable[VolumeDocument]) -> list[VolumeDocument]:
         """Return those reported copies that the records do not account for: new, changed in state, or misfits."""
@@ -181,12 +182,13 @@ class Cluster:
             and record.uuid == volume.uuid
             and store_id in record.in_sync
             and (store_id != record.primary or record.state == volume.state)
+            and volume.epoch <= record.epoch
             and volume.volume not in self.stores[store_id].misfits
         )
 
     def _is_abandoned(self, store_id: str, volume: int) -> bool:
         record = self.records.get(volume)
-        if record is None or store_id in record.in_sync:
+        if record is None or record.replicated or store_id in record.in_sync:
             return False
         members = [self.stores.get(member) for member in record.in_sync]
         return all(member is not None and member.registered and volume not in member.volumes for member in members)
@@ -203,48 +205,112 @@ class Cluster:
         return [state for state in states if not state.registered or volume in state.volumes]
 
     def locations(self, volume: int, now_seconds: float) -> list[StoreDocument]:
-        """Return where to read a volume: the Stores that are alive, or, when none is, those that have it.
+        """Return where to read a volume, the best place first.
 
-        A Store that is silent towards the Directory may well answer its clients.
+        These are the living Stores that have it in sync, the primary first. When there is none: those that may be there
+        (they have not reported since the start), then living ones with a stale copy, which may lack the newest photos
+        and deletes, then the others: a Store that is silent towards the Directory may well answer its clients.
         """
+        record = self.records.get(volume)
         holders = self.holders(volume)
-        living = [state for state in holders if self.alive(state.document.store_id, now_seconds)]
-        return [state.document for state in living or holders]
+        tiers: dict[Liveness, list[StoreDocument]] = {state: [] for state in Liveness}
+        for state in holders:
+            tiers[self.liveness(state.document.store_id, now_seconds)].append(state.document)
+        if tiers[Liveness.ALIVE] or record is None:
+            return tiers[Liveness.ALIVE]
+        stale = [
+            self.stores[member].document
+            for member in record.stale
+            if member in self.stores and volume in self.stores[member].volumes and self.alive(member, now_seconds)
+        ]
+        return [*tiers[Liveness.UNKNOWN], *stale, *tiers[Liveness.DEAD]]
 
-    def candidates(self, now_seconds: float) -> list[Candidate]:
-        """Return the volumes that take photos now."""
+    def site(self, store_id: str) -> Site:
+        """Return where a Store stands; one that is not known stands alone."""
+        store = self.stores.get(store_id)
+        if store is None:
+            return Site(store_id, f"?{store_id}", f"?{store_id}")
+        return Site(store_id, store.document.data_center, store.document.rack)
+
+    def has_lost(self, store_id: str, record: VolumeRecord) -> bool:
+        """Say whether a Store, which has reported, lacks its copy of a volume, or cannot use it."""
+        store = self.stores.get(store_id)
+        if store is None or not store.registered:
+            return False
+        return record.volume not in store.volumes or record.volume in store.failed
+
+    def candidates(self, now_seconds: float, replication: str | None = None) -> list[Candidate]:
+        """Return the volumes that take photos now, of one replication or of all.
+
+        Such a volume has all its promised copies, in sync on Stores that are alive, take photos and know who else has
+        one.
+        """
         found = []
-        for store_id, store in self.stores.items():
-            if not self.alive(store_id, now_seconds):
-                continue
+        living = {store_id for store_id in self.stores if self.alive(store_id, now_seconds)}
+        for store_id in living:
+            store = self.stores[store_id]
             for volume in store.open_volumes.values():
-                folder = store.folders.get(volume.folder)
-                if self._takes_photos(store, volume) and (folder is None or folder.state == "ok"):
-                    found.append(_candidate(store, volume, folder))
+                record = self.records.get(volume.volume)
+                if record is None or record.primary != store_id or replication not in (None, record.replication):
+                    continue
+                copies = self._taking_copies(record, living)
+                if copies:
+                    found.append(_candidate(store, volume, copies))
         return found
 
-    def folder_spaces(self, now_seconds: float, troubles: dict[FolderName, str]) -> list[FolderSpace]:
-        """Return all data folders for the planning of growth, with the troubles that each is in."""
+    def open_count(self, replication: str) -> int:
+        """Return how many volumes of a replication are not full, whether they take photos now or not."""
+        return sum(
+            1
+            for store_id, store in self.stores.items()
+            for volume in store.open_volumes
+            if (record := self.records.get(volume)) is not None
+            and record.replication == replication
+            and record.primary == store_id
+        )
+
+    def folder_spaces(
+        self, now_seconds: float, troubles: dict[FolderName, str], replication: str | None = None
+    ) -> list[FolderSpace]:
+        """Return all data folders for the planning of growth, with the troubles that each is in.
+
+        Writable volumes are counted of one replication, or of all.
+        """
         return [
-            self._folder_space(store, folder, now_seconds, troubles)
+            self._folder_space(store, folder, now_seconds, troubles, replication)
             for store in self.stores.values()
             for folder in store.folders.values()
         ]
 
-    def _takes_photos(self, store: StoreState, volume: VolumeDocument) -> bool:
-        record = self.records.get(volume.volume)
-        return (
-            volume.state == "writable"
-            and record is not None
-            and record.primary == store.document.store_id
-            and volume.volume not in store.misfits
-        )
+    def _taking_copies(self, record: VolumeRecord, living: set[str]) -> list[tuple[StoreState, VolumeDocument]]:
+        """Return the copies of a volume if it takes photos; else none."""
+        if len(record.in_sync) < record.promised:
+            return []
+        copies = []
+        for member in record.in_sync:
+            if member not in living:
+                return []
+            store = self.stores[member]
+            volume = store.volumes.get(record.volume)
+            if volume is None or not store.accepts(volume) or not store.knows(record):
+                return []
+            copies.append((store, volume))
+        return copies
 
     def _folder_space(
-        self, store: StoreState, folder: FolderDocument, now_seconds: float, troubles: dict[FolderName, str]
+        self,
+        store: StoreState,
+        folder: FolderDocument,
+        now_seconds: float,
+        troubles: dict[FolderName, str],
+        replication: str | None,
     ) -> FolderSpace:
         document = store.document
-        open_here = [volume for volume in store.open_volumes.values() if volume.folder == folder.id]
+        counted = [
+            volume
+            for volume in store.open_volumes.values()
+            if volume.folder == folder.id and self._counts_as_writable(store, volume, replication)
+        ]
         return FolderSpace(
             store_id=document.store_id,
             url=document.url,
@@ -257,16 +323,32 @@ class Cluster:
             free_bytes=folder.free_bytes,
             total_bytes=folder.total_bytes,
             volumes=store.volume_counts[folder.id],
-            writable=sum(1 for volume in open_here if volume.volume not in store.misfits and not _crowded(volume)),
+            writable=len(counted),
             trouble=troubles.get((document.store_id, folder.id), ""),
+            mark=_mark_in_words(store, folder.id),
         )
+
+    def _counts_as_writable(self, store: StoreState, volume: VolumeDocument, replication: str | None) -> bool:
+        if volume.volume in store.misfits or _crowded(volume):
+            return False
+        record = self.records.get(volume.volume)
+        if record is None:
+            return replication is None
+        return replication in (None, record.replication) and len(record.in_sync) >= record.promised
 
 
 def _crowded(volume: VolumeDocument) -> bool:
     return volume.size_bytes >= volume.max_bytes * CROWDED_FRACTION
 
 
-def _candidate(store: StoreState, volume: VolumeDocument, folder: FolderDocument | None) -> Candidate:
+def _mark_in_words(store: StoreState, folder: str) -> str:
+    mark = store.mark
+    if mark.mark != "none":
+        return f"the Store is marked {mark.mark}"
+    return "the folder is being drained" if mark.draining(folder) else ""
+
+
+def _candidate(store: StoreState, volume: VolumeDocument, copies: list[tuple[StoreState, VolumeDocument]]) -> Candidate:
     document = store.document
     return Candidate(
         volume=volume.volume,
@@ -278,6 +360,16 @@ def _candidate(store: StoreState, volume: VolumeDocument, folder: FolderDocument
         folder=volume.folder,
         size_bytes=volume.size_bytes,
         max_bytes=volume.max_bytes,
-        folder_free_bytes=folder.free_bytes if folder else 0,
+        folder_free_bytes=_free_bytes(store, volume),
         store_writes_per_second=store.writes_per_second,
+        others=tuple(
+            CopyPlace(other.document.store_id, copy.folder, _free_bytes(other, copy), other.writes_per_second)
+            for other, copy in copies
+            if other is not store
+        ),
     )
+
+
+def _free_bytes(store: StoreState, volume: VolumeDocument) -> int:
+    folder = store.folders.get(volume.folder)
+    return folder.free_bytes if folder else 0

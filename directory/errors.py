@@ -35,6 +35,22 @@ class MembershipConflict(HaystackError):
     http_status = 409
 
 
+class NewerEpoch(HaystackError):
+    """A Store knows a membership of a higher epoch than the Directory's. Never leaves the Directory."""
+
+    http_status = 409
+
+    def __init__(self, message: str, known_epoch: int) -> None:
+        super().__init__(message)
+        self.known_epoch = known_epoch
+
+
+class NotPossibleNow(HaystackError):
+    """What the operator asks for would do harm as things are; the message says why and what to do first."""
+
+    http_status = 409
+
+
 class StorageConflict(HaystackError):
     """A record changed between reading and writing it: read again, decide again. Never leaves the Directory."""
 

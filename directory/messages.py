@@ -16,10 +16,12 @@ from haystack.errors import InvalidRequest
 from haystack.fid import MAX_ALTERNATE, MAX_VOLUME_ID
 
 MAX_TEXT_CHARS = 4096
+MAX_MEMBERS = 64
 MAX_NUMBER = 2**63 - 1
 MAX_U64 = 2**64 - 1
 
 FOLDER_STATES = ("ok", "full", "failed")
+FOLLOW_STATES = ("running", "done", "failed")
 VOLUME_STATES = ("recovering", "writable", "readonly", "failed")
 
 STORED, DELETED = 0, 1
@@ -44,7 +46,13 @@ class FolderDocument:
 
 @dataclass(frozen=True, slots=True)
 class VolumeDocument:
-    """One physical volume as its Store reports it."""
+    """One physical volume as its Store reports it.
+
+    Parameters
+    ----------
+    epoch, primary, in_sync: the membership that the Store knows; no primary when it knows none.
+    stale: the Store does not count this copy as one that has every acknowledged byte.
+    """
 
     volume: int
     uuid: str
@@ -64,6 +72,9 @@ class VolumeDocument:
     writes: int
     replication: str
     last_append_ms: int
+    primary: str | None = None
+    in_sync: tuple[str, ...] = ()
+    stale: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +128,10 @@ class Needle:
 
 @dataclass(frozen=True, slots=True)
 class Confirmation:
-    """The needles of a volume's bytes ``begin`` … ``end``, in their order."""
+    """The needles of a volume's bytes ``begin`` … ``end``, in their order.
+
+    ``epoch``: of the membership under which the Store is primary; None when it does not say.
+    """
 
     store_id: str
     volume: int
@@ -125,6 +139,28 @@ class Confirmation:
     begin: int
     end: int
     needles: tuple[Needle, ...]
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What a primary reports of copies that it could not reach, or asks (no suspects)."""
+
+    store_id: str
+    volume: int
+    epoch: int
+    suspects: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FollowState:
+    """How far a Store is with copying what it lacks of a volume."""
+
+    state: str
+    copied_bytes: int
+    total_bytes: int
+    error: str
 
 
 class Fields:
@@ -174,6 +210,25 @@ class Fields:
         except ValueError:
             raise self.wrong(name, "a UUID", value) from None
 
+    def uuids(self, name: str, most: int) -> tuple[str, ...]:
+        """Return a list of UUIDs; one that is not there is empty."""
+        found = []
+        for value in self.items(name, most):
+            try:
+                found.append(str(UUID(value)))
+            except (ValueError, TypeError, AttributeError):
+                raise self.wrong(name, "a list of UUIDs", value) from None
+        return tuple(found)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """Return true or false; null counts as not given."""
+        value = self._document.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.wrong(name, "true or false", value)
+        return value
+
     def hex64(self, name: str, default: str) -> int:
         """Return the 64-bit number that a hex text means."""
         value = self.text(name, default)
@@ -183,7 +238,8 @@ class Fields:
 
     def items(self, name: str, most: int) -> list[Any]:
         """Return a list; one that is not there is empty."""
-        value = self._document.get(name, [])
+        value = self._document.get(name)
+        value = [] if value is None else value
         if not isinstance(value, list) or len(value) > most:
             raise self.wrong(name, f"a list of at most {most} items", value)
         return value
@@ -263,6 +319,9 @@ def parse_volume(document: Any) -> VolumeDocument:
         writes=fields.number("writes", default=0),
         replication=fields.matching("replication", _REPLICATION, "three digits", default="000"),
         last_append_ms=fields.number("lastAppendMs", default=0),
+        primary=fields.uuid("primary") if fields.has("primary") else None,
+        in_sync=fields.uuids("inSync", MAX_MEMBERS),
+        stale=fields.flag("stale"),
     )
 
 
@@ -279,6 +338,30 @@ def parse_confirmation(document: Any) -> Confirmation:
         begin=begin,
         end=end,
         needles=tuple(_needle(row) for row in fields.items("needles", MAX_NEEDLES_PER_CONFIRMATION)),
+        epoch=fields.number("epoch") if fields.has("epoch") else None,
+    )
+
+
+def parse_suspicion(document: Any, volume: int) -> Suspicion:
+    """Read what a primary says of other copies of a volume. Raises InvalidRequest."""
+    fields = Fields(document, "suspicion")
+    return Suspicion(
+        store_id=fields.uuid("storeId"),
+        volume=volume,
+        epoch=fields.number("epoch"),
+        suspects=fields.uuids("suspects", MAX_MEMBERS),
+        reason=fields.text("reason", ""),
+    )
+
+
+def parse_follow(document: Any) -> FollowState:
+    """Read a Store's answer to an order to follow. Raises InvalidRequest."""
+    fields = Fields(document, "follow")
+    return FollowState(
+        state=fields.one_of("state", FOLLOW_STATES),
+        copied_bytes=fields.number("copiedBytes", default=0),
+        total_bytes=fields.number("totalBytes", default=0),
+        error=fields.text("error", ""),
     )
 
 

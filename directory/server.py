@@ -15,10 +15,11 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from directory.app import make_app
+from directory.app import Parts, make_app
 from directory.connections import protocol_factory
 from directory.grower import Grower
 from directory.lmdb_storage import LmdbStorage
+from directory.memberships import Memberships
 from directory.service import Service
 from directory.settings import STOP_TIMEOUT_SECONDS, DirectorySettings
 from directory.store_client import StoreClient
@@ -28,6 +29,9 @@ from haystack.security import Verifier
 STORAGE_NAME = "directory.lmdb"
 LOCK_NAME = "lock"
 STORE_FOLDER_NAME = "folder.json"
+
+WATCH_SECONDS = 0.2
+"""How often it is looked for Stores that have fallen silent, at most."""
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +70,8 @@ async def serve(settings: DirectorySettings) -> AsyncIterator[str]:
         storage = LmdbStorage(settings.data / STORAGE_NAME)
         try:
             async with (
-                _service(settings, storage) as (service, grower),
-                _listening(settings, service, grower) as address,
+                _parts(settings, storage) as parts,
+                _listening(settings, parts) as address,
             ):
                 yield address
         finally:
@@ -105,43 +109,61 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _service(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIterator[tuple[Service, Grower]]:
+async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIterator[Parts]:
     service = Service(
         storage,
         dead_after_seconds=settings.dead_after_seconds,
         peers_index=settings.peers_index,
         peers_count=settings.peers_count,
+        default_replication=settings.default_replication,
     )
     client = StoreClient(settings.secret)
+    memberships = Memberships(service, client)
     grower = Grower(service, client, target=settings.writable_volumes, max_volume_bytes=settings.max_volume_bytes)
-    keeper = asyncio.create_task(_keep(service, grower, settings.heartbeat_seconds))
+    parts = Parts(service, grower, memberships)
+    keepers = [
+        asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
+        asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
+    ]
     try:
-        yield service, grower
+        yield parts
     finally:
-        keeper.cancel()
-        await asyncio.wait([keeper])
+        for keeper in keepers:
+            keeper.cancel()
+        await asyncio.wait(keepers)
         await grower.close()
+        await memberships.close()
         await client.close()
         await service.close()
 
 
-async def _keep(service: Service, grower: Grower, period_seconds: float) -> None:
+async def _keep(parts: Parts, period_seconds: float) -> None:
     """Look after the cluster all the time: enough writable volumes, copies in their right place."""
+    service = parts.service
     while True:
         await asyncio.sleep(period_seconds)
         try:
             if service.cluster.stores and service.cluster.settled(service.clock()):
-                grower.start_top_up()
+                parts.grower.start_top_up()
                 await service.promote_extras()
         except HaystackError as error:
             log.error("looking after the cluster failed, trying again: %s", error)
 
 
+async def _watch(memberships: Memberships, period_seconds: float) -> None:
+    """Take copies that are lost out of the in-sync sets. Apart from the rest: nothing may hold this up."""
+    while True:
+        await asyncio.sleep(period_seconds)
+        try:
+            await memberships.sweep()
+        except HaystackError as error:
+            log.error("lost copies cannot be taken out of their volumes, trying again: %s", error)
+
+
 @asynccontextmanager
-async def _listening(settings: DirectorySettings, service: Service, grower: Grower) -> AsyncIterator[str]:
+async def _listening(settings: DirectorySettings, parts: Parts) -> AsyncIterator[str]:
     app = make_app(
-        service,
-        grower,
+        parts,
         host=settings.host,
         heartbeat_seconds=settings.heartbeat_seconds,
         verifier=Verifier(settings.secret) if settings.secret is not None else None,

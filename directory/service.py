@@ -6,16 +6,17 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from directory import transactions
 from directory.cluster import Cluster
 from directory.committer import Committer
 from directory.decisions.choice import ANYWHERE, Candidate, Where, WriteTable
+from directory.decisions.membership import Standing
 from directory.ids import IdAllocator
 from directory.messages import Confirmation, FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
 from directory.storage import Storage, Table, scan_all
-from directory.tables import PhotoRecord, VolumeRecord, photo_key
+from directory.tables import MarkRecord, PhotoRecord, VolumeRecord, photo_key
 from directory.transactions import Admission, Confirmed
 
 TABLE_AGE_SECONDS = 0.2
@@ -35,6 +36,7 @@ class Service:
     storage: opened, and closed by whoever opened it, after :meth:`close`.
     dead_after_seconds: silence after which a Store counts as dead.
     peers_index, peers_count: this is Directory k of N.
+    default_replication: of photos whose assign names none.
     clock: monotonic seconds. wall_clock: unix seconds. dice: random numbers in 0 ≤ x < 1.
 
     Raises
@@ -49,6 +51,7 @@ class Service:
         dead_after_seconds: float,
         peers_index: int = 0,
         peers_count: int = 1,
+        default_replication: str = "000",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -62,7 +65,11 @@ class Service:
         self.ids = IdAllocator(storage, self.committer, index=peers_index, count=peers_count)
         self.cluster = Cluster(dead_after_seconds=dead_after_seconds, started_seconds=clock())
         _load(storage, self.cluster)
-        self._write_tables: dict[Where, WriteTable] = {}
+        self.default_replication = default_replication
+        self.confirmed_to: dict[int, int] = {}
+        self.on_new_address: Callable[[str], Awaitable[None]] = _nobody_async
+        self.on_report: Callable[[str, Iterable[int]], None] = _nobody
+        self._write_tables: dict[tuple[str, Where], WriteTable] = {}
         self._tables_made_seconds = float("-inf")
         self._changed = asyncio.Event()
 
@@ -73,16 +80,17 @@ class Service:
 
     # -- assign
 
-    def choose(self, where: Where = ANYWHERE) -> Candidate | None:
-        """Return a volume for a photo, None when none takes any."""
-        table = self._write_tables.get(where)
+    def choose(self, where: Where = ANYWHERE, replication: str | None = None) -> Candidate | None:
+        """Return a volume for a photo, None when none takes any. ``replication``: None for the default one."""
+        key = (replication or self.default_replication, where)
+        table = self._write_tables.get(key)
         if table is None or self.clock() - self._tables_made_seconds > TABLE_AGE_SECONDS:
-            table = self._make_write_table(where)
+            table = self._make_write_table(key)
         return table.choose(self._dice())
 
-    def writable_count(self) -> int:
-        """Return how many volumes take photos now."""
-        return len(self.cluster.candidates(self.clock()))
+    def writable_count(self, replication: str | None = None) -> int:
+        """Return how many volumes take photos now, of one replication or of all."""
+        return len(self.cluster.candidates(self.clock(), replication))
 
     def cluster_changed(self) -> None:
         """Forget what was derived from the cluster's state, and wake those who wait for a change."""
@@ -98,12 +106,13 @@ class Service:
         except TimeoutError:
             pass  # the caller looks at the state again in either case
 
-    def _make_write_table(self, where: Where) -> WriteTable:
+    def _make_write_table(self, key: tuple[str, Where]) -> WriteTable:
+        replication, where = key
         now_seconds = self.clock()
         if now_seconds - self._tables_made_seconds > TABLE_AGE_SECONDS or len(self._write_tables) >= MAX_WRITE_TABLES:
             self._write_tables.clear()
             self._tables_made_seconds = now_seconds
-        table = self._write_tables[where] = WriteTable(self.cluster.candidates(now_seconds), where)
+        table = self._write_tables[key] = WriteTable(self.cluster.candidates(now_seconds, replication), where)
         return table
 
     # -- what Stores say
@@ -126,11 +135,14 @@ class Service:
                 self.ids.raise_above_reported(volume.max_key)
             self.cluster.register(message, self.clock())
             self._apply(store_id, admission)
+            self.on_report(store_id, list(self.cluster.index.by_member[store_id]))
 
         await self.committer.run(
             lambda draft: transactions.register(draft, message, abandoned, may_have_shrunk, now_ms), apply
         )
         log.info("Store %s at %s registered with %d volumes", store_id, message.store.url, len(message.volumes))
+        if before is not None and _addresses(before.document) != _addresses(message.store):
+            await self.on_new_address(store_id)
 
     async def heartbeat(self, message: Heartbeat) -> bool:
         """Take a heartbeat in. Returns False when the Store must register first."""
@@ -146,9 +158,17 @@ class Service:
         self.ids.raise_above(volume.max_key for volume in message.volumes)
         if unsettled:
             await self._settle(message.store_id, unsettled, recovered)
+        self._report_on(message, was_alive=was_alive)
         if message.removed or not was_alive or _folder_states(store.folders) != _folder_states(folders_before):
             self.cluster_changed()
         return True
+
+    def _report_on(self, message: Heartbeat, *, was_alive: bool) -> None:
+        """Say which memberships may have to be told again."""
+        if not was_alive:
+            self.on_report(message.store_id, list(self.cluster.index.by_member[message.store_id]))
+        elif volumes := [volume.volume for volume in message.volumes]:
+            self.on_report(message.store_id, volumes)
 
     async def promote_extras(self) -> None:
         """Let extra copies take the place of copies that their Stores have lost."""
@@ -161,9 +181,10 @@ class Service:
         Raises
         ------
         VolumeNotFound: the volume was never registered.
-        MembershipConflict: the Store's copy is not the one that is used.
+        MembershipConflict: the Store is not the volume's primary.
         """
         confirmed = await self.committer.run(lambda draft: transactions.confirm(draft, message))
+        self.confirmed_to[message.volume] = confirmed.confirmed_to
         self.ids.raise_above(needle.key for needle in message.needles)
         if confirmed.effect and confirmed.effect.unlisted:
             log.warning(
@@ -179,14 +200,18 @@ class Service:
         """Return volume ids that were never used and never will be reserved again, whatever happens to the caller."""
         return await self.committer.run(lambda draft: transactions.reserve_volume_ids(draft, count))
 
-    async def volume_made(self, record: VolumeRecord, document: VolumeDocument) -> None:
-        """Take a volume into use that a Store has just made."""
+    async def volume_made(self, record: VolumeRecord, documents: Mapping[str, VolumeDocument]) -> None:
+        """Take a volume into use that Stores have just made; ``documents`` as each of them describes it."""
 
         def apply(kept: VolumeRecord) -> None:
-            store = self.cluster.stores.get(record.primary)
-            if store is not None and kept.uuid == document.uuid and document.volume not in store.volumes:
-                store.put_volume(document)
             self.cluster.settle(record.primary, [kept], {})
+            for store_id, document in documents.items():
+                store = self.cluster.stores.get(store_id)
+                if store is not None and kept.uuid == document.uuid and document.volume not in store.volumes:
+                    store.put_volume(document)
+            self.cluster.restand(kept.volume)
+            for store_id in documents:
+                self.on_report(store_id, [kept.volume])
             self.cluster_changed()
 
         await self.committer.run(lambda draft: transactions.volume_made(draft, record), apply)
@@ -210,9 +235,12 @@ class Service:
         store = self.cluster.stores.get(store_id)
         known_misfits = dict(store.misfits) if store else {}
         self.cluster.settle(store_id, admission.records, admission.standings)
+        if store := self.cluster.stores.get(store_id):
+            store.shrunk |= admission.shrunk
         for volume, warning in admission.warnings.items():
             # A misfit is reported with each change of its counters; saying it once is enough.
-            if admission.standings[volume] is not known_misfits.get(volume):
+            standing = admission.standings[volume]
+            if standing is Standing.MEMBER or standing is not known_misfits.get(volume):
                 log.warning("%s", warning)
         self.cluster_changed()
 
@@ -221,8 +249,22 @@ def _load(storage: Storage, cluster: Cluster) -> None:
     for _, stored in scan_all(storage, Table.STORES):
         cluster.restore_store(StoreDocument(**stored.value))
     for key, stored in scan_all(storage, Table.VOLUMES):
-        record = VolumeRecord.unpack(int.from_bytes(key, "big"), stored.value)
-        cluster.records[record.volume] = record
+        cluster.index.put(VolumeRecord.unpack(int.from_bytes(key, "big"), stored.value))
+    for key, stored in scan_all(storage, Table.MARKS):
+        if (store := cluster.stores.get(key.decode())) is not None:
+            store.mark = MarkRecord.unpack(stored.value)
+
+
+def _nobody(store_id: str, volumes: Iterable[int]) -> None:
+    """Replication is looked after by whoever puts something else in the place of this."""
+
+
+async def _nobody_async(store_id: str) -> None:
+    """As :func:`_nobody`."""
+
+
+def _addresses(document: StoreDocument) -> tuple[str, str]:
+    return document.url, document.admin_url
 
 
 def _folder_states(folders: dict[str, FolderDocument]) -> dict[str, str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from haystack.errors import ConfigError
+from directory.decisions.replication import parse_replication
+from haystack.errors import ConfigError, InvalidRequest
+from haystack.units import MIB
 
 MAX_ASSIGN_COUNT = 10_000
 """Names that one assign may reserve: the renditions that one photo's record can list."""
@@ -25,6 +27,9 @@ MAX_NEEDLES_PER_CONFIRMATION = 10_000
 
 MAX_PUBLIC_BODY_BYTES = 64 * 1024
 MAX_INTERNAL_BODY_BYTES = 64 * 1024 * 1024
+MAX_REPAIRS_PER_STORE = 2
+"""Copies of volumes that one Store makes, or is copied from, at once."""
+
 MAX_CONNECTIONS = 10_000
 MAX_WAITING_ASSIGNS = 1_000
 """Assigns that may wait for the first volume; more are answered with 503 at once."""
@@ -37,6 +42,9 @@ FIRST_REQUEST_SECONDS = 10.0
 STOP_TIMEOUT_SECONDS = 20.0
 GROW_TIMEOUT_SECONDS = 30.0
 """Time that a Store has to make a volume."""
+
+STORE_CALL_TIMEOUT_SECONDS = 5.0
+"""Time that a Store has for a call that does not make or remove a volume."""
 
 ASSIGN_WAIT_SECONDS = 5.0
 """Time that an assign waits for volumes that are being made, or for Stores to report after a start."""
@@ -59,6 +67,10 @@ class DirectorySettings:
     max_volume_bytes: size limit of new volumes; None leaves it to the Store.
     heartbeat_seconds: how often a Store reports.
     dead_after_seconds: silence after which a Store counts as dead.
+    default_replication: of photos whose assign names none.
+    repair_copies: copies of volumes that are made at once, in the whole cluster.
+    repair_bytes_per_second: what all of them together may copy.
+    repair_delay_seconds: time that a volume waits for a lost copy to come back before another one is made.
 
     Raises
     ------
@@ -73,8 +85,12 @@ class DirectorySettings:
     peers_count: int = 1
     writable_volumes: int = 7
     max_volume_bytes: int | None = None
-    heartbeat_seconds: float = 1.0
-    dead_after_seconds: float = 5.0
+    heartbeat_seconds: float = 0.5
+    dead_after_seconds: float = 3.0
+    default_replication: str = "000"
+    repair_copies: int = 4
+    repair_bytes_per_second: int = 100 * MIB
+    repair_delay_seconds: float = 600.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -88,6 +104,16 @@ class DirectorySettings:
             raise ConfigError(f"directory.writable_volumes: {self.writable_volumes} must be at least 1")
         if self.max_volume_bytes is not None and self.max_volume_bytes < 1:
             raise ConfigError(f"directory.max_volume_bytes: {self.max_volume_bytes} must be at least 1")
+        if self.repair_copies < 1 or self.repair_bytes_per_second < 1 or self.repair_delay_seconds < 0:
+            raise ConfigError(
+                f"directory.repair_copies ({self.repair_copies}) and repair_bytes_per_second "
+                f"({self.repair_bytes_per_second}) must be at least 1, repair_delay_seconds "
+                f"({self.repair_delay_seconds:g}) at least 0"
+            )
+        try:
+            parse_replication(self.default_replication)
+        except InvalidRequest as error:
+            raise ConfigError(f"directory.default_replication: {error}") from None
         if not 0 < self.heartbeat_seconds < self.dead_after_seconds:
             raise ConfigError(
                 f"directory.dead_after_seconds: {self.dead_after_seconds:g} must be larger than heartbeat_seconds "

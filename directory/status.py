@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
-from directory.cluster import StoreState
-from directory.decisions.growth import FolderSpace
+from directory.decisions.spaces import FolderSpace
 from directory.messages import VolumeDocument
 from directory.service import Service
 from directory.settings import MAX_VOLUMES_PER_FOLDER
 from directory.storage import Table
+from directory.store_state import StoreState
 from directory.transactions import misfit_in_words
 from haystack import __version__
 from haystack.units import GIB
@@ -137,6 +137,9 @@ def _volume(service: Service, volume: int) -> dict[str, Any]:
         "epoch": record.epoch,
         "primary": record.primary,
         "inSync": list(record.in_sync),
+        "members": list(record.members),
+        "copies": record.promised,
+        "degradedSinceMs": record.degraded_since_ms,
         "state": reported.state if reported else record.state,
         "reason": reported.reason if reported else "",
         "createdMs": record.created_ms,
@@ -177,9 +180,19 @@ def _topology(service: Service) -> dict[str, Any]:
                 )
             racks.append({"Id": rack, "DataNodes": nodes, **_sums(nodes)})
         centers.append({"Id": center, "Racks": racks, **_sums(racks)})
-    writables = sorted(candidate.volume for candidate in service.cluster.candidates(service.clock()))
-    layouts = [{"collection": "", "replication": "000", "ttl": "", "writables": writables}]
+    layouts = _layouts(service)
     return {"DataCenters": centers, **_sums(centers), "Layouts": layouts, "layouts": layouts}
+
+
+def _layouts(service: Service) -> list[dict[str, Any]]:
+    writables: dict[str, list[int]] = {service.default_replication: []}
+    writables |= {replication: [] for replication, count in service.cluster.index.replications.items() if count}
+    for candidate in service.cluster.candidates(service.clock()):
+        writables[service.cluster.records[candidate.volume].replication].append(candidate.volume)
+    return [
+        {"collection": "", "replication": replication, "ttl": "", "writables": sorted(volumes)}
+        for replication, volumes in sorted(writables.items())
+    ]
 
 
 def _free_places(folder: FolderSpace) -> int:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import aiohttp
 from yarl import URL
 
-from directory.messages import StoreDocument, VolumeDocument, parse_json, parse_volume
-from directory.settings import GROW_TIMEOUT_SECONDS
+from directory.errors import NewerEpoch
+from directory.messages import FollowState, StoreDocument, VolumeDocument, parse_follow, parse_json, parse_volume
+from directory.settings import GROW_TIMEOUT_SECONDS, STORE_CALL_TIMEOUT_SECONDS
 from directory.tables import VolumeRecord
-from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
+from haystack.errors import HaystackError, InvalidRequest, VolumeNotFound, VolumeUnavailable
 from haystack.internal_http import signed_headers
 
 MAX_ANSWER_BYTES = 1024 * 1024
 MAX_ERROR_CHARS = 500
+MAX_CONNECTIONS_PER_STORE = 32
 
 
 class StoreClient:
@@ -32,7 +34,7 @@ class StoreClient:
     def __init__(self, secret: bytes | None, wall_clock: Callable[[], float] = time.time) -> None:
         self._secret = secret
         self._wall_clock = wall_clock
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=GROW_TIMEOUT_SECONDS))
+        self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit_per_host=MAX_CONNECTIONS_PER_STORE))
 
     async def close(self) -> None:
         """Close all connections."""
@@ -45,7 +47,8 @@ class StoreClient:
         ------
         VolumeUnavailable: the Store did not make it, cannot be reached, or answered something else.
         """
-        answer = await self._post(
+        _, answer = await self._call(
+            "POST",
             store,
             "/admin/volumes",
             {
@@ -57,6 +60,7 @@ class StoreClient:
                 "maxBytes": record.max_bytes,
                 "folder": folder,
             },
+            timeout_seconds=GROW_TIMEOUT_SECONDS,
         )
         try:
             document = parse_volume(answer)
@@ -69,21 +73,86 @@ class StoreClient:
             )
         return document
 
-    async def _post(self, store: StoreDocument, path: str, document: dict[str, Any]) -> Any:
+    async def put_membership(self, store: StoreDocument, volume: int, membership: dict[str, Any]) -> None:
+        """Tell a Store the membership of a volume. Returns when it is durable there.
+
+        Raises
+        ------
+        NewerEpoch: the Store knows a membership of a higher epoch.
+        VolumeNotFound: it does not have the volume.
+        VolumeUnavailable: anything else.
+        """
+        path = f"/admin/volumes/{volume}/membership"
+        status, answer = await self._call("PUT", store, path, membership, accepted=(200, 404, 409))
+        if status == 404:
+            raise VolumeNotFound(f"Store {store.url} does not have volume {volume}")
+        if status == 409:
+            known_epoch = answer.get("epoch") if isinstance(answer, dict) else None
+            if type(known_epoch) is not int:
+                raise VolumeUnavailable(f"Store {store.url} refused the membership of volume {volume}: {answer}")
+            raise NewerEpoch(f"Store {store.url} knows epoch {known_epoch} of volume {volume}", known_epoch)
+
+    async def follow(self, store: StoreDocument, volume: int, order: dict[str, Any]) -> FollowState:
+        """Have a Store copy what it lacks of a volume, or ask how far it is. Raises VolumeUnavailable."""
+        path = f"/admin/volumes/{volume}/follow"
+        _, answer = await self._call("POST", store, path, order, accepted=(200, 202))
+        try:
+            return parse_follow(answer)
+        except InvalidRequest as error:
+            raise VolumeUnavailable(f"Store {store.url} answered strangely: {error}") from error
+
+    async def admit(self, store: StoreDocument, volume: int, epoch: int, member: dict[str, str]) -> int:
+        """Have a primary wait for a copy that is complete; returns the tail that it was brought to.
+
+        Raises VolumeUnavailable.
+        """
+        path = f"/admin/volumes/{volume}/admit"
+        document = {"epoch": epoch, "member": member}
+        _, answer = await self._call("POST", store, path, document, timeout_seconds=GROW_TIMEOUT_SECONDS)
+        tail = answer.get("tail") if isinstance(answer, dict) else None
+        return tail if type(tail) is int else 0
+
+    async def delete_volume(self, store: StoreDocument, volume: int, uuid: str, epoch: int) -> None:
+        """Have a copy removed that does not count any more; one that is not there is fine. Raises VolumeUnavailable."""
+        document = {"uuid": uuid, "epoch": epoch}
+        path = f"/admin/volumes/{volume}"
+        await self._call(
+            "DELETE", store, path, document, accepted=(200, 202, 204, 404), timeout_seconds=GROW_TIMEOUT_SECONDS
+        )
+
+    async def _call(
+        self,
+        method: str,
+        store: StoreDocument,
+        path: str,
+        document: dict[str, Any],
+        *,
+        accepted: Collection[int] = (200, 201),
+        timeout_seconds: float = STORE_CALL_TIMEOUT_SECONDS,
+    ) -> tuple[int, Any]:
+        """Return status and JSON of an answer that is one of those accepted. Raises VolumeUnavailable."""
         body = json.dumps(document).encode()
         url = f"http://{store.admin_url}{path}"
-        signature = signed_headers(self._secret, "POST", URL(url), body, now=self._wall_clock)
+        signature = signed_headers(self._secret, method, URL(url), body, now=self._wall_clock)
         headers = {"Content-Type": "application/json", **signature}
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
-            async with self._session.post(url, data=body, headers=headers, allow_redirects=False) as response:
+            async with self._session.request(
+                method, url, data=body, headers=headers, allow_redirects=False, timeout=timeout
+            ) as response:
                 answer = await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise VolumeUnavailable(f"Store {store.url} cannot be reached at {url}: {_in_words(error)}") from error
-        if response.status not in (200, 201):
+            words = _in_words(error, timeout_seconds)
+            raise VolumeUnavailable(f"Store {store.url} cannot be reached at {url}: {words}") from error
+        if response.status not in accepted:
             raise VolumeUnavailable(f"Store {store.url} refused with {response.status}: {_error_of(answer)}")
+        if not answer:
+            return response.status, None
         try:
-            return parse_json(answer, url)
+            return response.status, parse_json(answer, url)
         except InvalidRequest as error:
+            if response.status == 404:
+                return response.status, None
             raise VolumeUnavailable(str(error)) from error
 
 
@@ -96,9 +165,9 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(answer)
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: Exception, timeout_seconds: float) -> str:
     if isinstance(error, TimeoutError):
-        return f"no answer within {GROW_TIMEOUT_SECONDS:g} s"
+        return f"no answer within {timeout_seconds:g} s"
     return str(error) or type(error).__name__
 
 

@@ -8,6 +8,7 @@ stores     the Store's uuid, text                      the Store document as reg
 volumes    volume id, 4 bytes                          dict, see :class:`VolumeRecord`
 photos     photo id, 8 bytes                           [volume, cookie, {alternate: [size, checksum, time_ms]}]
 confirmed  volume id, 4 bytes; generation, 8 bytes     offset up to which the Directory knows the volume's needles
+marks      the Store's uuid, text                      dict, see :class:`MarkRecord`
 =========  ==========================================  ==============================================================
 
 Numbers in keys are big-endian, so that the order of the keys is the order of the numbers.
@@ -17,9 +18,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from directory.decisions.replication import promised_copies
 from directory.storage import Value
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDER_FORMATS = (1,)
+"""Formats that are taken over as they are: 1 had volumes of one copy only, and no marks."""
 
 META_FORMAT = b"format"
 """The format version of the whole storage; another one is refused."""
@@ -64,6 +68,8 @@ class VolumeRecord:
     replication: as in SeaweedFS, ``000`` is one copy.
     epoch: number of the current membership.
     primary, in_sync: Store ids; the primary is one of ``in_sync``.
+    members: the Stores that are to hold a copy: those in sync first, then stale ones.
+    degraded_since_ms: unix time in milliseconds since when fewer copies are in sync than promised; 0: there are enough.
     state: as the primary reported it last.
     created_ms: unix time in milliseconds.
     max_bytes: size limit; None when the Store's own was to be taken and is not known yet.
@@ -83,6 +89,23 @@ class VolumeRecord:
     size_bytes: int = 0
     live_bytes: int = 0
     live_count: int = 0
+    members: tuple[str, ...] = ()
+    degraded_since_ms: int = 0
+
+    @property
+    def promised(self) -> int:
+        """The number of copies that the replication means."""
+        return promised_copies(self.replication)
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """The members that are not in sync."""
+        return tuple(member for member in self.members if member not in self.in_sync)
+
+    @property
+    def replicated(self) -> bool:
+        """Whether the volume has, had or is to have more than one copy: then its Stores must know its membership."""
+        return self.epoch > 1 or len(self.in_sync) > 1 or self.promised > 1
 
     def pack(self) -> Value:
         """Return the value for the storage."""
@@ -98,25 +121,71 @@ class VolumeRecord:
             "sizeBytes": self.size_bytes,
             "liveBytes": self.live_bytes,
             "liveCount": self.live_count,
+            "members": list(self.members),
+            "degradedSinceMs": self.degraded_since_ms,
         }
 
     @classmethod
     def unpack(cls, volume: int, value: Value) -> VolumeRecord:
-        """Return the record that :meth:`pack` made."""
+        """Return the record that :meth:`pack` made; what format 1 did not have is filled in."""
+        in_sync = tuple(value["inSync"])
         return cls(
             volume=volume,
             uuid=value["uuid"],
             replication=value["replication"],
             epoch=value["epoch"],
             primary=value["primary"],
-            in_sync=tuple(value["inSync"]),
+            in_sync=in_sync,
             state=value["state"],
             created_ms=value["createdMs"],
             max_bytes=value["maxBytes"],
             size_bytes=value["sizeBytes"],
             live_bytes=value["liveBytes"],
             live_count=value["liveCount"],
+            members=tuple(value.get("members", in_sync)),
+            degraded_since_ms=value.get("degradedSinceMs", 0),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class MarkRecord:
+    """What the operator has decided about a Store.
+
+    Parameters
+    ----------
+    mark: one of :data:`MARKS`.
+    since_ms: unix time in milliseconds of the decision.
+    folders: ids of data folders that are being drained, with the time of that decision.
+    """
+
+    mark: str = "none"
+    since_ms: int = 0
+    folders: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def takes_new(self) -> bool:
+        """Whether the Store takes new volumes and photos, in folders that are not marked."""
+        return self.mark == "none"
+
+    def draining(self, folder: str) -> bool:
+        """Say whether copies in this folder are to be made elsewhere."""
+        return self.mark == "draining" or any(folder == marked for marked, _ in self.folders)
+
+    def pack(self) -> Value:
+        """Return the value for the storage."""
+        return {"mark": self.mark, "sinceMs": self.since_ms, "folders": [list(row) for row in self.folders]}
+
+    @classmethod
+    def unpack(cls, value: Value) -> MarkRecord:
+        """Return the record that :meth:`pack` made."""
+        return cls(value["mark"], value["sinceMs"], tuple((folder, since) for folder, since in value["folders"]))
+
+
+MARKS = ("none", "readonly", "maintenance", "draining", "removed")
+"""readonly: no new volumes and photos. maintenance: the same, and its silence starts no repair. draining: its copies
+are made elsewhere, then given up. removed: gone for good."""
+
+NO_MARK = MarkRecord()
 
 
 @dataclass(frozen=True, slots=True)

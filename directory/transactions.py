@@ -13,12 +13,13 @@ from directory.decisions.confirmations import Effect, apply_needles
 from directory.decisions.membership import Standing, admit, worth_writing
 from directory.errors import MembershipConflict
 from directory.messages import Confirmation, Registration, StoreDocument, VolumeDocument
-from directory.storage import Draft, Storage, Table, Value
+from directory.storage import Draft, Put, Storage, Table, Value
 from directory.tables import (
     FORMAT_VERSION,
     META_CLUSTER,
     META_FORMAT,
     META_NEXT_VOLUME,
+    OLDER_FORMATS,
     PhotoRecord,
     VolumeRecord,
     confirmed_key,
@@ -31,11 +32,15 @@ from haystack.fid import MAX_VOLUME_ID
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What a Store's report came to: records that changed, what its copies are, warnings for the operator."""
+    """What a Store's report came to: records that changed, what its copies are, warnings for the operator.
+
+    ``shrunk``: volumes whose copy here has lost its end, while there are others in sync.
+    """
 
     records: tuple[VolumeRecord, ...]
     standings: dict[int, Standing]
     warnings: dict[int, str]
+    shrunk: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,9 @@ def prepare(storage: Storage) -> str:
     FolderError: the storage is of a format that this release does not know.
     """
     known = storage.get(Table.META, META_FORMAT)
-    if known is not None and known.value != FORMAT_VERSION:
+    if known is not None and known.value in OLDER_FORMATS:
+        storage.commit([Put(Table.META, META_FORMAT, known.version, FORMAT_VERSION)])
+    elif known is not None and known.value != FORMAT_VERSION:
         raise FolderError(
             f"the Directory's storage has format {known.value}, this release knows {FORMAT_VERSION}: use the release "
             "that wrote it"
@@ -103,6 +110,7 @@ def admit_all(
     records: list[VolumeRecord] = []
     standings: dict[int, Standing] = {}
     warnings: dict[int, str] = {}
+    shrunk: set[int] = set()
     for volume in volumes:
         key = volume_key(volume.volume)
         packed = draft.get(Table.VOLUMES, key)
@@ -112,12 +120,16 @@ def admit_all(
             draft.put(Table.VOLUMES, key, verdict.record.pack())
         records.append(verdict.record)
         standings[volume.volume] = verdict.standing
-        if verdict.standing is not Standing.MEMBER:
+        if verdict.standing in (Standing.EXTRA, Standing.CONFLICT):
             warnings[volume.volume] = misfit_in_words(verdict.record, volume, store_id, verdict.standing)
-        elif volume.volume in may_have_shrunk and (warning := _rewind(draft, volume)):
-            warnings[volume.volume] = warning
+        elif verdict.standing is Standing.MEMBER and volume.volume in may_have_shrunk:
+            alone = len(verdict.record.in_sync) == 1
+            if warning := _lost_end(draft, volume, alone=alone):
+                warnings[volume.volume] = warning
+                if not alone:
+                    shrunk.add(volume.volume)
     _reserve_above(draft, max((volume.volume for volume in volumes), default=0))
-    return Admission(tuple(records), standings, warnings)
+    return Admission(tuple(records), standings, warnings, frozenset(shrunk))
 
 
 def misfit_in_words(record: VolumeRecord, volume: VolumeDocument, store_id: str, standing: Standing) -> str:
@@ -149,17 +161,20 @@ def _join(draft: Draft, store: StoreDocument) -> str:
     return cluster_id
 
 
-def _rewind(draft: Draft, volume: VolumeDocument) -> str:
-    """Forget how far a volume was confirmed if it has become shorter than that. Returns a warning, or nothing."""
+def _lost_end(draft: Draft, volume: VolumeDocument, *, alone: bool) -> str:
+    """Say whether a copy has become shorter than what was confirmed of it: a warning, or nothing.
+
+    If it is the only one, it is forgotten how far it was confirmed.
+    """
     key = confirmed_key(volume.volume, volume.generation)
     confirmed_to: int = draft.get(Table.CONFIRMED, key) or 0
     if volume.state not in ("writable", "readonly") or confirmed_to <= volume.size_bytes:
         return ""
+    what = f"volume {volume.volume} has {volume.size_bytes} bytes, but {confirmed_to} were confirmed: its end was lost"
+    if not alone:
+        return f"{what}; it is brought up to the other copies"
     draft.put(Table.CONFIRMED, key, 0)
-    return (
-        f"volume {volume.volume} has {volume.size_bytes} bytes, but {confirmed_to} were confirmed: its end was lost, "
-        "or an old copy was put back; all of it will be confirmed again"
-    )
+    return f"{what}, or an old copy was put back; all of it will be confirmed again"
 
 
 def _reserve_above(draft: Draft, volume_id: int) -> None:
@@ -173,14 +188,19 @@ def confirm(draft: Draft, message: Confirmation) -> Confirmed:
     Raises
     ------
     VolumeNotFound: the volume was never registered.
-    MembershipConflict: the Store's copy is not the one that is used.
+    MembershipConflict: the Store is not the primary, or not under this epoch.
     """
     packed = draft.get(Table.VOLUMES, volume_key(message.volume))
     if packed is None:
         raise VolumeNotFound(f"volume {message.volume} is not known: its Store must register first")
-    if message.store_id not in packed["inSync"]:
+    if message.store_id != packed["primary"]:
         raise MembershipConflict(
-            f"Store {message.store_id} cannot confirm needles of volume {message.volume}: its copy is not in use"
+            f"Store {message.store_id} cannot confirm needles of volume {message.volume}: "
+            + ("its primary does that" if message.store_id in packed["inSync"] else "its copy is not in use")
+        )
+    if message.epoch not in (None, packed["epoch"]):
+        raise MembershipConflict(
+            f"volume {message.volume} is confirmed under epoch {message.epoch}, but {packed['epoch']} is in force"
         )
     key = confirmed_key(message.volume, message.generation)
     known_to: int = draft.get(Table.CONFIRMED, key) or 0
@@ -202,13 +222,16 @@ def confirm(draft: Draft, message: Confirmation) -> Confirmed:
 
 
 def volume_made(draft: Draft, record: VolumeRecord) -> VolumeRecord:
-    """Write down a volume that a Store has just made, and return its record.
+    """Write down a volume that Stores have just made, and return its record.
 
-    The Store's own report may have been faster; then that record stays.
+    The report of a Store may have been faster. The record that was made of it stays, unless it was made of one of
+    several copies: nobody was given a place in that volume yet.
     """
     known = draft.get(Table.VOLUMES, volume_key(record.volume))
     if known is not None:
-        return VolumeRecord.unpack(record.volume, known)
+        taken_in = VolumeRecord.unpack(record.volume, known)
+        if taken_in.uuid != record.uuid or taken_in.epoch >= record.epoch:
+            return taken_in
     draft.put(Table.VOLUMES, volume_key(record.volume), record.pack())
     return record
 

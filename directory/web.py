@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from directory.errors import NotSupported
+from directory.decisions.replication import parse_replication
 from directory.metrics import Metrics
 from directory.settings import BODY_TIMEOUT_SECONDS, MAX_PUBLIC_BODY_BYTES
 from haystack.errors import HaystackError, InvalidRequest, TooLarge
@@ -92,14 +92,10 @@ def number(given: Mapping[str, str], name: str, *, default: int, most: int) -> i
     return value
 
 
-def check_replication(given: Mapping[str, str]) -> None:
-    """Raise NotSupported for a replication other than 000, InvalidRequest for what is none."""
+def replication(given: Mapping[str, str]) -> str | None:
+    """Return the parameter ``replication``, None when it is not given. Raises InvalidRequest for what is none."""
     text = given.get("replication", "")
-    if text in ("", "000"):
-        return
-    if not (text.isascii() and text.isdigit() and len(text) == 3):
-        raise InvalidRequest(f"parameter replication={text[:40]!r} is not three digits, such as 000")
-    raise NotSupported(f"replication {text} is not supported by this release; supported: 000 (one copy)")
+    return str(parse_replication(text)) if text else None
 
 
 def make_middleware(metrics: Metrics) -> Middleware:

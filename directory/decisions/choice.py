@@ -21,8 +21,21 @@ MAX_LOAD_RATIO = 3.0
 
 
 @dataclass(frozen=True, slots=True)
+class CopyPlace:
+    """Where one more copy of a candidate is."""
+
+    store_id: str
+    folder: str
+    folder_free_bytes: int
+    store_writes_per_second: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A volume that takes photos now, on a Store that is alive. Sizes in bytes."""
+    """A volume that takes photos now, on Stores that are alive. Sizes in bytes.
+
+    The Store named is the primary's; ``others`` are where the other copies are.
+    """
 
     volume: int
     store_id: str
@@ -35,6 +48,15 @@ class Candidate:
     max_bytes: int
     folder_free_bytes: int
     store_writes_per_second: float = 0.0
+    others: tuple[CopyPlace, ...] = ()
+
+    @property
+    def places(self) -> tuple[CopyPlace, ...]:
+        """Where all copies are, the primary first."""
+        return (
+            CopyPlace(self.store_id, self.folder, self.folder_free_bytes, self.store_writes_per_second),
+            *self.others,
+        )
 
     @property
     def crowded(self) -> bool:
@@ -69,14 +91,20 @@ ANYWHERE = Where()
 
 def weights(candidates: Sequence[Candidate]) -> list[float]:
     """Return the weight of each candidate, above 0."""
-    sharing = Counter((c.store_id, c.folder) for c in candidates)
-    load = {c.store_id: c.store_writes_per_second for c in candidates}
+    places = [c.places for c in candidates]
+    sharing = Counter((place.store_id, place.folder) for copies in places for place in copies)
+    load = {place.store_id: place.store_writes_per_second for copies in places for place in copies}
     mean_load = sum(load.values()) / len(load) if load else 0.0
-    return [_room(c, sharing[c.store_id, c.folder]) / _slowdown(load[c.store_id], mean_load) for c in candidates]
+    return [
+        # The fullest disk and the busiest Store decide: a photo is stored when the last copy is.
+        _room(c, min(place.folder_free_bytes / sharing[place.store_id, place.folder] for place in copies))
+        / _slowdown(max(load[place.store_id] for place in copies), mean_load)
+        for c, copies in zip(candidates, places, strict=True)
+    ]
 
 
-def _room(candidate: Candidate, sharing: int) -> float:
-    room_bytes = min(candidate.max_bytes - candidate.size_bytes, candidate.folder_free_bytes / sharing)
+def _room(candidate: Candidate, share_bytes: float) -> float:
+    room_bytes = min(candidate.max_bytes - candidate.size_bytes, share_bytes)
     return max(1.0, room_bytes)  # the Store says when it is full, not we: what is writable can be chosen
 
 

@@ -1,7 +1,8 @@
 """How many volumes to make, and in which data folders.
 
-New volumes are dealt out like seats: each goes where the free space for one writable volume, counting the new one, is
-largest. Folders that have less than an even share of the writable volumes come first, so that every disk takes part.
+New volumes are dealt out like seats: each copy goes where the free space for one writable volume, counting the new one,
+is largest, among the folders that placement allows. Folders that have less than an even share of the writable volumes
+come first, so that every disk takes part.
 """
 
 from __future__ import annotations
@@ -10,74 +11,79 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from directory.decisions.choice import ANYWHERE, Where
+from directory.decisions.placement import Placed, place_volume
+from directory.decisions.replication import Replication
+from directory.decisions.spaces import FolderSpace, Place, refusal
 from directory.settings import MAX_VOLUMES_PER_FOLDER
-from haystack.units import GIB, format_size
-
-MIN_FREE_BYTES = 1 * GIB
-MIN_FREE_FRACTION = 0.05
-"""Free space that a folder must have for a new volume: the smaller of the two, never more than the volume's limit."""
 
 MAX_REASONS = 4
 """Folders that a refusal names."""
 
+MAX_OPEN_FACTOR = 8
+"""Once this many times the wanted number of replicated volumes are not full, degraded ones among them, only the last
+writable one is replaced: Stores that come and go must not leave a trail of half-empty volumes."""
 
-@dataclass(frozen=True, slots=True)
-class FolderSpace:
-    """A data folder as the growth sees it.
-
-    Parameters
-    ----------
-    alive: whether its Store is.
-    volumes: how many it holds.
-    writable: how many of them take photos, or will when they are recovered, and are not nearly full.
-    trouble: why the last attempt to make a volume here failed, empty when it did not, or long ago.
-    """
-
-    store_id: str
-    url: str
-    data_center: str
-    rack: str
-    folder: str
-    path: str
-    alive: bool
-    state: str
-    free_bytes: int
-    total_bytes: int
-    volumes: int
-    writable: int
-    trouble: str = ""
+SINGLE = Replication(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where one volume is to be made."""
+class NewVolume:
+    """The places of one volume's copies, the primary's first."""
 
-    store_id: str
-    folder: str
+    places: tuple[Place, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class GrowthPlan:
-    """The places, and in words why there are fewer than were wanted (empty when there are not)."""
+    """The volumes, and in words why there are fewer than were wanted (empty when there are not)."""
 
-    places: tuple[Place, ...]
+    volumes: tuple[NewVolume, ...]
     reason: str = ""
 
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where the primaries go."""
+        return tuple(volume.places[0] for volume in self.volumes)
 
-def volumes_wanted(folders: Sequence[FolderSpace], target: int, max_volume_bytes: int | None = None) -> int:
+
+def volumes_wanted(
+    folders: Sequence[FolderSpace],
+    target: int,
+    max_volume_bytes: int | None = None,
+    *,
+    replication: Replication = SINGLE,
+    writable: int | None = None,
+    still_open: int = 0,
+) -> int:
     """Return how many volumes are missing: to ``target`` writable ones, and to an even share of them in each folder.
 
-    The share is what a folder that has room would have if the target were dealt out evenly, at least one: a Store that
-    is added, or that registers after others have got all the first volumes, takes its part of the new photos at once.
+    The share is what a folder that has room would have if the copies of the target were dealt out evenly, at least one:
+    a Store that is added, or that registers after others have got all the first volumes, takes its part at once.
+
+    Parameters
+    ----------
+    writable: volumes of this replication that take photos; None counts those of the folders, each a volume.
+    still_open: volumes of this replication that are not full, whether they take photos now or not.
     """
-    writable = sum(folder.writable for folder in folders if folder.alive and folder.state == "ok")
+    if writable is None:
+        writable = sum(folder.writable for folder in folders if folder.alive and folder.state == "ok")
+    if writable and still_open >= MAX_OPEN_FACTOR * target:
+        return 0
     roomy = [folder for folder in folders if not refusal(folder, max_volume_bytes)]
-    share = even_share(roomy, target)
-    return max(target - writable, sum(max(0, share - folder.writable) for folder in roomy), 0)
+    share = even_share(roomy, target * replication.copies)
+    if replication.copies == 1:
+        return max(target - writable, sum(max(0, share - folder.writable) for folder in roomy), 0)
+    missing = max(target - writable, 0)
+    # Where the failure domains forbid an even share, what is missing to it is wanted for ever, and never placed.
+    return missing + len(_plan(folders, missing, _MORE, target, ANYWHERE, max_volume_bytes, replication)[1])
+
+
+_MORE = 1_000
+"""Volumes beyond the target, for folders below their share, that one plan may have."""
 
 
 def even_share(roomy: Sequence[FolderSpace], target: int) -> int:
-    """Return how many of ``target`` writable volumes each of these folders should have at least."""
+    """Return how many of ``target`` writable copies each of these folders should have at least."""
     return max(1, target // max(1, len(roomy)))
 
 
@@ -88,61 +94,70 @@ def plan_growth(
     target: int = 1,
     where: Where = ANYWHERE,
     max_volume_bytes: int | None = None,
+    replication: Replication = SINGLE,
 ) -> GrowthPlan:
     """Return where to make ``wanted`` volumes, as many of them as there is room for.
 
     Folders that have less than their even share of ``target`` come first, the same that :func:`volumes_wanted` counts:
     otherwise a far larger disk would get the volumes that were wanted for a small one, again and again.
     """
+    made, _, placed = _plan(folders, wanted, 0, target, where, max_volume_bytes, replication)
+    if len(made) == wanted:
+        return GrowthPlan(tuple(made))
     admitted = [f for f in folders if where.admits(f.data_center, f.rack, f.url)]
-    refusals = {(f.store_id, f.folder): refusal(f, max_volume_bytes) for f in admitted}
-    usable = [f for f in admitted if not refusals[f.store_id, f.folder]]
-    share = even_share(usable, target)
+    refusals = [text for text in (refusal(f, max_volume_bytes) for f in admitted) if text]
+    return GrowthPlan(tuple(made), _reason(folders, admitted, refusals, where, placed))
+
+
+def _plan(
+    folders: Sequence[FolderSpace],
+    wanted: int,
+    more: int,
+    target: int,
+    where: Where,
+    max_volume_bytes: int | None,
+    replication: Replication,
+) -> tuple[list[NewVolume], list[NewVolume], Placed]:
+    """Return ``wanted`` volumes, then up to ``more`` of which each helps a folder below its share; and the last try."""
+    usable = [f for f in folders if not refusal(f, max_volume_bytes)]
+    share = even_share(usable, target * replication.copies)
     added = {(f.store_id, f.folder): 0 for f in usable}
-    places: list[Place] = []
-    while len(places) < wanted:
-        open_folders = [f for f in usable if f.volumes + added[f.store_id, f.folder] < MAX_VOLUMES_PER_FOLDER]
-        if not open_folders:
+
+    def claim(folder: FolderSpace) -> tuple[bool, float, str, str]:
+        writable = folder.writable + added[folder.store_id, folder.folder]
+        # The names at the end make the choice between equals the same every time.
+        return (writable < share, folder.free_bytes / (writable + 1), folder.store_id, folder.folder)
+
+    made: list[NewVolume] = []
+    extra: list[NewVolume] = []
+    placed = Placed(())
+    while len(made) + len(extra) < wanted + more:
+        left = [f for f in usable if f.volumes + added[f.store_id, f.folder] < MAX_VOLUMES_PER_FOLDER]
+        primaries = [f for f in left if where.admits(f.data_center, f.rack, f.url)]
+        placed = place_volume(replication, primaries, left, claim)
+        if not placed.spaces or (len(made) == wanted and not any(claim(space)[0] for space in placed.spaces)):
             break
-        best = max(open_folders, key=lambda f: _claim(f, added[f.store_id, f.folder], share))
-        added[best.store_id, best.folder] += 1
-        places.append(Place(best.store_id, best.folder))
-    if len(places) == wanted:
-        return GrowthPlan(tuple(places))
-    return GrowthPlan(tuple(places), _reason(folders, admitted, [text for text in refusals.values() if text], where))
-
-
-def refusal(folder: FolderSpace, max_volume_bytes: int | None = None) -> str:
-    """Return in words why a folder takes no new volume; empty when it does."""
-    name = f"{folder.path} of Store {folder.url}"
-    if not folder.alive:
-        return f"{name}: the Store is silent"
-    if folder.state != "ok":
-        return f"{name}: the folder is {folder.state}"
-    if folder.trouble:
-        return f"{name}: {folder.trouble}"
-    needed_bytes = min(MIN_FREE_BYTES, int(folder.total_bytes * MIN_FREE_FRACTION), max_volume_bytes or MIN_FREE_BYTES)
-    if folder.free_bytes < needed_bytes:
-        return f"{name}: {format_size(folder.free_bytes)} free, {format_size(needed_bytes)} needed"
-    if folder.volumes >= MAX_VOLUMES_PER_FOLDER:
-        return f"{name}: it holds {folder.volumes} volumes, the most that are put into one folder"
-    return ""
-
-
-def _claim(folder: FolderSpace, added: int, share: int) -> tuple[bool, float, str, str]:
-    writable = folder.writable + added
-    # The names at the end make the choice between equals the same every time.
-    return (writable < share, folder.free_bytes / (writable + 1), folder.store_id, folder.folder)
+        for space in placed.spaces:
+            added[space.store_id, space.folder] += 1
+        (made if len(made) < wanted else extra).append(NewVolume(placed.places))
+    return made, extra, placed
 
 
 def _reason(
-    folders: Sequence[FolderSpace], admitted: Sequence[FolderSpace], refusals: Sequence[str], where: Where
+    folders: Sequence[FolderSpace],
+    admitted: Sequence[FolderSpace],
+    refusals: Sequence[str],
+    where: Where,
+    placed: Placed,
 ) -> str:
     if not folders:
         return "no Store has registered; start one: haystack store --data DIR --directory URL"
     if not admitted:
         return f"no Store is in {where}"
+    more = f" (and {len(refusals) - MAX_REASONS} more)" if len(refusals) > MAX_REASONS else ""
+    told = "; ".join(refusals[:MAX_REASONS]) + more
+    if placed.reason:
+        return placed.reason + (f" ({told})" if told else "")
     if not refusals:
         return f"the data folders hold {MAX_VOLUMES_PER_FOLDER} volumes each, the most that are put into one folder"
-    more = f" (and {len(refusals) - MAX_REASONS} more)" if len(refusals) > MAX_REASONS else ""
-    return "no room for a new volume: " + "; ".join(refusals[:MAX_REASONS]) + more
+    return "no room for a new volume: " + told

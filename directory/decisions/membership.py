@@ -1,9 +1,12 @@
 """Does a physical volume that a Store reports belong to the logical volume of the same id?
 
-- Unknown to the Directory: it is taken in as it is (the Directory lost its disk, or the volume was copied in).
+- Unknown to the Directory: it is taken in with the membership that its Store knows (the Directory lost its disk, or the
+  volume was copied in).
 - Another uuid: it is another volume, whatever it holds; it is never used.
-- The same uuid on a Store outside the in-sync set: an extra copy, not used, because nobody keeps it up to date. When
-  none of the members has its copy any more, though they are there to be asked, it takes their place under a new epoch.
+- A membership of a higher epoch than ours: the Directory lost its disk, or has an old backup; the highest epoch wins.
+- The same uuid on a Store outside the in-sync set: a stale copy, not used, because it may lack needles and deletes.
+- The same of a volume of one copy that never moved: an extra copy. When none of the members has its copy any more,
+  though they are there to be asked, it takes their place under a new epoch.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from directory.decisions.failure import tidy
 from directory.messages import VolumeDocument
 from directory.tables import VolumeRecord
 
@@ -19,6 +23,7 @@ class Standing(Enum):
     """What a reported copy is; only a MEMBER is used."""
 
     MEMBER = "member"
+    STALE = "stale"
     EXTRA = "extra"
     CONFLICT = "conflict"
 
@@ -45,13 +50,17 @@ def admit(
     now_ms: unix time, noted as the creation time of a volume that is taken in.
     """
     if record is None:
-        return Verdict(_taken_in(reported, store_id, now_ms), Standing.MEMBER)
+        record = _taken_in(reported, store_id, now_ms)
     if record.uuid != reported.uuid:
         return Verdict(record, Standing.CONFLICT)
+    if reported.epoch > record.epoch and _knows_membership(reported):
+        record = _with_reported_membership(record, reported, now_ms)
     if store_id not in record.in_sync:
+        if record.replicated or reported.stale:
+            return Verdict(_with_member(record, store_id), Standing.STALE)
         if not abandoned:
             return Verdict(record, Standing.EXTRA)
-        record = replace(record, epoch=record.epoch + 1, primary=store_id, in_sync=(store_id,))
+        record = replace(record, epoch=record.epoch + 1, primary=store_id, in_sync=(store_id,), members=(store_id,))
     if record.primary == store_id:
         record = replace(
             record,
@@ -74,7 +83,7 @@ def worth_writing(old: VolumeRecord | None, new: VolumeRecord) -> bool:
 
 
 def _taken_in(reported: VolumeDocument, store_id: str, now_ms: int) -> VolumeRecord:
-    return VolumeRecord(
+    record = VolumeRecord(
         volume=reported.volume,
         uuid=reported.uuid,
         replication=reported.replication,
@@ -87,4 +96,29 @@ def _taken_in(reported: VolumeDocument, store_id: str, now_ms: int) -> VolumeRec
         size_bytes=reported.size_bytes,
         live_bytes=reported.live_bytes,
         live_count=reported.live_count,
+        members=(store_id,),
     )
+    if _knows_membership(reported):
+        return _with_reported_membership(record, reported, now_ms)
+    if record.promised > 1:
+        # Its Store has lost the document, or never had one. Whoever has one knows better.
+        record = replace(record, epoch=1)
+    return tidy(record, now_ms)
+
+
+def _knows_membership(reported: VolumeDocument) -> bool:
+    return reported.primary is not None and reported.primary in reported.in_sync
+
+
+def _with_reported_membership(record: VolumeRecord, reported: VolumeDocument, now_ms: int) -> VolumeRecord:
+    """Return the record with the membership that a Store knows; former members stay members, as stale ones."""
+    return tidy(
+        replace(record, epoch=reported.epoch, primary=reported.primary or record.primary, in_sync=reported.in_sync),
+        now_ms,
+    )
+
+
+def _with_member(record: VolumeRecord, store_id: str) -> VolumeRecord:
+    if store_id in record.members:
+        return record
+    return replace(record, members=(*record.members, store_id))

@@ -11,7 +11,7 @@ from directory.decisions.choice import ANYWHERE, Where
 from directory.errors import NothingWritable, NotSupported
 from directory.grower import Grower
 from directory.settings import MAX_ASSIGN_COUNT, MAX_ASSIGN_PHOTOS, MAX_GROW_COUNT
-from directory.web import check_replication, json_response, number, parameters
+from directory.web import json_response, number, parameters, replication
 
 
 class AssignHandlers:
@@ -33,9 +33,8 @@ class AssignHandlers:
             text = f'{{"fid":"{fid}","url":"{store.url}","publicUrl":"{store.public_url}","count":1}}'
             return web.Response(body=text.encode(), content_type="application/json")
         count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
-        check_replication(given)
         photos = number(given, "photos", default=1, most=MAX_ASSIGN_PHOTOS)
-        fid, store = await self._assigner.assign(_where(given))
+        fid, store = await self._assigner.assign(_where(given), replication(given))
         document = {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
         if photos > 1:
             document["fids"] = [str(fid), *map(str, await self._assigner.more(fid.volume, photos - 1))]
@@ -45,8 +44,7 @@ class AssignHandlers:
         """Make more volumes now."""
         given = await parameters(request)
         count = number(given, "count", default=1, most=MAX_GROW_COUNT)
-        check_replication(given)
-        grown = await self._grower.grow(count, _where(given))
+        grown = await self._grower.grow(count, _where(given), replication(given))
         if not grown.volumes:
             raise NothingWritable(f"no volume could be made: {grown.reason}")
         document = {"count": len(grown.volumes), "volumes": list(grown.volumes)}

@@ -5,18 +5,15 @@ All of it is safe to repeat.
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from directory.grower import Grower
-from directory.messages import parse_confirmation, parse_heartbeat, parse_json, parse_registration
+from directory.memberships import Memberships
+from directory.messages import parse_confirmation, parse_heartbeat, parse_registration, parse_suspicion
 from directory.metrics import Metrics
 from directory.service import Service
-from directory.settings import MAX_INTERNAL_BODY_BYTES
-from directory.web import json_response, read_body
-from haystack.errors import AuthenticationError
-from haystack.security import AUTH_HEADER, Verifier
+from directory.signed import SignedCalls
+from directory.web import json_response
 
 
 class InternalHandlers:
@@ -24,17 +21,24 @@ class InternalHandlers:
 
     Parameters
     ----------
-    verifier: checks signatures; None takes unsigned calls.
+    signed: checks signatures.
     heartbeat_seconds: how often Stores are told to report.
     """
 
     def __init__(
-        self, service: Service, grower: Grower, metrics: Metrics, verifier: Verifier | None, heartbeat_seconds: float
+        self,
+        memberships: Memberships,
+        service: Service,
+        grower: Grower,
+        metrics: Metrics,
+        signed: SignedCalls,
+        heartbeat_seconds: float,
     ) -> None:
+        self._memberships = memberships
         self._service = service
         self._grower = grower
         self._metrics = metrics
-        self._verifier = verifier
+        self._document = signed.document
         self._heartbeat_seconds = heartbeat_seconds
 
     async def register(self, request: web.Request) -> web.Response:
@@ -61,12 +65,8 @@ class InternalHandlers:
                 self._metrics.needles.labels(outcome).inc(count)
         return json_response(request, {"confirmedTo": confirmed.confirmed_to})
 
-    async def _document(self, request: web.Request) -> Any:
-        header = request.headers.get(AUTH_HEADER)
-        if self._verifier is not None and header is None:
-            # Before the body is read: who does not even claim to be a Store gets no memory for it.
-            raise AuthenticationError(f"this call must be signed: header {AUTH_HEADER} is missing")
-        body = await read_body(request, MAX_INTERNAL_BODY_BYTES)
-        if self._verifier is not None:
-            self._verifier.verify(header, request.method, request.raw_path, body)
-        return parse_json(body, request.path)
+    async def suspect(self, request: web.Request) -> web.Response:
+        """Hear which copies a primary cannot reach, and say which membership is in force."""
+        volume = int(request.match_info["volume"])
+        message = parse_suspicion(await self._document(request), volume)
+        return json_response(request, await self._memberships.suspect(message))

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from directory_fakes import FakeStore, until
+from replica_fakes import ReplicaStore, meet
 
 from directory.server import serve
 from directory.settings import DirectorySettings
@@ -73,6 +74,25 @@ async def make_store() -> AsyncIterator[Callable[..., Any]]:
             store = await FakeStore(secret).start()
             stack.push_async_callback(store.stop)
             return store
+
+        yield make
+
+
+@pytest.fixture
+async def make_replicas() -> AsyncIterator[Callable[..., Any]]:
+    """Start stand-in Stores that keep copies; each is given as (data center, rack)."""
+    async with AsyncExitStack() as stack:
+
+        async def make(*places: tuple[str, str]) -> list[ReplicaStore]:
+            stores = []
+            for data_center, rack in places:
+                store = ReplicaStore()
+                store.data_center, store.rack = data_center, rack
+                await store.start()
+                stack.push_async_callback(store.stop)
+                stores.append(store)
+            meet(*stores)
+            return stores
 
         yield make
 

@@ -70,13 +70,16 @@ class FakeStore:
 
     async def start(self) -> FakeStore:
         app = web.Application()
-        app.router.add_post("/admin/volumes", self._make_volume)
+        self.routes(app)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.url = f"127.0.0.1:{self._runner.addresses[0][1]}"
         return self
+
+    def routes(self, app: web.Application) -> None:
+        app.router.add_post("/admin/volumes", self._make_volume)
 
     async def stop(self) -> None:
         if self._runner:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from directory.decisions import liveness
 from directory.decisions.choice import Candidate, Where, WriteTable, weights
 from directory.decisions.confirmations import MAX_RENDITIONS, apply_needles
-from directory.decisions.growth import FolderSpace, plan_growth, refusal, volumes_wanted
+from directory.decisions.growth import plan_growth, volumes_wanted
 from directory.decisions.liveness import Liveness
 from directory.decisions.membership import Standing, admit, worth_writing
+from directory.decisions.spaces import FolderSpace, refusal
 from directory.messages import DELETED, STORED, Needle, VolumeDocument
 from directory.settings import MAX_VOLUMES_PER_FOLDER
 from directory.tables import PhotoRecord, VolumeRecord

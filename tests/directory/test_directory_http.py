@@ -79,7 +79,8 @@ async def test_assign_takes_a_form(directory: Any, store: FakeStore) -> None:
         ("count=" + "9" * 5000, 400, "not a whole number"),
         ("count=10001", 400, "at most 10000"),
         ("replication=01", 400, "three digits"),
-        ("replication=001", 501, "supported: 000"),
+        ("replication=001", 503, "replication 001 needs 1 other Store(s) in rack r1"),
+        ("replication=199", 400, "20 copies; at most 10"),
         ("dataCenter=nowhere", 503, "no Store is in data center 'nowhere'"),
     ],
 )
@@ -293,7 +294,7 @@ async def test_grow_makes_as_many_as_asked_for(directory: Any, store: FakeStore)
     status, answer = await directory.call("/vol/grow?count=101", "POST")
     assert status == 400
     status, answer = await directory.call("/vol/grow?replication=010", "POST")
-    assert status == 501
+    assert status == 503 and "other rack(s) in data center dc1" in answer["error"]
 
 
 async def test_concurrent_growths_never_use_an_id_twice(directory: Any, make_store: Callable[..., Any]) -> None:

@@ -1,0 +1,256 @@
+"""Volumes of several copies: growth, failure and what Stores are told, with stand-in Stores over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from directory_fakes import until
+from replica_fakes import ReplicaStore
+
+FAST = {"heartbeat_seconds": 0.05, "dead_after_seconds": 0.6, "writable_volumes": 3}
+RACK = ("dc1", "r1")
+
+
+async def volumes(directory: Any) -> dict[int, dict[str, Any]]:
+    _, document = await directory.call("/dir/status")
+    return {volume["volume"]: volume for volume in document["Volumes"]}
+
+
+async def joined(directory: Any, *stores: ReplicaStore) -> None:
+    for store in stores:
+        await store.join(directory.base)
+
+
+async def assigned(directory: Any, query: str = "replication=001") -> dict[str, Any]:
+    status, answer = await directory.call(f"/dir/assign?{query}")
+    assert status == 200, answer
+    result: dict[str, Any] = answer
+    return result
+
+
+async def test_a_volume_is_made_on_all_its_stores_which_learn_of_each_other(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK, ("dc1", "r2"), ("dc2", "r1"))
+    await joined(directory, *stores)
+    answer = await assigned(directory, "replication=111")
+    volume = int(answer["fid"].partition(",")[0])
+    by_id = {store.store_id: store for store in stores}
+    record = (await volumes(directory))[volume]
+    assert len(record["inSync"]) == len(set(record["inSync"])) == 4 == record["copies"]
+    assert record["members"] == record["inSync"] and record["degradedSinceMs"] == 0
+    for member in record["inSync"]:
+        pushed = by_id[member].memberships[volume]
+        assert (pushed["epoch"], pushed["primary"], pushed["copies"]) == (2, record["primary"], 4)
+        assert {one["storeId"] for one in pushed["inSync"]} == set(record["inSync"])
+        assert {one["adminUrl"] for one in pushed["inSync"]} == {store.url for store in stores}
+    assert answer["url"] == by_id[record["primary"]].url
+
+
+async def test_replications_live_side_by_side(start: Any, make_replicas: Callable[..., Any]) -> None:
+    directory = await start(**FAST)
+    await joined(directory, *await make_replicas(RACK, RACK))
+    for replication in ("000", "001"):
+        for _ in range(5):
+            volume = int((await assigned(directory, f"replication={replication}"))["fid"].partition(",")[0])
+            assert (await volumes(directory))[volume]["replication"] == replication
+    _, document = await directory.call("/dir/status")
+    assert {layout["replication"] for layout in document["Topology"]["Layouts"]} == {"000", "001"}
+
+
+async def test_the_default_replication_is_what_an_assign_without_one_gets(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST, default_replication="001")
+    await joined(directory, *await make_replicas(RACK, RACK))
+    await assigned(directory, "")
+    assert {volume["replication"] for volume in (await volumes(directory)).values()} == {"001"}
+
+
+async def test_where_chooses_the_primary(start: Any, make_replicas: Callable[..., Any]) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(("dc1", "r1"), ("dc2", "r1"))
+    await joined(directory, *stores)
+    for center, store in zip(("dc1", "dc2"), stores, strict=True):
+        for _ in range(5):
+            assert (await assigned(directory, f"replication=100&dataCenter={center}"))["url"] == store.url
+
+
+async def test_it_says_which_domain_is_missing(start: Any, make_replicas: Callable[..., Any]) -> None:
+    directory = await start(**FAST)
+    await joined(directory, *await make_replicas(RACK, RACK))
+    for replication, words in (("010", "other rack(s)"), ("100", "other data center(s)"), ("002", "2 other Store(s)")):
+        status, answer = await directory.call(f"/dir/assign?replication={replication}")
+        assert status == 503 and words in answer["error"]
+
+
+@pytest.mark.parametrize("primary_dies", [True, False])
+async def test_a_lost_store_leaves_the_in_sync_sets_and_uploads_go_on(
+    start: Any, make_replicas: Callable[..., Any], primary_dies: bool
+) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    before = (await volumes(directory))[volume]
+    by_id = {store.store_id: store for store in stores}
+    other = next(member for member in before["inSync"] if member != before["primary"])
+    lost, left = (before["primary"], other) if primary_dies else (other, before["primary"])
+    await by_id[lost].go()
+
+    async def changed() -> Any:
+        record = (await volumes(directory))[volume]
+        return record if record["epoch"] > before["epoch"] else None
+
+    record = await until(changed, "a new epoch")
+    assert (record["primary"], record["inSync"]) == (left, [left])
+    assert set(record["members"]) == {left, lost} and record["degradedSinceMs"] > 0
+
+    async def told() -> bool:
+        return bool(by_id[left].memberships[volume]["epoch"] == record["epoch"])
+
+    await until(told, "the new membership is told")
+    for _ in range(20):
+        assert (await assigned(directory))["url"] != by_id[lost].url
+        assert int((await assigned(directory))["fid"].partition(",")[0]) != volume
+    _, lookup = await directory.call(f"/dir/lookup?volumeId={volume}")
+    assert [location["url"] for location in lookup["locations"]] == [by_id[left].url]
+
+
+async def test_when_all_are_lost_the_first_that_returns_leads(start: Any, make_replicas: Callable[..., Any]) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    before = (await volumes(directory))[volume]
+    await asyncio.gather(*(store.go() for store in stores))
+
+    async def dead() -> bool:
+        _, document = await directory.call("/cluster/status")
+        return bool(document["Counts"]["storesAlive"] == 0)
+
+    await until(dead, "both Stores are dead")
+    assert (await volumes(directory))[volume]["inSync"] == before["inSync"]
+    back = next(store for store in stores if store.store_id != before["primary"])
+    await back.come_back()
+
+    async def leads() -> bool:
+        record = (await volumes(directory))[volume]
+        return bool(record["primary"] == back.store_id and record["inSync"] == [back.store_id])
+
+    await until(leads, "the one that is back leads")
+
+
+async def test_a_primary_reports_a_suspect_and_is_told_what_is_in_force(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    record = (await volumes(directory))[volume]
+    by_id = {store.store_id: store for store in stores}
+    primary = by_id[record["primary"]]
+    other = next(member for member in record["inSync"] if member != primary.store_id)
+    path = f"/internal/volumes/{volume}/suspect"
+    report = {"storeId": primary.store_id, "epoch": record["epoch"], "suspects": [other], "reason": "time-out"}
+    # A replica is not believed, nor is who speaks of another epoch, nor a question.
+    disbelieved: list[dict[str, Any]] = [
+        {"storeId": other, "suspects": [primary.store_id]},
+        {"epoch": 1},
+        {"suspects": []},
+    ]
+    for changes in disbelieved:
+        status, answer = await primary.post(directory.base, path, {**report, **changes})
+        assert status == 200 and answer["epoch"] == record["epoch"] and len(answer["inSync"]) == 2
+    status, answer = await primary.post(directory.base, path, report)
+    assert status == 200 and answer["epoch"] == record["epoch"] + 1
+    assert [member["storeId"] for member in answer["inSync"]] == [primary.store_id]
+    again = await primary.post(directory.base, path, report)
+    assert again[1]["epoch"] >= answer["epoch"]
+    status, answer = await primary.post(directory.base, "/internal/volumes/999/suspect", report)
+    assert status == 404
+
+
+async def test_a_store_that_knows_a_higher_epoch_gets_a_higher_one_still(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    record = (await volumes(directory))[volume]
+    by_id = {store.store_id: store for store in stores}
+    primary = by_id[record["primary"]]
+    lost = next(member for member in record["inSync"] if member != primary.store_id)
+    primary.memberships[volume] = {**primary.memberships[volume], "epoch": 40}
+    await by_id[lost].go()
+
+    async def told() -> bool:
+        known = primary.memberships[volume]
+        return bool(known["epoch"] > 40 and len(known["inSync"]) == 1)
+
+    await until(told, "a membership above epoch 40")
+    assert (await volumes(directory))[volume]["epoch"] == primary.memberships[volume]["epoch"]
+
+
+async def test_the_same_store_at_another_address_is_told_to_the_others(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    await stores[0].stop()
+    await stores[0].start()
+    await stores[0].come_back()
+
+    async def told() -> bool:
+        urls = {member["url"] for member in stores[1].memberships[volume]["inSync"]}
+        return urls == {store.url for store in stores}
+
+    await until(told, "the new address")
+
+
+async def test_only_the_primary_confirms(start: Any, make_replicas: Callable[..., Any]) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    record = (await volumes(directory))[volume]
+    for store in stores:
+        status, answer = await store.confirm(directory.base, volume, 0, 4096, [])
+        assert status == (200 if store.store_id == record["primary"] else 409), answer
+
+
+async def test_a_directory_without_a_disk_learns_the_memberships_from_the_stores(
+    start: Any, make_replicas: Callable[..., Any], tmp_path: Any
+) -> None:
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK, RACK)
+    await joined(directory, *stores)
+    await assigned(directory)
+    before = await volumes(directory)
+    other = await start(**FAST, data=tmp_path / "other")
+    for store in stores:
+        await store.go()
+        store.frozen.set()
+    for store in stores:
+        await store.join(other.base)
+
+    async def same() -> bool:
+        now = await volumes(other)
+        keys = ("uuid", "epoch", "primary", "replication")
+        return all(
+            volume in now
+            and all(now[volume][key] == record[key] for key in keys)
+            and set(now[volume]["inSync"]) == set(record["inSync"])
+            for volume, record in before.items()
+        )
+
+    await until(same, "the same memberships")
+    assert (await assigned(other))["fid"]
