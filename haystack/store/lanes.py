@@ -17,7 +17,7 @@ from haystack.errors import HaystackError
 from haystack.store.read_threads import ReadThreads
 from haystack.volume.commit import Appendable, Committer, Done, Submission, sync_each
 from haystack.volume.direct import DirectReads
-from haystack.volume.operations import Operation, Outcome
+from haystack.volume.operations import Appended, Operation, Outcome
 from haystack.volume.syncs import Syncs
 
 if TYPE_CHECKING:
@@ -108,8 +108,10 @@ class Lane:
             for _, _, done in gathered:
                 done(error)
 
-    def _sync_all(self, volumes: Sequence[tuple[Appendable, int]]) -> Sequence[Exception | None]:
-        return sync_each(volumes) if len(volumes) == 1 else sync_together(self._syncs, volumes)
+    def _sync_all(self, volumes: Sequence[tuple[Appendable, Appended]]) -> Sequence[Exception | None]:
+        if len(volumes) == 1:
+            return sync_each(volumes)
+        return sync_together(self._syncs, [(volume, appended.tail) for volume, appended in volumes])
 
 
 def sync_together(syncs: Syncs, volumes: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:

@@ -6,20 +6,31 @@ once, since a file system shares a commit of its journal among fdatasyncs that w
 a time; what comes for it meanwhile waits, and goes into a later wave as a whole. One thread would make the fullest
 waves; there are more so that a large wave, or a volume whose append lock another process holds, does not keep all
 others waiting.
+
+After a wave its clients are likely to come with their next upload at once. Those who came while it was carried out
+wait for them a moment, so that all go together: without that, two halves of the clients take turns for ever, and each
+half pays for a wave of its own. The moment ends when as many have come as were answered, and is never longer than a
+sync of this disk takes anyway.
+
+A wave passes three steps: each volume is appended to, then all are made durable (``sync_all`` is given every volume
+with what was appended, bytes and offsets included, so that a copy elsewhere can be made at the same time), then the
+outcomes are handed out.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from haystack.errors import HaystackError, OutOfSpace, VolumeUnavailable
-from haystack.volume.operations import Appended, Operation, Outcome, Put
+from haystack.volume.operations import Appended, Operation, Outcome, Put, Written
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +42,12 @@ ROUND_BYTES = 64 * 2**20
 
 WAVE_BYTES = 8 * 2**20
 """A wave takes no further volume when it has so many bytes: the disk shall have something to do while others append."""
+
+GATHER_FROM_OPERATIONS = 4
+"""Smaller waves are not waited for: so few clients gain less by sharing than they lose by waiting."""
+
+GATHER_SECONDS = 0.0003
+"""Longest wait for the clients of the last wave."""
 
 Done = Callable[[Outcome], None]
 """Receives the outcome of one operation, on a thread of the committer."""
@@ -51,8 +68,8 @@ class Appendable(Protocol):
         """Make everything below ``tail`` durable, see ``Volume.sync``."""
 
 
-SyncAll = Callable[[Sequence[tuple[Appendable, int]]], Sequence[Exception | None]]
-"""Makes several volumes durable, each up to its tail; returns what went wrong with each."""
+SyncAll = Callable[[Sequence[tuple[Appendable, Appended]]], Sequence[Exception | None]]
+"""Makes what was appended to several volumes durable; returns what went wrong with each."""
 
 
 def _ignore(appended: Appended) -> None:
@@ -66,6 +83,22 @@ class _Queue:
     volume: Appendable
     committed: Committed
     waiting: deque[tuple[Operation, Done]] = field(default_factory=deque)
+    pause: _Pause | None = None
+    """Somebody waits for more to come."""
+
+
+@dataclass(slots=True)
+class _Pause:
+    """A wait for the clients of a wave.
+
+    Parameters
+    ----------
+    missing: how many are still to come.
+    over: gets something when none is.
+    """
+
+    missing: int
+    over: SimpleQueue[None] = field(default_factory=SimpleQueue)
 
 
 @dataclass(slots=True)
@@ -96,6 +129,7 @@ class Committer:
     deliver: hands a wave's outcomes over, as pairs of ``Done`` and outcome; by default it calls them right there. An
         event loop gives ``call_soon_threadsafe`` here, so that a wave costs one wake-up.
     sync_all: makes several volumes durable; by default one after the other.
+    gather_seconds: longest wait for those who were answered just now.
     """
 
     def __init__(
@@ -105,10 +139,12 @@ class Committer:
         threads: int = 8,
         deliver: Callable[[list[tuple[Done, Outcome]]], None] | None = None,
         sync_all: SyncAll | None = None,
+        gather_seconds: float = GATHER_SECONDS,
     ) -> None:
         self._durable = durable
         self._deliver = deliver or deliver_now
         self._sync_all = sync_all or sync_each
+        self._gather_seconds = gather_seconds
         self._max_threads = threads
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -146,6 +182,9 @@ class Committer:
             self._closed = True
             for _ in self._threads:
                 self._wake.put(None)
+            for queue in self._queues.values():
+                if queue.pause is not None:
+                    queue.pause.over.put(None)
         for thread in self._threads:
             thread.join()
 
@@ -155,6 +194,11 @@ class Committer:
             queue = self._queues[id(volume)] = _Queue(volume, committed)
             self._listed.append(queue)
         queue.waiting.append((operation, done))
+        pause = queue.pause
+        if pause is not None:
+            pause.missing -= 1
+            if not pause.missing:
+                pause.over.put(None)
 
     def _wake_one(self) -> None:
         if not self._listed:
@@ -195,6 +239,26 @@ class Committer:
                 self._idle += 1
         return wave
 
+    def _expect(self, wave: list[_Round]) -> _Pause | None:
+        """Count who comes for these volumes from now on, if it is worth while to wait for those answered now."""
+        answered = sum(len(round_.operations) for round_ in wave)
+        if answered < GATHER_FROM_OPERATIONS:
+            return None
+        pause = _Pause(answered)
+        with self._lock:
+            if self._closed:
+                return None
+            for round_ in wave:
+                round_.queue.pause = pause
+        return pause
+
+    def _await(self, pause: _Pause, wave: list[_Round], most_seconds: float) -> None:
+        with suppress(Empty):
+            pause.over.get(timeout=most_seconds)
+        with self._lock:
+            for round_ in wave:
+                round_.queue.pause = None
+
     def _relist(self, wave: list[_Round]) -> None:
         """Let what came for these volumes meanwhile wait behind the others, so that none waits for ever."""
         with self._lock:
@@ -208,8 +272,18 @@ class Committer:
     def _carry_out(self, wave: list[_Round]) -> None:
         for round_ in wave:
             _guard(_append, round_)
-        if self._durable:
-            self._sync(wave)
+        if not self._durable:
+            self._hand_out(wave)
+            return
+        began = time.monotonic()
+        self._sync(wave)
+        sync_seconds = time.monotonic() - began
+        pause = self._expect(wave)
+        self._hand_out(wave)
+        if pause is not None:
+            self._await(pause, wave, min(self._gather_seconds, sync_seconds))
+
+    def _hand_out(self, wave: list[_Round]) -> None:
         pairs: list[tuple[Done, Outcome]] = []
         for round_ in wave:
             if round_.failure is None:
@@ -221,12 +295,12 @@ class Committer:
             _log.exception("outcomes of %s could not be delivered", ", ".join(str(one.queue.volume) for one in wave))
 
     def _sync(self, wave: list[_Round]) -> None:
-        written = [(one, one.appended.tail) for one in wave if one.appended is not None]
+        written = [(one, one.appended) for one in wave if one.appended is not None]
         if not written:
             return
         problems: Sequence[Exception | None]
         try:
-            problems = self._sync_all([(one.queue.volume, tail) for one, tail in written])
+            problems = self._sync_all([(one.queue.volume, appended) for one, appended in written])
         except Exception as error:  # a bug there: nobody knows what is durable, and the clients wait
             problems = [error] * len(written)
         for (round_, _), problem in zip(written, problems, strict=True):
@@ -234,9 +308,9 @@ class Committer:
                 _fail(round_, problem)
 
 
-def sync_each(volumes: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:
+def sync_each(volumes: Sequence[tuple[Appendable, Appended]]) -> list[Exception | None]:
     """Make volumes durable one after the other."""
-    return [_problem_of(volume, tail) for volume, tail in volumes]
+    return [_problem_of(volume, appended.tail) for volume, appended in volumes]
 
 
 def _problem_of(volume: Appendable, tail: int) -> Exception | None:
@@ -288,6 +362,7 @@ def _append(round_: _Round) -> None:
     # One large upload must not take the small ones down with it.
     outcomes: list[Outcome] = []
     tail, changed = 0, False
+    written: list[Written] = []
     for operation in operations:
         try:
             appended = volume.append([operation])
@@ -296,9 +371,10 @@ def _append(round_: _Round) -> None:
             continue
         outcomes += appended.outcomes
         tail, changed = appended.tail, changed or appended.changed
+        written += appended.written
     if not tail:
         raise _last_error(outcomes)
-    round_.appended = Appended(outcomes, tail, changed)
+    round_.appended = Appended(outcomes, tail, changed, tuple(written))
 
 
 def _last_error(outcomes: list[Outcome]) -> HaystackError:
@@ -314,7 +390,10 @@ def deliver_now(outcomes: list[tuple[Done, Outcome]]) -> None:
 
 
 def _data_bytes(operation: Operation) -> int:
-    return sum(needle.data_bytes for needle in operation.needles) if isinstance(operation, Put) else 0
+    if not isinstance(operation, Put):
+        return 0
+    needles = operation.needles
+    return needles[0].data_bytes if len(needles) == 1 else sum(needle.data_bytes for needle in needles)
 
 
 def _unexpected(volume: Appendable, error: Exception) -> HaystackError:

@@ -178,7 +178,7 @@ def test_commit_what_comes_together_is_synced_together(tmp_path: Path) -> None:
     waves: list[list[Appendable]] = []
     answers: queue.Queue[tuple[int, Outcome]] = queue.Queue()
 
-    def sync_all(pairs: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:
+    def sync_all(pairs: Sequence[tuple[Appendable, Appended]]) -> list[Exception | None]:
         waves.append([volume for volume, _ in pairs])
         if len(waves) == 2:
             raise KeyError("bug")
@@ -204,6 +204,101 @@ def test_commit_what_comes_together_is_synced_together(tmp_path: Path) -> None:
         committer.submit_all([(volumes[0], _put(99), lambda _: None)])
     for volume in volumes:
         volume.close()
+
+
+def test_commit_a_sync_of_all_is_given_what_was_written(tmp_path: Path) -> None:
+    """What keeps further copies needs the very bytes, of each volume that has some."""
+    volumes = [Volume.create(tmp_path / f"{number}.vol", number) for number in (1, 2)]
+    given: list[tuple[Appendable, int, bytes]] = []
+    answers: queue.Queue[tuple[int, Outcome]] = queue.Queue()
+
+    def sync_all(pairs: Sequence[tuple[Appendable, Appended]]) -> list[Exception | None]:
+        for volume, appended in pairs:
+            for offset, pieces in appended.written:
+                given.append((volume, offset, b"".join(bytes(piece) for piece in pieces)))
+        return [None] * len(pairs)
+
+    committer = Committer(threads=1, sync_all=sync_all)
+    operations = (_put(1), _put(2, b"x" * 70_000), Delete(9, 9, 1))
+    committer.submit_all(
+        [
+            (volume, operation, lambda outcome, key=key: answers.put((key, outcome)))  # type: ignore[misc]
+            for volume in volumes
+            for key, operation in enumerate(operations)
+        ]
+    )
+    for _ in range(6):
+        answers.get(timeout=60)
+    committer.close()
+    assert [volume for volume, _, _ in given] == volumes
+    for volume, (_, offset, content) in zip(volumes, given, strict=True):
+        assert offset == 64
+        assert content == Path(volume.file.path).read_bytes()[64:]
+        volume.close()
+
+
+class Syncs:
+    """Notes how many operations each sync covered; each takes ``seconds`` by the clock that the committer reads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.sizes: list[int] = []
+        self._now = 0.0
+        self._seconds = seconds
+        monkeypatch.setattr(commit_module.time, "monotonic", lambda: self._now)
+
+    def __call__(self, pairs: Sequence[tuple[Appendable, Appended]]) -> list[Exception | None]:
+        self.sizes.append(sum(len(appended.outcomes) for _, appended in pairs))
+        self._now += self._seconds
+        return [None] * len(pairs)
+
+
+def _again(committer: Committer, volume: Volume, answers: queue.Queue[int], keys: range) -> None:
+    """Submit, and once more from each answer, as a client would."""
+
+    def answered(key: int) -> Done:
+        def done(outcome: Outcome) -> None:
+            if key < 1000:
+                committer.submit(volume, _put(1000 + key), answered(1000 + key))
+            answers.put(key)
+
+        return done
+
+    committer.submit_all([(volume, _put(key), answered(key)) for key in keys])
+
+
+def test_commit_clients_that_were_answered_together_are_waited_for(
+    volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs = Syncs(monkeypatch, seconds=60.0)
+    answers: queue.Queue[int] = queue.Queue()
+    threads: list[threading.Thread] = []
+
+    def deliver(outcomes: list[tuple[Done, Outcome]]) -> None:
+        def hand_out() -> None:
+            for done, outcome in outcomes:
+                done(outcome)
+
+        threads.append(threading.Thread(target=hand_out))  # as an event loop does: while the committer goes on
+        threads[-1].start()
+
+    committer = Committer(threads=2, sync_all=syncs, deliver=deliver, gather_seconds=60.0)
+    _again(committer, volume, answers, range(1, 21))
+    for _ in range(40):
+        answers.get(timeout=30)
+    committer.close()  # does not wait for those who will never come
+    for thread in threads:
+        thread.join()
+    assert syncs.sizes == [20, 20]
+
+
+def test_commit_few_clients_and_fast_disks_are_not_waited_for(volume: Volume, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: queue.Queue[int] = queue.Queue()
+    for keys, seconds in ((range(1, 4), 60.0), (range(4, 24), 0.0)):
+        committer = Committer(threads=1, sync_all=Syncs(monkeypatch, seconds), gather_seconds=60.0)
+        _again(committer, volume, answers, keys)
+        for _ in range(2 * len(keys)):
+            answers.get(timeout=30)
+        committer.close()
 
 
 def test_commit_more_busy_volumes_than_threads_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
