@@ -269,7 +269,7 @@ def confirmable_tail(entry: StoreVolume, control: ControlBlock) -> int:
     """Up to where needles may be told to the Directory: what is durable, or, with copies, what all of them have."""
     if entry.membership is None:
         return max(entry.durable_tail, control.durable_tail(entry.slot))
-    return max(entry.committed_tail, control.committed_tail(entry.slot))
+    return control.committed_tail(entry.slot)
 
 
 def may_confirm(entry: StoreVolume, control: ControlBlock) -> bool:

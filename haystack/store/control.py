@@ -97,6 +97,7 @@ class Slot(enum.IntEnum):
     REIGN = 15
     MEMBERS_VERSION = 16  # rises with every change of the membership, by two; odd while it is being changed
     MEMBERS_CHANGED_MS = 17  # when that was, by the monotonic clock
+    COMMITTED_BASE = 18  # committed tail as the supervisor knows it, apart from what the workers have published
 
 
 class VolumeState(enum.IntEnum):
@@ -404,9 +405,13 @@ class ControlBlock:
         return max(cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] for worker in range(self.workers))
 
     def committed_tail(self, slot: int) -> int:
-        """How far all copies of the volume are known to have it; 0 before the first append since the Store's start."""
+        """Below this all copies in sync are known to be equal; 0 when nothing is known."""
         cells = self.cells
-        return max(cells[self.volume_base(worker, slot) + VolumeCell.COMMITTED_TAIL] for worker in range(self.workers))
+        base = cells[_slot_base(slot) + Slot.COMMITTED_BASE]
+        published = (
+            cells[self.volume_base(worker, slot) + VolumeCell.COMMITTED_TAIL] for worker in range(self.workers)
+        )
+        return max(base, *published)
 
 
 def _void_epoch() -> int:

@@ -81,7 +81,6 @@ class StoreVolume:
     changing: held by whoever takes the volume out of service.
     membership, duty, reign: see :mod:`haystack.store.replication`.
     followed_epoch: under which its bytes were compared with the primary's, 0 for none.
-    committed_tail: bytes that all copies are known to have, apart from what the workers have published.
     membering: held by whoever changes the membership.
     """
 
@@ -107,7 +106,6 @@ class StoreVolume:
     duty: Duty = Duty.ALONE
     reign: int = 0
     followed_epoch: int = 0
-    committed_tail: int = 0
     membering: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(

@@ -203,10 +203,29 @@ def judge_overlap(mine: object, theirs: object) -> Verdict:
 
 
 class Confirmation(NamedTuple):
-    """A replica has answered under ``epoch`` that everything below ``tail`` is there, durable and compared."""
+    """A replica has answered under ``epoch`` that bytes ``start`` to ``end`` are there as they were sent, durable."""
 
     epoch: int
-    tail: int
+    start: int
+    end: int
+
+
+def confirms(epoch: int, start: int, end: int, tail: int) -> Confirmation:
+    """What the answer ``tail`` to a batch of ``start`` to ``end`` confirms: bytes that were sent, and no others.
+
+    A replica may have more, of a primary that crashed with its machine and lost the end that this one then wrote anew.
+    An empty batch asks for the tail; it confirms nothing.
+    """
+    return Confirmation(epoch, start, max(start, min(end, tail)))
+
+
+def committed_by(committed: int, start: int, end: int) -> int:
+    """The committed tail after ``start`` to ``end`` were confirmed by all: it knows no holes.
+
+    Everything below it is equal on all copies in sync; it is what a new primary compares from, and how far the
+    Directory is told of needles.
+    """
+    return max(committed, end) if start <= committed else committed
 
 
 class Next(enum.Enum):
@@ -218,7 +237,7 @@ class Next(enum.Enum):
 
 
 def judge_answer(own_tail: int, end: int, tail: int) -> Next:
-    """What an answer with ``tail`` means for a batch that ends at ``end``.
+    """What an answer with ``tail`` means for a batch that ends at ``end``; see :func:`confirms` for what it confirms.
 
     Parameters
     ----------
@@ -247,11 +266,12 @@ class Waiting:
     Parameters
     ----------
     kind: of the operation.
-    end: of what was appended, bytes from the start of the volume; it is durable here.
+    start, end: of what was appended, bytes from the start of the volume; it is durable here.
     reign: under which it was appended.
     """
 
     kind: Kind
+    start: int
     end: int
     reign: int
 
@@ -269,7 +289,7 @@ def may_acknowledge(
     """
     if not leads(now, me) or not same_reign(reign, waiting) or not enough_copies(now, waiting.kind):
         return May.NEVER
-    return May.YES if all_confirmed(now, me, confirmed, waiting.end) else May.WAIT
+    return May.YES if all_confirmed(now, me, confirmed, waiting.start, waiting.end) else May.WAIT
 
 
 def leads(now: Membership, me: str) -> bool:
@@ -287,16 +307,17 @@ def enough_copies(now: Membership, kind: Kind) -> bool:
     return kind is Kind.DELETE or not now.degraded
 
 
-def all_confirmed(now: Membership, me: str, confirmed: Mapping[str, Confirmation], end: int) -> bool:
+def all_confirmed(now: Membership, me: str, confirmed: Mapping[str, Confirmation], start: int, end: int) -> bool:
     """All other in-sync copies and all learners have it, and have said so under the epoch in force.
 
     A confirmation of an older epoch says nothing: in between that copy may have been cut and admitted anew.
     """
-    for member in now.followers(me):
-        found = confirmed.get(member.store_id)
-        if found is None or found.epoch != now.epoch or found.tail < end:
-            return False
-    return True
+    return all(has_confirmed(now, confirmed.get(one.store_id), start, end) for one in now.followers(me))
+
+
+def has_confirmed(now: Membership, found: Confirmation | None, start: int, end: int) -> bool:
+    """One copy has it, and has said so under the epoch in force."""
+    return found is not None and found.epoch == now.epoch and found.start <= start and found.end >= end
 
 
 def may_append(standing: Standing, kind: Kind) -> bool:

@@ -171,7 +171,21 @@ def test_answers_are_judged() -> None:
     assert rules.judge_answer(100, 80, 108) is Next.SUSPECT
 
 
-UPLOAD, DELETE = Waiting(Kind.UPLOAD, 100, 3), Waiting(Kind.DELETE, 100, 3)
+def test_an_answer_confirms_what_was_sent_and_nothing_else() -> None:
+    assert rules.confirms(5, 80, 100, 100) == Confirmation(5, 80, 100)
+    assert rules.confirms(5, 80, 100, 148) == Confirmation(5, 80, 100)
+    assert rules.confirms(5, 80, 100, 88) == Confirmation(5, 80, 88)
+    assert rules.confirms(5, 100, 100, 148) == Confirmation(5, 100, 100)
+
+
+def test_the_committed_tail_knows_no_holes() -> None:
+    assert rules.committed_by(80, 80, 100) == 100
+    assert rules.committed_by(80, 72, 100) == 100
+    assert rules.committed_by(80, 88, 100) == 80
+    assert rules.committed_by(80, 64, 72) == 80
+
+
+UPLOAD, DELETE = Waiting(Kind.UPLOAD, 80, 100, 3), Waiting(Kind.DELETE, 80, 100, 3)
 
 
 def test_an_acknowledgement_needs_every_copy_under_the_epoch_in_force() -> None:
@@ -179,13 +193,14 @@ def test_an_acknowledgement_needs_every_copy_under_the_epoch_in_force() -> None:
         return rules.may_acknowledge(now, "a", reign, confirmed, waiting)
 
     assert may(PAIR, {}) is May.WAIT
-    assert may(PAIR, {"b": Confirmation(5, 99)}) is May.WAIT
-    assert may(PAIR, {"b": Confirmation(4, 100)}) is May.WAIT
-    assert may(PAIR, {"b": Confirmation(5, 100)}) is May.YES
-    assert may(PAIR, {"b": Confirmation(5, 100)}, reign=4) is May.NEVER
-    assert may(replace(PAIR, primary="b"), {"b": Confirmation(5, 100)}) is May.NEVER
-    assert may(PAIR.with_learner(C), {"b": Confirmation(5, 100)}) is May.WAIT
-    assert may(PAIR.with_learner(C), {"b": Confirmation(5, 100), "c": Confirmation(5, 100)}) is May.YES
+    assert may(PAIR, {"b": Confirmation(5, 80, 99)}) is May.WAIT
+    assert may(PAIR, {"b": Confirmation(4, 80, 100)}) is May.WAIT
+    assert may(PAIR, {"b": Confirmation(5, 88, 108)}) is May.WAIT
+    assert may(PAIR, {"b": Confirmation(5, 80, 100)}) is May.YES
+    assert may(PAIR, {"b": Confirmation(5, 80, 100)}, reign=4) is May.NEVER
+    assert may(replace(PAIR, primary="b"), {"b": Confirmation(5, 80, 100)}) is May.NEVER
+    assert may(PAIR.with_learner(C), {"b": Confirmation(5, 80, 100)}) is May.WAIT
+    assert may(PAIR.with_learner(C), {"b": Confirmation(5, 80, 100), "c": Confirmation(5, 80, 100)}) is May.YES
     degraded = replace(PAIR, in_sync=(A,))
     assert may(degraded, {}) is May.NEVER
     assert may(degraded, {}, DELETE) is May.YES
