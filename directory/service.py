@@ -20,7 +20,7 @@ from directory.tables import MarkRecord, PhotoRecord, VolumeRecord, photo_key
 from directory.transactions import Admission, Confirmed
 
 TABLE_AGE_SECONDS = 0.2
-"""How old the weights of the volumes may get while only sizes change."""
+"""How old the weights of the volumes may get while only sizes change, and how long a volume's turn is."""
 
 MAX_WRITE_TABLES = 64
 """Tables kept for callers that ask for a data center, a rack or a Store."""
@@ -112,7 +112,8 @@ class Service:
         if now_seconds - self._tables_made_seconds > TABLE_AGE_SECONDS or len(self._write_tables) >= MAX_WRITE_TABLES:
             self._write_tables.clear()
             self._tables_made_seconds = now_seconds
-        table = self._write_tables[key] = WriteTable(self.cluster.candidates(now_seconds, replication), where)
+        candidates = self.cluster.candidates(now_seconds, replication)
+        table = self._write_tables[key] = WriteTable(candidates, where, turn=self._dice())
         return table
 
     # -- what Stores say

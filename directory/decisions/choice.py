@@ -3,6 +3,10 @@
 The choice is random, weighted by the room that a volume really has: its own limit, or its share of what its data folder
 has left, whichever is smaller. So volumes and disks fill up evenly in proportion, without any state between choices. A
 Store with more than the average load gets less of the new photos, but at least a quarter of its share.
+
+Photos go to all data folders at the same time, but within one folder the volumes take turns: for the life of a
+:class:`WriteTable` one of them, chosen by the same weights, takes them all. Uploads that reach a Store together are
+then appended and made durable together; spread over seven volumes they would cost seven appends and seven syncs.
 """
 
 from __future__ import annotations
@@ -116,13 +120,21 @@ class WriteTable:
     """The candidates with their weights added up, made once for many choices.
 
     A choice costs a binary search among the candidates.
+
+    Parameters
+    ----------
+    turn: a random number, evenly distributed in 0 ≤ turn < 1, which says whose turn it is in each data folder; None:
+        all volumes take photos.
     """
 
-    def __init__(self, candidates: Sequence[Candidate], where: Where = ANYWHERE) -> None:
+    def __init__(self, candidates: Sequence[Candidate], where: Where = ANYWHERE, *, turn: float | None = None) -> None:
         admitted = [c for c in candidates if where.admits(c.data_center, c.rack, c.url)]
         roomy = [c for c in admitted if not c.crowded]
-        self._candidates = roomy or admitted
-        self._bounds = list(accumulate(weights(self._candidates)))
+        weighted = list(zip(roomy or admitted, weights(roomy or admitted), strict=True))
+        if turn is not None:
+            weighted = take_turns(weighted, turn)
+        self._candidates = [candidate for candidate, _ in weighted]
+        self._bounds = list(accumulate(weight for _, weight in weighted))
 
     def __len__(self) -> int:
         return len(self._candidates)
@@ -136,5 +148,25 @@ class WriteTable:
         """
         if not self._candidates:
             return None
-        place = bisect_right(self._bounds, fraction * self._bounds[-1])
-        return self._candidates[min(place, len(self._candidates) - 1)]
+        return self._candidates[_place(self._bounds, fraction)]
+
+
+def take_turns(weighted: Sequence[tuple[Candidate, float]], turn: float) -> list[tuple[Candidate, float]]:
+    """Return one candidate of each data folder, chosen by weight, with the weight of all that have their primary there.
+
+    Parameters
+    ----------
+    turn: a random number, evenly distributed in 0 ≤ turn < 1.
+    """
+    folders: dict[tuple[str, str], list[tuple[Candidate, float]]] = {}
+    for one in weighted:
+        folders.setdefault((one[0].store_id, one[0].folder), []).append(one)
+    chosen = []
+    for members in folders.values():
+        bounds = list(accumulate(weight for _, weight in members))
+        chosen.append((members[_place(bounds, turn)][0], bounds[-1]))
+    return chosen
+
+
+def _place(bounds: Sequence[float], fraction: float) -> int:
+    return min(bisect_right(bounds, fraction * bounds[-1]), len(bounds) - 1)

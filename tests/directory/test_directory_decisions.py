@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directory.decisions import liveness
-from directory.decisions.choice import Candidate, Where, WriteTable, weights
+from directory.decisions.choice import Candidate, Where, WriteTable, take_turns, weights
 from directory.decisions.confirmations import MAX_RENDITIONS, apply_needles
 from directory.decisions.growth import plan_growth, volumes_wanted
 from directory.decisions.liveness import Liveness
@@ -133,6 +133,36 @@ def test_equal_volumes_are_used_evenly() -> None:
     table = WriteTable([candidate(volume) for volume in range(1, 8)])
     counts = Counter(table.choose(n / 7000).volume for n in range(7000))  # type: ignore[union-attr]  # there are some
     assert set(counts.values()) <= {999, 1000, 1001}
+
+
+def test_volumes_of_a_folder_take_turns_and_all_are_used_evenly() -> None:
+    candidates = [candidate(number, folder=f"f{number % 2}", size_bytes=GIB) for number in range(8)]
+    counts: Counter[int] = Counter()
+    for turn in range(400):
+        table = WriteTable(candidates, turn=turn / 400)
+        chosen = [table.choose(n / 100) for n in range(100)]
+        assert len(table) == len(set(chosen)) == 2
+        assert {one.folder for one in chosen if one is not None} == {"f0", "f1"}
+        counts.update(one.volume for one in chosen if one is not None)
+    assert set(counts) == set(range(8))
+    assert max(counts.values()) - min(counts.values()) <= 200  # of 5,000 each
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), SIZES, SIZES), min_size=1, max_size=20),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_turns_leave_each_folder_its_weight(rows: list, turn: float) -> None:  # type: ignore[type-arg]  # rows of mixed types
+    candidates = [
+        candidate(number, folder=folder, size_bytes=size, max_bytes=max(most, 1))
+        for number, (folder, size, most) in enumerate(rows, 1)
+    ]
+    weighted = list(zip(candidates, weights(candidates), strict=True))
+    chosen = take_turns(weighted, turn)
+    assert {one.folder for one, _ in chosen} == {one.folder for one in candidates}
+    assert len(chosen) == len({one.folder for one in candidates})
+    for one, weight in chosen:
+        assert weight == pytest.approx(sum(own for other, own in weighted if other.folder == one.folder))
 
 
 def test_room_is_shared_by_the_volumes_of_a_folder() -> None:

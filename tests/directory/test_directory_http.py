@@ -129,7 +129,8 @@ async def test_an_assign_waits_for_volumes_that_are_being_made(directory: Any, s
     assert len(store.made) == 7  # one growth for all of them
 
 
-async def test_all_volumes_are_used_evenly(directory: Any, store: FakeStore) -> None:
+async def test_all_volumes_are_used_evenly(directory: Any, store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("directory.service.TABLE_AGE_SECONDS", -1.0)  # every assign is another volume's turn
     await directory.with_store(store)
     answers = await asyncio.gather(*(directory.call("/dir/assign") for _ in range(350)))
     counts = Counter(Fid.parse(answer["fid"]).volume for _, answer in answers)
@@ -137,6 +138,15 @@ async def test_all_volumes_are_used_evenly(directory: Any, store: FakeStore) -> 
     assert max(counts.values()) < 100
     assert len({Fid.parse(answer["fid"]).key for _, answer in answers}) == 350
     assert len({Fid.parse(answer["fid"]).cookie for _, answer in answers}) == 350
+
+
+async def test_one_volume_of_a_folder_takes_the_photos_of_a_moment(
+    directory: Any, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("directory.service.TABLE_AGE_SECONDS", 3600.0)
+    await directory.with_store(store)
+    answers = await asyncio.gather(*(directory.call("/dir/assign") for _ in range(50)))
+    assert len({Fid.parse(answer["fid"]).volume for _, answer in answers}) == 1
 
 
 async def test_full_volumes_are_avoided_and_replaced(directory: Any, store: FakeStore) -> None:
