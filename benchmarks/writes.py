@@ -45,6 +45,9 @@ KEYS_PER_RUN = 2**32
 THREAD_KEYS = 2**40
 """The first thread of wrk counts from here; see the script."""
 
+TURN_BYTES = 16 * 2**20
+"""What a volume gets before it is the next one's turn: the Directory gives each a turn of 0.2 s."""
+
 SAMPLE = 20
 APPEND, OVERWRITE, SEQUENTIAL = "write+fdatasync, growing", "write+fdatasync, in place", "sequential write, one sync"
 
@@ -101,7 +104,7 @@ def _compare(bench: Bench, report: Report, size_bytes: int) -> None:
         os.sync()
         if side == "Haystack":
             uploads.append(_upload(bench, size_bytes, seconds=bench.options.seconds))
-            _require_stored(bench, uploads[-1].result, body)
+            _require_stored(bench, uploads[-1].result, body, _turn(bench, size_bytes))
         else:
             rates[side].append(_peer_rate(bench, side, size_bytes, uploads))
             progress(f"  {side:<28} {size_name(size_bytes):>6}: {number(rates[side][-1])}/s")
@@ -126,7 +129,7 @@ def _upload(bench: Bench, size_bytes: int, *, seconds: float) -> Uploads:
     result = wrk.run(
         bench.server.url,
         wrk.UPLOADS,
-        [bench.first_key, bench.options.volumes, bench.folder / "body", COOKIE],
+        [bench.first_key, bench.options.volumes, bench.folder / "body", COOKIE, _turn(bench, size_bytes)],
         folder=bench.folder,
         seconds=seconds,
         connections=CONNECTIONS,
@@ -149,7 +152,12 @@ def _peer_rate(bench: Bench, peer: str, size_bytes: int, uploads: list[Uploads])
     return disk.synced_writes(bench.folder, size_bytes, bench.options.seconds, overwrite=peer == OVERWRITE)
 
 
-def _require_stored(bench: Bench, result: wrk.Result, body: bytes) -> None:
+def _turn(bench: Bench, size_bytes: int) -> int:
+    """Uploads in a row that go to the same volume."""
+    return max(1, int(bench.options.turn_bytes // size_bytes))
+
+
+def _require_stored(bench: Bench, result: wrk.Result, body: bytes, turn: int) -> None:
     """Raises CannotMeasure unless a sample of what was acknowledged can be read back.
 
     wrk asks the script once for a request that it does not send, and the last ones of all clients may not be stored.
@@ -157,7 +165,7 @@ def _require_stored(bench: Bench, result: wrk.Result, body: bytes) -> None:
     last = result.requests - CONNECTIONS
     for number_ in random.Random(1).sample(range(2, max(3, last)), min(SAMPLE, max(1, last - 2))):
         key = bench.first_key + THREAD_KEYS + number_
-        path = f"/{1 + key % bench.options.volumes},{key:x}{COOKIE}"
+        path = f"/{1 + key // turn % bench.options.volumes},{key:x}{COOKIE}"
         status, found = fetch(bench.server, path)
         if status != 200 or found != body:
             raise CannotMeasure(f"{path} was uploaded, but reading it gives {status} and {len(found)} bytes")
@@ -167,7 +175,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = arguments(__doc__, seconds=5, rounds=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="BYTES", help="sizes of photos")
     parser.add_argument("--volumes", type=int, default=7, help="volumes that the uploads are spread over [7]")
-    parser.add_argument("--workers", type=int, default=1, help="workers of the Store [1, on a core of its own]")
+    parser.add_argument("--workers", type=int, default=2, help="workers of the Store [2]; 1 has a core of its own")
+    parser.add_argument(
+        "--turn-bytes", type=int, default=TURN_BYTES, help="bytes in a row for one volume [what 0.2 s bring]"
+    )
     return parser
 
 

@@ -109,10 +109,11 @@ end
 UPLOADS = (
     DONE
     + """
--- args: first key, number of volumes, file with the body, cookie. Each request is a PUT of a new photo.
+-- args: first key, number of volumes, file with the body, cookie, uploads of a turn. Each request is a PUT of a new
+-- photo; the volumes take turns.
 asked = 0
 function init(args)
-    key, volumes = tonumber(args[1]) + number * 2^40, tonumber(args[2])
+    key, volumes, turn = tonumber(args[1]) + number * 2^40, tonumber(args[2]), tonumber(args[5])
     local file = io.open(args[3], "rb")
     local body = file:read("*a")
     file:close()
@@ -123,7 +124,7 @@ function init(args)
 end
 function request()
     key, asked = key + 1, asked + 1
-    return before .. (1 + key % volumes) .. "," .. string.format("%x", key) .. after
+    return before .. (1 + math.floor(key / turn) % volumes) .. "," .. string.format("%x", key) .. after
 end
 """
 )
