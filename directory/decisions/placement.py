@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from directory.decisions.replication import Replication, Site
+from directory.decisions.replication import Home, Replication, Site, homes
 from directory.decisions.spaces import FolderSpace, Place
 
 Claim = Callable[[FolderSpace], Any]
@@ -69,7 +69,10 @@ def place_copy(
     claim: Claim,
     hosts: Collection[str] = (),
 ) -> FolderSpace | None:
-    """Return where one more copy does most for what is promised; None when it does nothing anywhere.
+    """Return where one more copy brings a volume nearer to what is promised; None when it does so nowhere.
+
+    It is looked ahead: a rack is chosen as the volume's home from which everything that is promised can be reached with
+    the folders that there are, and of these the one that needs fewest more copies.
 
     Parameters
     ----------
@@ -78,15 +81,22 @@ def place_copy(
     hosts: machines that have one.
     """
     there = {site.store_id for site in holders}
-    kept = replication.kept(holders)
-    worth: dict[tuple[str, str], bool] = {}
+    free = [space for space in usable if space.store_id not in there]
+    sites = {site.store_id: site for site in (*holders, *map(site_of, free))}
+    home = max(
+        sorted(homes(sites.values())),
+        key=lambda rack: (replication.kept_around(rack, sites.values()), replication.kept_around(rack, holders)),
+        default=None,
+    )
+    if home is None:
+        return None
+    kept = replication.kept_around(home, holders)
+    worth: dict[Home, bool] = {}
     fitting = []
-    for space in usable:
-        if space.store_id in there:
-            continue
-        where = (space.data_center, space.rack)
+    for space in free:
+        where = _rack(space)
         if where not in worth:
-            worth[where] = replication.kept([*holders, site_of(space)]) > kept
+            worth[where] = replication.kept_around(home, [*holders, site_of(space)]) > kept
         if worth[where]:
             fitting.append(space)
     return max(fitting, key=lambda space: (space.host not in hosts, claim(space)), default=None)

@@ -25,6 +25,15 @@ class Site:
     rack: str
 
 
+Home = tuple[str, str]
+"""A data center and one of its racks, from which the others are "other" ones."""
+
+
+def homes(sites: Iterable[Site]) -> set[Home]:
+    """Return the racks in which these Stores stand."""
+    return {(site.data_center, site.rack) for site in sites}
+
+
 @dataclass(frozen=True, slots=True)
 class Replication:
     """A parsed ``XYZ``."""
@@ -43,14 +52,20 @@ class Replication:
 
         A copy too many in one place counts for nothing: two of the same rack are one for ``010``.
         """
-        distinct = {site.store_id: site for site in sites}.values()
-        homes = {(site.data_center, site.rack) for site in distinct}
-        return max((self._kept_around(center, rack, list(distinct)) for center, rack in homes), default=0)
+        distinct = list({site.store_id: site for site in sites}.values())
+        return max((self.kept_around(home, distinct) for home in homes(distinct)), default=0)
 
-    def _kept_around(self, center: str, rack: str, sites: list[Site]) -> int:
-        here = sum(1 for site in sites if (site.data_center, site.rack) == (center, rack))
-        racks = {site.rack for site in sites if site.data_center == center and site.rack != rack}
-        centers = {site.data_center for site in sites if site.data_center != center}
+    def kept_around(self, home: Home, sites: Iterable[Site]) -> int:
+        """Return how many of the promised copies these Stores, each named once, are for a volume at home in a rack."""
+        center, rack = home
+        here, racks, centers = 0, set[str](), set[str]()
+        for site in sites:
+            if site.data_center != center:
+                centers.add(site.data_center)
+            elif site.rack != rack:
+                racks.add(site.rack)
+            else:
+                here += 1
         return min(here, 1 + self.stores) + min(len(racks), self.racks) + min(len(centers), self.centers)
 
     def __str__(self) -> str:
