@@ -44,20 +44,27 @@ class AnsweringConnection(Wire):
             it was sent, so give a buffer that nobody writes to again.
         """
         if self._ready:
-            server = self._server
-            server.requests += 1
-            self._tick = server.tick
-            if body is None:
-                self._write(head + server.tails.keep)
-            elif len(body) < JOINED_BYTES:
-                self._write(b"".join((head, server.tails.keep, body)))
-            else:
-                self._writelines((head, server.tails.keep, body))
+            self.respond_fast(head, b"" if body is None else body)
             return
         if not self._begin_answer():
             return
         self._writelines((head, self._tail()) if body is None or self.head_only else (head, self._tail(), body))
         self._after_answer()
+
+    def respond_fast(self, head: bytes, body: Buffer) -> None:
+        """As :meth:`respond_prepared`, from within ``Handler.fast_get`` alone.
+
+        Parameters
+        ----------
+        body: may change afterwards when it is shorter than ``JOINED_BYTES``.
+        """
+        server = self._server
+        server.requests += 1
+        self._tick = server.tick
+        if len(body) < JOINED_BYTES:
+            self._write(b"".join((head, server.tails.keep, body)))
+        else:
+            self._writelines((head, server.tails.keep, body))
 
     def respond(
         self, status: int, headers: bytes = b"", body: Buffer = b"", *, content_length_bytes: int | None = None

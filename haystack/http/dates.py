@@ -9,6 +9,9 @@ from functools import lru_cache
 _CACHE_ENTRIES = 4096
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MINUTES = tuple(f"{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440))
+_SECONDS = tuple(f"{second:02d} GMT" for second in range(60))
+"""Numbers ready as text: nearly every photo has a date of its own, so dates as a whole are not worth keeping."""
 _TIME = r"(?P<hour>\d{2}):(?P<minute>\d{2}):(?P<second>\d{2})"
 _MONTH = rf"(?P<month>{'|'.join(_MONTHS)})"
 _IMF_FIXDATE = re.compile(rf"(?:{'|'.join(_DAYS)}), (?P<day>\d{{2}}) {_MONTH} (?P<year>\d{{4}}) {_TIME} GMT", re.ASCII)
@@ -24,8 +27,7 @@ def format_http_date(seconds: int) -> str:
     """``Sun, 06 Nov 1994 08:49:37 GMT`` for whole seconds since 1970."""
     day, second = divmod(seconds, 86_400)
     minute, second = divmod(second, 60)
-    hour, minute = divmod(minute, 60)
-    return "%s %02d:%02d:%02d GMT" % (_format_day(day), hour, minute, second)  # noqa: UP031 - a third faster than f""
+    return f"{_format_day(day)} {_MINUTES[minute]}{_SECONDS[second]}"
 
 
 @lru_cache(maxsize=_CACHE_ENTRIES)

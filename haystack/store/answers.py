@@ -7,10 +7,11 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from haystack.http.dates import format_http_date
-from haystack.http.response import header_block
+from haystack.http.response import STATUS_LINES, header_block
 from haystack.volume.layout import LayoutError, NeedleMeta
 
 IMMUTABLE = "public, max-age=31536000, immutable"
+_OK = STATUS_LINES[200]
 DEFAULT_TYPE = "application/octet-stream"
 PAIR_PREFIX = "X-Haystack-Meta-"
 """Header fields with this prefix are kept with an upload and given back with every read."""
@@ -42,6 +43,20 @@ def photo_headers(raw_meta: bytes, checksum: int, time_ms: int, *, attachment: b
         _meta_headers(raw_meta, attachment),
         checksum,
         format_http_date(modified_seconds(time_ms)).encode("ascii"),
+    )
+
+
+def photo_head(raw_meta: bytes, checksum: int, time_ms: int, data_bytes: int) -> bytes:
+    """The head of a 200 for a whole needle without its last lines (see ``haystack.http.response.Tails``).
+
+    The same as ``prepared_head`` with :func:`photo_headers` makes, at half its price: most reads need a new one.
+    """
+    return b'%s%sETag: "%016x"\r\nLast-Modified: %s\r\nContent-Length: %d\r\n' % (
+        _OK,
+        _meta_headers(raw_meta, False),
+        checksum,
+        format_http_date(min(time_ms // 1000, _LAST_SECOND)).encode("ascii"),
+        data_bytes,
     )
 
 

@@ -3,8 +3,9 @@
 1. **cached**: the request line was answered before, nothing that could make the answer wrong has happened since (the
    volume's epoch is the same), and the bytes are in the page cache: verify the checksum, write. No parsing, no index.
 2. **plain**: a request line of the plainest form, judged by a regular expression that accepts a part of what the strict
-   parser accepts: index, one read that must not wait for the disk, checksum, write. A line that comes a second time is
-   worth a cache entry.
+   parser accepts: index, one read that must not wait for the disk, checksum, write. Of a small photo nothing is made
+   that outlives the answer, for among millions of photos nearly every read is the first one of its photo. A line that
+   comes a second time is worth a cache entry.
 
 Whatever is unusual in the slightest (unknown, deleted, wrong cookie, damaged, not in memory, large) goes the strict
 way, which answers it or says what is wrong.
@@ -16,25 +17,35 @@ import os
 import re
 import struct
 import time
+from array import array
 
 import xxhash
 
 from haystack.errors import HaystackError
+from haystack.http.answering import JOINED_BYTES
 from haystack.http.connection import HttpConnection
 from haystack.http.request import RequestHeaders
-from haystack.http.response import prepared_head
-from haystack.store.answers import photo_headers
+from haystack.store.answers import photo_head
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Header
 from haystack.store.tally import Tally
 from haystack.volume.index import KEY, VALUE
-from haystack.volume.layout import ALIGNMENT, FOOTER_BYTES, HEADER, HEADER_BYTES, needle_bytes
+from haystack.volume.layout import (
+    ALIGNMENT,
+    FOOTER,
+    FOOTER_BYTES,
+    FOOTER_MAGIC,
+    HEADER_BYTES,
+    NEEDLE_MAGIC,
+    needle_bytes,
+)
 
 INLINE_BYTES = 2 * 2**20
 """Photos up to this size are verified and sent on the event loop when they are in the page cache (about 0.2 ms)."""
 
-COPIED_BYTES = 32 * 1024
-"""Needles up to this size are copied out of the page cache on their first read: cheaper than asking and mapping."""
+REUSED_BYTES = JOINED_BYTES
+"""Needles up to this size are copied out of the page cache on their first read, which is cheaper than asking whether
+they are there; into one buffer for all, since answers of this size are sent as a copy anyway."""
 
 COPIED_NEW_BYTES = 256 * 1024
 """Needles up to this size are copied when they are so new that the map does not reach them yet. A client that does not
@@ -43,13 +54,23 @@ read holds on to a copy, so this bounds memory."""
 MAX_ENTRIES = 32_768
 """Cached answers of a worker, about 1 KB each."""
 
-MAX_SEEN = 131_072
-"""Request lines remembered as seen once."""
+SEEN_SLOTS = 2**17
+"""Slots for hashes of request lines that were answered once, each holding the last one that fell into it. Two lines of
+one hash only earn the second an early cache entry."""
 
 _PLAIN_LINE = re.compile(rb"GET /([0-9]{1,10}),([0-9a-fA-F]{1,16})([0-9a-fA-F]{16}) HTTP/1\.1")
 
+_NEEDLE = struct.Struct("<IHHIIQQQ")
+"""A needle's header without its last fields: magic, flags, bytes of metadata and data, alternate, key, cookie, time."""
+
+_CATALOG_CELL = int(Header.CATALOG)
+
 _clock = time.perf_counter
 _digest = xxhash.xxh3_64_intdigest
+_preadv = os.preadv
+_NOWAIT = os.RWF_NOWAIT
+_needle = _NEEDLE.unpack_from
+_footer = FOOTER.unpack_from
 
 
 class _Entry:
@@ -62,23 +83,22 @@ class _Entry:
         served: ServedVolume,
         epoch: int,
         offset: int,
-        raw: memoryview,
+        head: bytes,
+        body: memoryview,
         checked: memoryview,
         checksum: int,
-        sizes_and_time: tuple[int, int, int],
+        tick: float,
     ) -> None:
-        meta_bytes, data_bytes, time_ms = sizes_and_time
-        start = HEADER_BYTES + meta_bytes
         self.served = served
         self.epoch = epoch
         self.offset = offset
+        self.head = head
+        self.body = body
+        self.body_bytes = len(body)
         self.checked = checked
         self.checksum = checksum
         self.seed = served.volume.seed
-        self.body = raw[start : start + data_bytes]
-        self.body_bytes = data_bytes
-        self.head = prepared_head(200, photo_headers(bytes(raw[HEADER_BYTES:start]), checksum, time_ms), data_bytes)
-        self.tick = 0.0
+        self.tick = tick
 
 
 class FastReader:
@@ -86,10 +106,11 @@ class FastReader:
 
     def __init__(self, catalog: Catalog, tally: Tally) -> None:
         self._catalog = catalog
-        self._tally = tally
         self._cells = catalog.control.cells
+        self._count = tally.fast_read
         self._entries: dict[bytes, _Entry] = {}
-        self._seen: set[bytes] = set()
+        self._seen = array("q", bytes(8 * SEEN_SLOTS))
+        self._small = memoryview(bytearray(REUSED_BYTES))
         self._volumes: dict[bytes, ServedVolume] = {}
         self._volumes_catalog = -1
         self.tick = 0.0
@@ -102,7 +123,6 @@ class FastReader:
     def forget_all(self) -> None:
         """Drop all cached answers and volumes."""
         self._entries.clear()
-        self._seen.clear()
         self._volumes.clear()
 
     def fast_get(self, connection: HttpConnection, line: bytes, headers: RequestHeaders) -> bool:
@@ -118,10 +138,11 @@ class FastReader:
         if _digest(entry.checked, entry.seed) != entry.checksum:
             del self._entries[line]
             return False
-        connection.respond_prepared(entry.head, entry.body)
+        size_bytes = entry.body_bytes
+        connection.respond_fast(entry.head, entry.body)
         served.reads += 1
-        served.bytes_read += entry.body_bytes
-        self._tally.fast_read(_clock() - started, entry.body_bytes)
+        served.bytes_read += size_bytes
+        self._count(_clock() - started, size_bytes)
         return True
 
     def _is_resident(self, entry: _Entry) -> bool:
@@ -132,12 +153,16 @@ class FastReader:
 
     def _first_read(self, connection: HttpConnection, line: bytes, started: float) -> bool:
         match = _PLAIN_LINE.fullmatch(line)
-        served = self._volume(match[1]) if match else None
-        if match is None or served is None:
+        if match is None:
             return False
-        epoch = self._cells[served.epoch_cell]
-        key = int(match[2], 16)
-        again = line in self._seen
+        number, key_text, cookie_text = match.groups()
+        if self._cells[_CATALOG_CELL] != self._volumes_catalog:
+            self.look_again()
+        served = self._volumes.get(number) or self._volume(number)
+        if served is None:
+            return False
+        epoch = self._cells[served.epoch_cell]  # before the index: what changes meanwhile voids what is made of it
+        key, cookie = int(key_text, 16), int(cookie_text, 16)
         try:
             value = served.volume.index.get_raw(KEY.pack(key, 0))
             if value is None:
@@ -147,65 +172,70 @@ class FastReader:
                 return False
             offset = (high << 32 | low) * ALIGNMENT
             total_bytes = needle_bytes(meta_bytes, data_bytes)
-            if total_bytes > COPIED_BYTES or again:
+            again = self._was_seen(line)
+            if total_bytes <= REUSED_BYTES and not again:
+                raw = _copy(served, offset, self._small[:total_bytes])
+            else:
                 raw = served.map.view(offset, total_bytes)
                 if raw is None and total_bytes <= COPIED_NEW_BYTES and not served.map.covers(offset + total_bytes):
-                    raw = self._copy(served, offset, total_bytes)
+                    raw = _copy(served, offset, memoryview(bytearray(total_bytes)))
                     again = False  # a copy is too dear to be kept
-            else:
-                raw = self._copy(served, offset, total_bytes)
         except (HaystackError, OSError, struct.error):
             return False  # the strict way meets it too, and says what is wrong
         if raw is None:
             return False
-        fields = HEADER.unpack_from(raw)
-        if fields[5] != key or fields[6] != int(match[3], 16) or fields[4] or fields[3] != data_bytes or fields[1]:
+        header = _needle(raw)
+        time_ms = header[7]
+        if header != (NEEDLE_MAGIC, 0, meta_bytes, data_bytes, 0, key, cookie, time_ms):
             return False
-        checked = raw[:-FOOTER_BYTES]
-        checksum = int.from_bytes(raw[-8:], "little")
-        if _digest(checked, served.volume.seed) != checksum:
+        end = total_bytes - FOOTER_BYTES
+        footer_magic, reserved, checksum = _footer(raw, end)
+        if footer_magic != FOOTER_MAGIC or reserved or _digest(raw[:end], served.volume.seed) != checksum:
             return False
-        entry = _Entry(served, epoch, offset, raw, checked, checksum, (fields[2], data_bytes, fields[7]))
-        connection.respond_prepared(entry.head, entry.body)
-        self._remember(line, entry, again=again)
+        start = HEADER_BYTES + meta_bytes
+        head = photo_head(bytes(raw[HEADER_BYTES:start]), checksum, time_ms, data_bytes)
+        body = raw[start : start + data_bytes]
+        connection.respond_fast(head, body)
+        if again:
+            self._remember(line, _Entry(served, epoch, offset, head, body, raw[:end], checksum, self.tick))
         served.reads += 1
         served.bytes_read += data_bytes
-        self._tally.fast_read(_clock() - started, data_bytes)
+        self._count(_clock() - started, data_bytes)
         return True
 
     def look_again(self) -> None:
         """Drop everything when volumes have come, gone, or been taken out of service."""
-        catalog = self._cells[Header.CATALOG]
+        catalog = self._cells[_CATALOG_CELL]
         if catalog != self._volumes_catalog:
             self.forget_all()
             self._volumes_catalog = catalog
 
-    def _volume(self, text: bytes) -> ServedVolume | None:
-        self.look_again()
-        served = self._volumes.get(text)
-        if served is None:
-            try:
-                served = self._volumes[text] = self._catalog.get(int(text))
-            except HaystackError:
-                return None  # the strict way says what is wrong
+    def _volume(self, number: bytes) -> ServedVolume | None:
+        try:
+            served = self._volumes[number] = self._catalog.get(int(number))
+        except HaystackError:
+            return None  # the strict way says what is wrong
         return served
 
-    def _copy(self, served: ServedVolume, offset: int, total_bytes: int) -> memoryview | None:
-        """The bytes, if the kernel can give them without waiting for the disk."""
-        buffer = bytearray(total_bytes)
-        try:
-            count = os.preadv(served.volume.file.read_fd, (buffer,), offset, os.RWF_NOWAIT)
-        except OSError:
-            return None  # EAGAIN: not in memory. Anything else comes again on the strict way, which reports it.
-        return memoryview(buffer) if count == total_bytes else None
+    def _was_seen(self, line: bytes) -> bool:
+        """Whether this line was asked for before, as far as is remembered; it is remembered from now on."""
+        digest = hash(line)
+        slot = digest % SEEN_SLOTS
+        if self._seen[slot] == digest:
+            return True
+        self._seen[slot] = digest
+        return False
 
-    def _remember(self, line: bytes, entry: _Entry, *, again: bool) -> None:
-        if not again:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            self._seen.add(line)
-            return
+    def _remember(self, line: bytes, entry: _Entry) -> None:
         if len(self._entries) >= MAX_ENTRIES:
             del self._entries[next(iter(self._entries))]
-        entry.tick = self.tick
         self._entries[line] = entry
+
+
+def _copy(served: ServedVolume, offset: int, buffer: memoryview) -> memoryview | None:
+    """The buffer, filled from there, if the kernel can do so without waiting for the disk."""
+    try:
+        count = _preadv(served.volume.file.read_fd, (buffer,), offset, _NOWAIT)
+    except OSError:
+        return None  # EAGAIN: not in memory. Anything else comes again on the strict way, which reports it.
+    return buffer if count == len(buffer) else None

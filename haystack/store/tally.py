@@ -56,7 +56,8 @@ class Tally:
         """Count a GET that was answered with 200 on a fast way."""
         self._read_count += 1
         self._read_bytes += size_bytes
-        self._fast_buckets[min(int(seconds * 1e6).bit_length(), _LAST_BUCKET)] += 1
+        bucket = int(seconds * 1e6).bit_length()
+        self._fast_buckets[bucket if bucket < _LAST_BUCKET else _LAST_BUCKET] += 1
         self._sums[_READ] += seconds
 
     def fast_write(self, seconds: float, size_bytes: int) -> None:

@@ -52,6 +52,36 @@ def test_block_serves_other_lines_and_connections() -> None:
     assert drive.handler.fast_answers == 1
 
 
+def test_block_of_the_last_request_is_no_licence_for_another() -> None:
+    """A connection expects the block that it had last; what only ends alike, or begins alike, is looked at anew."""
+    drive = warm(Drive()).feed(LINE + PLAIN)
+    assert drive.handler.fast_answers == 1
+    drive.take_output()
+    drive.feed(LINE + b"\r\nX: y" + PLAIN, LINE + PLAIN, LINE + PLAIN[:-2] + b"A: b\r\n\r\n", LINE + PLAIN)
+    assert drive.statuses == [200] * 4
+    assert drive.handler.fast_answers == 3
+    assert [("X", "y") in seen.headers or ("x", "y") in seen.headers for seen in drive.handler.seen[-4:]] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+    drive.take_output()
+    drive.feed(LINE + PLAIN + LINE + PLAIN)
+    assert drive.statuses == [200, 200]
+    assert drive.handler.fast_answers == 3
+
+
+def test_block_that_was_forgotten_serves_the_connection_that_has_it() -> None:
+    drive = warm(Drive(limits=HttpLimits(max_cached_blocks=1))).feed(LINE + PLAIN)
+    other, transport = drive.connect()
+    other.data_received(LINE + b"\r\nHost: other\r\n\r\n")
+    assert PLAIN not in drive.server.header_blocks
+    drive.feed(LINE + PLAIN)
+    assert drive.handler.fast_answers == 2
+    assert transport.output.count(b"200 OK") == 1
+
+
 NOT_CACHED = {
     "close": b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
     "1.0": b"GET /a HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n",
