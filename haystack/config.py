@@ -139,6 +139,10 @@ class StoreSettings:
     stop_timeout_seconds: float = field(
         default=20.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
     )
+    scrub_bytes_per_second: int = field(
+        default=8 * MIB,
+        metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are scrubbed, for each data folder; 0: never."),
+    )
 
     def __post_init__(self) -> None:
         _check_fields(self, "store")

@@ -97,6 +97,9 @@ class Slot(enum.IntEnum):
     REIGN = 15
     MEMBERS_VERSION = 16  # rises with every change of the membership, by two; odd while it is being changed
     MEMBERS_CHANGED_MS = 17  # when that was, by the monotonic clock
+    SCRUBBED_MS = 18  # end of the last full pass, milliseconds since 1970
+    BROKEN_BYTES = 19  # damaged, and no copy could mend them
+    MENDED = 20  # ranges mended
     COMMITTED_BASE = 18  # committed tail as the supervisor knows it, apart from what the workers have published
 
 

@@ -148,6 +148,10 @@ def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: 
         "bytesRead": control.volume_sum(entry.slot, VolumeCell.BYTES_READ),
         "writes": control.volume_sum(entry.slot, VolumeCell.WRITES),
         "replication": f"{block.replication if block else 0:03d}",
+        "scrubbedMs": entry.scrubbed[0],
+        "brokenBytes": entry.scrubbed[1],
+        "mended": entry.scrubbed[2],
+        "problem": entry.scrubbed[3],
         "lastAppendMs": stat.last_append_ms if stat else 0,
     }
 

@@ -63,6 +63,11 @@ _SLOT_GAUGES = (
     ("volume_index_bytes", "Size of the volume's index.", Slot.INDEX_BYTES),
     ("volume_recovery_damage_bytes", "Damaged bytes that recovery met when the Store started.", Slot.DAMAGE_BYTES),
 )
+_SCRUB_GAUGES = (
+    ("volume_scrubbed_timestamp_seconds", "End of the last full scrub; 0 for never.", Slot.SCRUBBED_MS, 1000),
+    ("volume_broken_bytes", "Bytes that are damaged and that no copy could mend.", Slot.BROKEN_BYTES, 1),
+    ("volume_mended_ranges", "Damaged ranges that were mended from another copy.", Slot.MENDED, 1),
+)
 _VOLUME_COUNTERS = (
     ("volume_reads", "Needles read.", VolumeCell.READS),
     ("volume_read_bytes", "Bytes of photos read.", VolumeCell.BYTES_READ),
@@ -181,6 +186,9 @@ def _volumes(page: _Page, control: ControlBlock, slots: Sequence[SlotView]) -> N
             help_text,
             ((f'volume="{view.volume}"', control.cells[control.slot_cell(view.slot, cell)]) for view in slots),
         )
+    for name, help_text, cell, unit in _SCRUB_GAUGES:
+        rows = ((f'volume="{one.volume}"', control.cells[control.slot_cell(one.slot, cell)] // unit) for one in slots)
+        page.gauge(name, help_text, rows)
     for name, help_text, volume_cell in _VOLUME_COUNTERS:
         page.counter(
             name,

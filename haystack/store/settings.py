@@ -129,6 +129,9 @@ class Timing:
         jitter.
     confirmed_save_seconds: how often ``confirmed.json`` is written at most.
     stop_confirm_seconds: time at a stop to tell the Directory of the last needles.
+    scrub_look_seconds: how often to look for a volume that is to be scrubbed.
+    scrub_rest_seconds: from the end of a volume's scrub to the begin of the next one.
+    scrub_save_seconds: how often ``scrub.json`` is written at most during a walk.
     """
 
     tick_seconds: float = 1.0
@@ -147,6 +150,9 @@ class Timing:
     retry_most_seconds: float = 5.0
     confirmed_save_seconds: float = 1.0
     stop_confirm_seconds: float = 2.0
+    scrub_look_seconds: float = 10.0
+    scrub_rest_seconds: float = 7 * 24 * 3600.0
+    scrub_save_seconds: float = 10.0
 
 
 RESERVE_SHARE = 10

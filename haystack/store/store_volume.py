@@ -82,6 +82,8 @@ class StoreVolume:
     membership, duty, reign: see :mod:`haystack.store.replication`.
     followed_epoch: under which its bytes were compared with the primary's, 0 for none.
     membering: held by whoever changes the membership.
+    scrubbed: end of the last full scrub (milliseconds since 1970), bytes that are broken, ranges that were mended, and
+        what an operator should know of it.
     """
 
     id: int
@@ -107,6 +109,7 @@ class StoreVolume:
     reign: int = 0
     followed_epoch: int = 0
     membering: asyncio.Lock = field(default_factory=asyncio.Lock)
+    scrubbed: tuple[int, int, int, str] = (0, 0, 0, "")
 
     async def run(
         self,

@@ -120,7 +120,7 @@ class _Store:
             )
             documents = self._prepare(calls)
             copies = await stack.enter_async_context(
-                copies_service(self._volumes, self._memberships, self._settings.secret)
+                copies_service(self._volumes, self._memberships, self._settings, self._timing)
             )
             admin_port = await stack.enter_async_context(self._admin(documents, copies))
             host = advertised_host(self._settings.host, self._settings.directories)
@@ -131,18 +131,19 @@ class _Store:
             workers = self._workers = self._make_workers(command)
             stack.push_async_callback(self._stop_workers, workers)
             workers.start()
-            await self._serve(stop, workers, lambda: announce(self._ready_line(admin_port)))
+            await self._serve(stop, workers, copies, lambda: announce(self._ready_line(admin_port)))
             self._control.cells[Header.STOPPING] = 1
             self._volumes.stop_walks()
             _log.info("stopping")
             await self._stop_workers(workers)
             await self._tell_the_last()
 
-    async def _serve(self, stop: asyncio.Event, workers: Workers, announce: Callable[[], None]) -> None:
+    async def _serve(self, stop: asyncio.Event, workers: Workers, copies: Copies, announce: Callable[[], None]) -> None:
         """Do what a running Store does, until it is told to stop or one of its parts fails."""
         parts = [
             self._start(workers, announce),
             workers.failed(),
+            copies.scrubbing.run(),
             *(keeper.run() for keeper in self._keepers),
             *(confirmer.run() for confirmer in self._confirmers),
         ]

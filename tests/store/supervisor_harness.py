@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -48,6 +48,15 @@ async def until(condition: Callable[[], Any], what: str = "") -> Any:
     while not (value := condition()):
         assert time.monotonic() < deadline, f"did not happen in time: {what or condition}"
         await asyncio.sleep(0.01)
+    return value
+
+
+async def until_async(condition: Callable[[], Awaitable[Any]], what: str = "") -> Any:
+    """As :func:`until`, for a condition that has to be asked for."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, f"did not happen in time: {what or condition}"
+        await asyncio.sleep(0.02)
     return value
 
 

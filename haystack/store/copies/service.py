@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from haystack.config import StoreSettings
 from haystack.errors import HaystackError
 from haystack.store.copies.copies_api import CopiesApi
 from haystack.store.copies.fresh import remove_abandoned
@@ -17,6 +18,8 @@ from haystack.store.copies.jobs import FollowJobs
 from haystack.store.copies.peer import peer_session
 from haystack.store.copies.ranges_api import RangesApi
 from haystack.store.replication.memberships import Memberships
+from haystack.store.scrub.service import Scrubbing
+from haystack.store.settings import Timing
 from haystack.store.volumes import StoreVolumes
 
 _log = logging.getLogger(__name__)
@@ -24,21 +27,25 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """What the supervisor needs of it: calls for the admin API."""
+    """What the supervisor needs of it: calls for the admin API, and scrubbing, which is to be run."""
 
     routes: tuple[Callable[[web.Application], None], ...]
+    scrubbing: Scrubbing
 
 
 @asynccontextmanager
 async def copies_service(
-    volumes: StoreVolumes, memberships: Memberships, secret: bytes | None
+    volumes: StoreVolumes, memberships: Memberships, settings: StoreSettings, timing: Timing
 ) -> AsyncIterator[Copies]:
     """Run it for the length of a block, inside the event loop."""
+    secret = settings.secret
     await _clean_up(volumes)
     async with peer_session() as session:
+        scrubbing = Scrubbing(volumes, session, secret, timing, bytes_per_second=settings.scrub_bytes_per_second)
         jobs = FollowJobs(volumes, memberships, session, secret)
         try:
-            yield Copies((RangesApi(volumes).add_routes, CopiesApi(volumes, memberships, jobs).add_routes))
+            apis = RangesApi(volumes), CopiesApi(volumes, memberships, jobs), scrubbing
+            yield Copies(tuple(api.add_routes for api in apis), scrubbing)
         finally:
             await jobs.close()
 

@@ -1,0 +1,58 @@
+"""Writing good bytes over damaged ones, in place. Everything here blocks.
+
+Readers verify what they read and appends go to the tail alone, so nobody is kept waiting: a reader sees the old bytes,
+the new ones, or something in between that it refuses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from haystack.errors import DiskError
+from haystack.volume import ScannedNeedle, Volume
+from haystack.volume.hashing import read_exactly
+from haystack.volume.layout import SUPERBLOCK_BYTES
+
+
+def restore(volume: Volume, start: int, raw: bytes) -> bool:
+    """Make the volume have these bytes at ``start``, durably, and read them back; returns whether it had others.
+
+    Raises DiskError: then nobody knows what is there.
+    """
+    if not _differs(volume, start, raw):
+        return False
+    volume.file.pwrite([raw], start)
+    volume.file.sync()
+    # What the disk has, not what is in memory.
+    os.posix_fadvise(volume.file.read_fd, start, len(raw), os.POSIX_FADV_DONTNEED)
+    if read_exactly(volume.file, start, start + len(raw)) != raw:
+        raise DiskError(f"{volume}: bytes at offset {start} do not come back as they were written; replace the disk")
+    return True
+
+
+def restore_superblock(volume: Volume) -> bool:
+    """:func:`restore` the superblock, as it was when the volume was opened. Raises DiskError."""
+    raw = volume.superblock.pack()
+    assert len(raw) == SUPERBLOCK_BYTES
+    return restore(volume, 0, raw)
+
+
+def index_lacks(volume: Volume, needles: Sequence[ScannedNeedle]) -> bool:
+    """Whether the index was made when one of these needles could not be read, and does not know what it did."""
+    for needle in needles:
+        header = needle.header
+        entry = volume.index.get(header.key, header.alternate)
+        if header.is_tombstone:
+            if entry is not None and entry.offset < needle.offset and not entry.deleted:
+                return True
+        elif entry is None or entry.offset < needle.offset:
+            return True
+    return False
+
+
+def _differs(volume: Volume, start: int, raw: bytes) -> bool:
+    try:
+        return read_exactly(volume.file, start, start + len(raw)) != raw
+    except DiskError:
+        return True  # it cannot be read; a disk often finds another place for a sector that is written anew
