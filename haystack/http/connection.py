@@ -41,12 +41,14 @@ from haystack.http.chunked import ChunkedDecoder
 from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.head import MAX_BLANK_LINES, find_head_end
+from haystack.http.request import Request
 from haystack.http.response import CONTINUE, STATUS_LINES
 from haystack.http.wire import Phase
 
 if TYPE_CHECKING:
+    from haystack.http.answering import Buffer
     from haystack.http.handler import BodySink
-    from haystack.http.request import Request, RequestHeaders
+    from haystack.http.request import RequestHeaders
     from haystack.http.server import Server
 
 logger = logging.getLogger(__name__)
@@ -308,6 +310,45 @@ class HttpConnection(UploadingConnection):
         else:
             self._answer_exception(error)
         self._pump()
+
+    def defer_get(self, line: bytes, headers: RequestHeaders) -> Request:
+        """Promise an answer from within ``Handler.fast_get``, which then returns True, for its arguments.
+
+        The answer comes from a callback: by :meth:`finish_get`, or by ``respond`` and :meth:`finish_deferred`, exactly
+        once, also when the client has gone meanwhile.
+        """
+        server = self._server
+        target = line[4:-9]  # between "GET " and " HTTP/1.1"
+        path = target.decode("ascii")
+        request = Request("GET", line, target, path, "", headers, is_http_11=True, origin_form=True)
+        server.requests += 1
+        server.deferred += 1
+        self._tick = server.tick
+        self._request = request
+        self._responded = False
+        self._body_left = 0
+        self._ready = False
+        self._phase = Phase.HANDLING
+        return request
+
+    def finish_get(self, head: bytes, body: Buffer) -> None:
+        """Answer what :meth:`defer_get` promised, as ``respond_prepared`` and ``finish_deferred`` would.
+
+        Parameters
+        ----------
+        head, body: as for ``respond_prepared``.
+        """
+        server = self._server
+        if self._phase is not Phase.HANDLING or self._buffer or self._eof or self._write_paused or server.stopping:
+            self.respond_prepared(head, body)
+            self.finish_deferred()
+            return
+        server.end_deferred()
+        self._request = None
+        self._tick = server.tick
+        self._phase = Phase.HEAD
+        self._ready = True
+        self._writelines((head, server.tails.keep, body))
 
     def _begin_body(self, request: Request, sink: BodySink) -> None:
         self._sink = sink

@@ -70,6 +70,8 @@ class Handler(Protocol):
     def fast_get(self, connection: HttpConnection, request_line: bytes, headers: RequestHeaders) -> bool:
         """Answer a plain GET or HEAD at once through ``connection.respond_prepared``, or return False.
 
+        A GET may also be promised an answer, with ``connection.defer_get``.
+
         Parameters
         ----------
         request_line: as received and **unchecked**. Only a line may be answered which is equal to the

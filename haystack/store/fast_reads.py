@@ -27,7 +27,9 @@ from haystack.http.connection import HttpConnection
 from haystack.http.request import RequestHeaders
 from haystack.store.answers import photo_head
 from haystack.store.catalog import Catalog, ServedVolume
+from haystack.store.cold_reads import SMALL_BYTES
 from haystack.store.control import Header
+from haystack.store.fast_cold import FastColdReads, PlainRead
 from haystack.store.tally import Tally
 from haystack.volume.index import KEY, VALUE
 from haystack.volume.layout import (
@@ -104,7 +106,8 @@ class _Entry:
 class FastReader:
     """Answers plain GETs; see the module's text."""
 
-    def __init__(self, catalog: Catalog, tally: Tally) -> None:
+    def __init__(self, catalog: Catalog, tally: Tally, cold: FastColdReads) -> None:
+        self._cold = cold
         self._catalog = catalog
         self._cells = catalog.control.cells
         self._count = tally.fast_read
@@ -130,11 +133,11 @@ class FastReader:
         started = _clock()
         entry = self._entries.get(line)
         if entry is None:
-            return self._first_read(connection, line, started)
+            return self._first_read(connection, line, headers, started)
         served = entry.served
         if self._cells[served.epoch_cell] != entry.epoch or (entry.tick != self.tick and not self._is_resident(entry)):
             del self._entries[line]
-            return self._first_read(connection, line, started)
+            return self._first_read(connection, line, headers, started)
         if _digest(entry.checked, entry.seed) != entry.checksum:
             del self._entries[line]
             return False
@@ -151,7 +154,7 @@ class FastReader:
         entry.tick = self.tick
         return True
 
-    def _first_read(self, connection: HttpConnection, line: bytes, started: float) -> bool:
+    def _first_read(self, connection: HttpConnection, line: bytes, headers: RequestHeaders, started: float) -> bool:
         match = _PLAIN_LINE.fullmatch(line)
         if match is None:
             return False
@@ -183,7 +186,8 @@ class FastReader:
         except (HaystackError, OSError, struct.error):
             return False  # the strict way meets it too, and says what is wrong
         if raw is None:
-            return False
+            wanted = PlainRead(line, headers, served, key, cookie, offset, data_bytes, meta_bytes, started)
+            return total_bytes > SMALL_BYTES and self._cold.begin(connection, wanted)
         header = _needle(raw)
         time_ms = header[7]
         if header != (NEEDLE_MAGIC, 0, meta_bytes, data_bytes, 0, key, cookie, time_ms):

@@ -7,11 +7,10 @@ another thread, so that a slow disk never stalls the loop) or too large to be ve
 from __future__ import annotations
 
 import asyncio
-import errno
 import logging
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from haystack.errors import (
@@ -30,13 +29,12 @@ from haystack.http.request import Request
 from haystack.http.response import header_block
 from haystack.store.answers import etag, modified_seconds, photo_headers
 from haystack.store.catalog import Catalog, ServedVolume
+from haystack.store.cold_reads import HELD_BYTES, ColdRead, ColdReads, note_problem
 from haystack.store.control import Counter, Histogram, VolumeCell
-from haystack.store.fast_reads import COPIED_BYTES, INLINE_BYTES
+from haystack.store.fast_reads import INLINE_BYTES
 from haystack.store.read_threads import thread_buffer
-from haystack.store.recent import RecentReads
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
-from haystack.volume.direct import DirectReads
 from haystack.volume.index import IndexEntry
 from haystack.volume.layout import HEADER_BYTES
 from haystack.volume.reading import Needle
@@ -49,28 +47,8 @@ STREAM_BYTES = 8 * 2**20
 SHARED_BYTES = 64 * 1024
 """Photos from this size on that had to be read from disk are sent out of the page cache."""
 
-HELD_BYTES = 256 * 1024
-"""The most that is sent out of a buffer: what a client that does not read can make us hold. Larger photos that are not
-in the page cache by now are sent piece by piece."""
-
 MAX_REPORTED = 1024
 """Problems that are remembered as logged, so that a client that asks again and again does not fill the log."""
-
-
-NOT_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP)
-"""What a file system, or a disk with larger blocks, says when it cannot read past the page cache as we do it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _ColdRead:
-    """A request for a photo that has to be read from the disk."""
-
-    connection: HttpConnection
-    request: Request
-    served: ServedVolume
-    target: Target
-    entry: IndexEntry | None
-    started: float
 
 
 class Reader:
@@ -78,13 +56,13 @@ class Reader:
 
     Parameters
     ----------
-    recent: what was read past the page cache lately.
+    ways: decides which way a photo is read that is not in the page cache.
     """
 
-    def __init__(self, catalog: Catalog, tally: Tally, recent: RecentReads) -> None:
+    def __init__(self, catalog: Catalog, tally: Tally, ways: ColdReads) -> None:
         self._catalog = catalog
         self._tally = tally
-        self._recent = recent
+        self._ways = ways
         self._reported: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -105,7 +83,7 @@ class Reader:
             raise
         if needle is None:
             self._tally.add(Counter.COLD_READS)
-            cold = _ColdRead(connection, request, served, target, entry, started)
+            cold = ColdRead(connection, request, served, target, entry, started)
             return DEFERRED if self._read_directly(cold) else self._read_by_thread(cold)
         self._count(served, self._respond(connection, request, needle), started)
         return None
@@ -117,24 +95,20 @@ class Reader:
         raw = served.map.view(entry.offset, entry.total_bytes)
         return None if raw is None else _verified(served, target, entry, raw)
 
-    def _read_directly(self, cold: _ColdRead) -> bool:
+    def _read_directly(self, cold: ColdRead) -> bool:
         """Have the kernel read it past the page cache, unless that is impossible or it is better kept there."""
         entry, served = cold.entry, cold.served
-        if entry is None or entry.data_bytes > HELD_BYTES or entry.total_bytes <= COPIED_BYTES:
+        if entry is None:
             return False
-        if not DirectReads.takes(entry.offset, entry.total_bytes):
-            return False
-        if self._recent.is_repeated(served.number, entry.offset, entry.total_bytes):
-            return False
-        direct = served.lane.direct()
-        fd = served.volume.file.direct_fd()
-        if direct is None or fd < 0:
+        direct = self._ways.directly(served, entry.offset, entry.data_bytes, entry.total_bytes)
+        if direct is None:
             return False
         served.pin()
+        fd = served.volume.file.direct_fd()
         direct.read(fd, entry.offset, entry.total_bytes, partial(self._was_read, cold, entry))
         return True
 
-    def _was_read(self, cold: _ColdRead, entry: IndexEntry, raw: memoryview | None, problem: int) -> None:
+    def _was_read(self, cold: ColdRead, entry: IndexEntry, raw: memoryview | None, problem: int) -> None:
         served = cold.served
         try:
             needle = None if raw is None else _verified(served, cold.target, entry, raw)
@@ -144,18 +118,24 @@ class Reader:
             return
         except (DamagedNeedle, WrongNeedle):
             needle = None
-        if problem in NOT_DIRECT:
-            served.volume.file.give_up_direct()
-        if needle is None:  # whatever it was: a thread reads it again, which may wait, and says what is wrong
-            task = asyncio.get_running_loop().create_task(self._read_again(cold))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        if needle is None:
+            note_problem(served, problem)
+            self.read_again(cold)
             return
         served.unpin()
         self._count(served, self._respond(cold.connection, cold.request, needle), cold.started)
         cold.connection.finish_deferred()
 
-    async def _read_again(self, cold: _ColdRead) -> None:
+    def read_again(self, cold: ColdRead) -> None:
+        """Read by a thread what could not be read directly, and answer: a thread may wait, and says what is wrong.
+
+        The volume is pinned already, and is unpinned here. ``cold.connection`` has promised an answer.
+        """
+        task = asyncio.get_running_loop().create_task(self._read_again(cold))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _read_again(self, cold: ColdRead) -> None:
         try:
             await self._read_by_thread(cold)
         except Exception as error:
@@ -165,7 +145,7 @@ class Reader:
         finally:
             cold.served.unpin()
 
-    async def _read_by_thread(self, cold: _ColdRead) -> None:
+    async def _read_by_thread(self, cold: ColdRead) -> None:
         served = cold.served
         served.pin()
         try:

@@ -22,13 +22,17 @@ import uvloop
 from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
 from haystack.store.catalog import Catalog
+from haystack.store.cold_reads import ColdReads
 from haystack.store.control import ControlBlock, Counter
+from haystack.store.fast_cold import FastColdReads
 from haystack.store.fast_reads import FastReader
 from haystack.store.handler import StoreHandler
 from haystack.store.lanes import Lane
 from haystack.store.metrics import render_worker_page
 from haystack.store.reads import Reader
 from haystack.store.recent import RecentReads
+from haystack.store.replication.receiving import Receiver
+from haystack.store.replication.sessions import Sessions
 from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
@@ -94,11 +98,15 @@ class Worker:
         self.tally = Tally(control, settings.worker)
         self._lanes = [Lane(folder, durable=durable, deliver=self._deliver) for folder in settings.folders]
         self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
-        self._fast = FastReader(self._catalog, self.tally)
-        reader = Reader(self._catalog, self.tally, RecentReads(_memory_bytes() // 2 // control.workers))
+        ways = ColdReads(RecentReads(_memory_bytes() // 2 // control.workers))
+        reader = Reader(self._catalog, self.tally, ways)
+        self._fast = FastReader(self._catalog, self.tally, FastColdReads(ways, reader, self.tally))
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes)
-        handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
+        receiver = Receiver(
+            self._catalog, self.tally, Sessions(settings.secret), max_photo_bytes=settings.max_photo_bytes
+        )
+        handler = StoreHandler(control, self._fast, reader, writer, receiver, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control
         self._held_ticks = 0

@@ -83,7 +83,9 @@ class VolumeFile:
 
     def direct_fd(self) -> int:
         """A descriptor for reads past the page cache (O_DIRECT), opened when first asked for; -1 when there is none."""
-        if self._direct_fd < 0 and self._has_direct:
+        if not self._has_direct:
+            return -1
+        if self._direct_fd < 0:
             try:
                 # The file that is open here, whatever has that name by now.
                 self._direct_fd = os.open(f"/proc/self/fd/{self.read_fd}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
@@ -92,11 +94,8 @@ class VolumeFile:
         return self._direct_fd
 
     def give_up_direct(self) -> None:
-        """The file system or its disk cannot do what ``direct_fd`` promises: have no such descriptor from now on."""
-        self._has_direct = False
-        if self._direct_fd >= 0:
-            os.close(self._direct_fd)
-            self._direct_fd = -1
+        """The file system or its disk cannot do what ``direct_fd`` promises: give none out from now on."""
+        self._has_direct = False  # not closed before the file is: reads that were begun may still name it
 
     def pwrite(self, pieces: Sequence[Buffer], offset: int) -> int:
         """Write all pieces from ``offset`` on; returns the bytes written. Raises OutOfSpace or DiskError."""
