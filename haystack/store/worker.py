@@ -31,8 +31,6 @@ from haystack.store.lanes import Lane
 from haystack.store.metrics import render_worker_page
 from haystack.store.reads import Reader
 from haystack.store.recent import RecentReads
-from haystack.store.replication.receiving import Receiver
-from haystack.store.replication.sessions import Sessions
 from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
@@ -103,10 +101,7 @@ class Worker:
         self._fast = FastReader(self._catalog, self.tally, FastColdReads(ways, reader, self.tally))
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes)
-        receiver = Receiver(
-            self._catalog, self.tally, Sessions(settings.secret), max_photo_bytes=settings.max_photo_bytes
-        )
-        handler = StoreHandler(control, self._fast, reader, writer, receiver, self.tally, self._metrics_page)
+        handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control
         self._held_ticks = 0
