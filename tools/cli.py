@@ -25,7 +25,7 @@ EXIT_INTERRUPTED = 130
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("tools.up:up", "Start a whole cluster on this machine."),
-    "directory": ("tools.roles:directory", "Run one Directory."),
+    "directory": ("tools.roles:directory", "Run one Directory; back its data up; rebuild it."),
     "store": ("tools.roles:store", "Run one Store."),
     "put": ("tools.put:put", "Store files."),
     "get": ("tools.get:get", "Fetch a photo."),
@@ -34,6 +34,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "import": ("tools.imports:import_", "Store all photos below a folder."),
     "export": ("tools.export:export", "Write photos back into files."),
     "status": ("tools.status:status", "Say how the cluster is."),
+    "top": ("tools.top:top", "Show live what the cluster does."),
+    "node": ("tools.node:node", "List, show, drain, mark and remove Stores."),
+    "repair": ("tools.repair:repair", "Say what has too few copies, and repair it at once."),
     "volume": ("tools.volume:volume", "List, show, check and grow volumes."),
     "bench": ("tools.bench:bench", "Load the cluster and say how fast it is."),
     "completion": ("tools.completion:completion", "Print the completion script of a shell."),

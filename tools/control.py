@@ -11,12 +11,13 @@ from urllib.parse import urlencode
 import aiohttp
 
 from haystack.client.errors import UnexpectedAnswer, Unreachable, error_for
-from haystack.errors import AuthenticationError, ConfigError, InvalidRequest
+from haystack.errors import ConfigError, InvalidRequest
 from haystack.json_calls import AnswerTooLarge, NoAnswer, json_call
 
 TIMEOUT_SECONDS = 10.0
 """Longest time to connect, and longest silence of a server, for calls that answer at once."""
 
+UNSIGNED = 401
 MAX_ANSWER_BYTES = 256 * 1024 * 1024
 
 HOW_TO_SIGN = (
@@ -67,13 +68,28 @@ class Control:
         assert self._session is not None
         await self._session.close()
 
-    async def directory(self, method: str, path: str, parameters: Mapping[str, object] | None = None) -> dict[str, Any]:
-        """Ask the first Directory that answers. ``path`` begins with ``/``."""
+    async def directory(
+        self,
+        method: str,
+        path: str,
+        parameters: Mapping[str, object] | None = None,
+        document: object = None,
+        *,
+        signed: bool = False,
+    ) -> dict[str, Any]:
+        """Ask the first Directory that answers.
+
+        Parameters
+        ----------
+        path: begins with ``/``.
+        document: the body, as JSON; None for no body.
+        signed: for what only those may do who have the cluster's secret.
+        """
         query = f"?{urlencode(parameters)}" if parameters else ""
         failures = []
         for url in self._directory_urls:
             try:
-                return await self._call(method, f"{url}{path}{query}", None, None, self._timeout_seconds)
+                return await self._call(method, f"{url}{path}{query}", document, signed, self._timeout_seconds)
             except Unreachable as error:
                 failures.append(str(error))
         raise Unreachable(f"{'; '.join(failures)}. Is the cluster running, and is --directory right?")
@@ -90,18 +106,14 @@ class Control:
         timeout_seconds: longest silence, for calls that work for long; as of all calls by default.
         """
         base = admin_url if "://" in admin_url else f"http://{admin_url}"
-        secret = self._secret()
-        try:
-            silence_seconds = timeout_seconds or self._timeout_seconds
-            return await self._call(method, f"{base}{path}", document, secret, silence_seconds)
-        except AuthenticationError as error:
-            # A cluster on loopback addresses may do without a secret, so that only the Store knows that one is needed.
-            raise error if secret is not None else ConfigError(f"{admin_url}: {HOW_TO_SIGN}") from error
+        silence_seconds = timeout_seconds or self._timeout_seconds
+        return await self._call(method, f"{base}{path}", document, True, silence_seconds)
 
     async def _call(
-        self, method: str, url: str, document: object, secret: bytes | None, silence_seconds: float
+        self, method: str, url: str, document: object, signed: bool, silence_seconds: float
     ) -> dict[str, Any]:
         assert self._session is not None
+        secret = self._secret() if signed else None
         try:
             answer = await json_call(
                 self._session,
@@ -119,6 +131,9 @@ class Control:
             raise Unreachable(f"{url}: {error}") from error
         except AnswerTooLarge as error:
             raise UnexpectedAnswer(str(error)) from error
+        if answer.status == UNSIGNED and signed and secret is None:
+            # A cluster on loopback addresses may do without a secret, so that only the server knows that one is needed.
+            raise ConfigError(f"{url}: {HOW_TO_SIGN}")
         if not 200 <= answer.status < 300:
             raise error_for(answer.status, f"{method} {url}: {answer.reason}", not_found=InvalidRequest)
         if not isinstance(answer.document, dict):

@@ -2,53 +2,92 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
+from haystack.config import Configuration
 from haystack.errors import ConfigError
 from tools.app import App, config_option, directory_option, pass_app, secret_option, settings_options
+
+if TYPE_CHECKING:
+    from directory.settings import DirectorySettings
 
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
-@click.command()
+class DirectoryGroup(click.Group):
+    """``haystack directory``: a role, and beside it commands that are loaded when they are used."""
+
+    commands_there: Mapping[str, tuple[str, str]] = {
+        "backup": ("tools.backup:backup", "Write a consistent copy of a running Directory's data into a file."),
+        "rebuild": ("tools.rebuild:rebuild", "Make the Directory's data anew from the Stores alone."),
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands_there)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands_there:
+            return None
+        module, _, attribute = self.commands_there[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.commands_there.items()])
+
+
+@click.group(cls=DirectoryGroup, invoke_without_command=True)
 @settings_options("directory")
 @secret_option
 @config_option
-@pass_app
-def directory(app: App, /, **flags: object) -> None:
-    """Run one Directory until it is told to stop.
+@click.pass_context
+def directory(context: click.Context, /, **flags: object) -> None:
+    """Run one Directory until it is told to stop; or, with a command, look after its data.
 
     Settings come from the tables [cluster] and [directory] of the configuration file, then from HAYSTACK_DIRECTORY_…
     variables, then from flags.
     """
-    _log_to_stderr()
-    configuration = app.configuration().with_flags("directory", flags)
+    if context.invoked_subcommand is not None:
+        if any(value not in (None, ()) for value in flags.values()):
+            raise click.UsageError(f"options of {context.invoked_subcommand} stand behind that word")
+        return
+    log_to_stderr()
+    settings = directory_settings(context.ensure_object(App).configuration().with_flags("directory", flags))
+    # Imported here: the command must start fast, and a Store need not load the Directory's code.
+    from directory.server import run
+
+    run(settings)
+
+
+def directory_settings(configuration: Configuration) -> DirectorySettings:
+    """Return a Directory's settings. Raises ConfigError."""
     options = configuration.directory()
     secret = configuration.secret()
     _check_secret(secret, options.host)
-    # Imported here: the command must start fast, and a Store need not load the Directory's code.
-    from directory.server import run
     from directory.settings import DirectorySettings
 
-    run(
-        DirectorySettings(
-            data=options.data,
-            host=options.host,
-            port=options.port,
-            secret=secret,
-            peers_index=options.peers_index,
-            peers_count=options.peers_count,
-            writable_volumes=options.writable_volumes,
-            max_volume_bytes=options.max_volume_bytes,
-            heartbeat_seconds=options.heartbeat_seconds,
-            dead_after_seconds=options.dead_after_seconds,
-            default_replication=options.default_replication,
-            repair_copies=options.repair_copies,
-            repair_bytes_per_second=options.repair_bytes_per_second,
-            repair_delay_seconds=options.repair_delay_seconds,
-        )
+    return DirectorySettings(
+        data=options.data,
+        host=options.host,
+        port=options.port,
+        secret=secret,
+        peers_index=options.peers_index,
+        peers_count=options.peers_count,
+        writable_volumes=options.writable_volumes,
+        max_volume_bytes=options.max_volume_bytes,
+        heartbeat_seconds=options.heartbeat_seconds,
+        dead_after_seconds=options.dead_after_seconds,
+        default_replication=options.default_replication,
+        repair_copies=options.repair_copies,
+        repair_bytes_per_second=options.repair_bytes_per_second,
+        repair_delay_seconds=options.repair_delay_seconds,
     )
 
 
@@ -64,7 +103,7 @@ def store(app: App, /, **flags: object) -> None:
     Settings come from the tables [cluster] and [store] of the configuration file, then from HAYSTACK_STORE_… variables,
     then from flags.
     """
-    _log_to_stderr()
+    log_to_stderr()
     settings = app.configuration().with_flags("store", flags).store()
     _check_secret(settings.secret, settings.host)
     from haystack.store.supervisor import run
@@ -80,6 +119,7 @@ def _check_secret(secret: bytes | None, host: str) -> None:
         )
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Send the log of a role to standard error."""
     # Standard output has the ready line alone. Service managers add time stamps of their own, but files do not.
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -12,7 +12,7 @@ from haystack.errors import VolumeNotFound
 
 @dataclass(frozen=True, slots=True)
 class StoreView:
-    """One Store; sizes over all its data folders. ``state``: alive, dead or unknown."""
+    """One Store; sizes over all its data folders. ``state``: alive, dead or unknown; ``mark``: as of NodeView."""
 
     store_id: str
     url: str
@@ -25,18 +25,28 @@ class StoreView:
     free_bytes: int
     total_bytes: int
     writes_per_second: float
+    mark: str
     document: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class VolumeView:
-    """One logical volume."""
+    """One logical volume.
+
+    Parameters
+    ----------
+    members: Stores that are to hold a copy. in_sync: those that have every acknowledged photo.
+    copies: how many are promised. degraded_since_ms: 0 when it has them.
+    """
 
     volume: int
     state: str
     reason: str
     primary: str
     in_sync: tuple[str, ...]
+    members: tuple[str, ...]
+    copies: int
+    degraded_since_ms: int
     live_count: int
     live_bytes: int
     deleted_bytes: int
@@ -95,18 +105,6 @@ def parse_cluster(document: Mapping[str, Any]) -> ClusterView:
         ) from error
 
 
-def problems_of(view: ClusterView) -> list[str]:
-    """Return in words what is not well: what the Directory reports, and what makes new photos impossible."""
-    found = list(view.problems)
-    if not view.stores:
-        found.append("no Store has registered; start one with `haystack store`")
-    elif not view.counts["storesAlive"]:
-        found.append("no Store is alive; photos can neither be read nor stored")
-    elif not view.counts["volumesWritable"]:
-        found.append("no volume takes new photos; `haystack volume grow` makes some, if the Stores have room")
-    return found
-
-
 def _store(document: Mapping[str, Any]) -> StoreView:
     folders = document["folders"]
     return StoreView(
@@ -121,6 +119,7 @@ def _store(document: Mapping[str, Any]) -> StoreView:
         free_bytes=sum(int(folder["freeBytes"]) for folder in folders),
         total_bytes=sum(int(folder["totalBytes"]) for folder in folders),
         writes_per_second=float(document["writesPerSecond"]),
+        mark=str(document.get("mark") or "none"),
         document=document,
     )
 
@@ -133,6 +132,9 @@ def _volume(document: Mapping[str, Any]) -> VolumeView:
         reason=str(document["reason"] or ""),
         primary=str(document["primary"]),
         in_sync=tuple(str(store) for store in document["inSync"]),
+        members=tuple(str(store) for store in document["members"]),
+        copies=int(document["copies"]),
+        degraded_since_ms=int(document["degradedSinceMs"]),
         live_count=int(document["liveCount"]),
         live_bytes=int(document["liveBytes"]),
         deleted_bytes=int(document["deletedBytes"] or 0),

@@ -13,10 +13,11 @@ import click
 from haystack.client.errors import UnexpectedAnswer, Unreachable
 from haystack.errors import HaystackError
 from haystack.units import format_size
-from tools.app import EXIT_FAILED, App, Group, cluster_options, pass_app
+from tools.app import EXIT_FAILED, App, Group, cluster_options, pass_app, replication_option
 from tools.check import Checked, check_files, volume_files
 from tools.control import Control
 from tools.output import Column
+from tools.plans import NOTHING_CHANGED, apply_option
 from tools.view import ClusterView, VolumeView, parse_cluster
 
 CHECK_SILENCE_SECONDS = 24 * 3600.0
@@ -28,7 +29,8 @@ GROW_SILENCE_SECONDS = 120.0
 _COLUMNS = (
     Column("volume", right=True),
     Column("state"),
-    Column("store"),
+    Column("copies", right=True),
+    Column("stores"),
     Column("photos", right=True),
     Column("size", right=True),
     Column("of", right=True),
@@ -97,24 +99,32 @@ def check(app: App, targets: tuple[str, ...], full: bool) -> int:
 
 @volume.command()
 @click.option("--count", type=click.IntRange(1, 100), default=1, show_default=True, help="How many volumes to make.")
-@click.option("--apply", "apply_it", is_flag=True, help="Do it; without this the plan is only shown.")
+@replication_option
+@apply_option
 @cluster_options
 @pass_app
-def grow(app: App, count: int, apply_it: bool) -> int:
+def grow(app: App, count: int, replication: str | None, apply_it: bool) -> int:
     """Make more writable volumes. Shows the plan; acts only with --apply.
 
     The Directory does this by itself when volumes fill up; it is of use before a large import.
     The exit code is 1 when fewer volumes than asked for could be made.
     """
-    view, made = asyncio.run(_grow(app, count, apply_it))
+    view, made = asyncio.run(_grow(app, count, replication, apply_it))
     writable, alive = view.counts["volumesWritable"], view.counts["storesAlive"]
     then = writable + count
-    plan = {"count": count, "writableNow": writable, "writableThen": then, "storesAlive": alive}
+    plan = {
+        "count": count,
+        "replication": replication,
+        "writableNow": writable,
+        "writableThen": then,
+        "storesAlive": alive,
+    }
     app.output.document({"plan": plan, "applied": apply_it, **made})
     volumes, stores = "volume" if count == 1 else "volumes", "Store" if alive == 1 else "Stores"
-    app.output.say(f"Plan: {count} more writable {volumes} on {alive} {stores}: {writable} now, {then} then.")
+    copies = f" of replication {replication}" if replication else ""
+    app.output.say(f"Plan: {count} more writable {volumes}{copies} on {alive} {stores}: {writable} now, {then} then.")
     if not apply_it:
-        app.output.note("Nothing was changed; give --apply to do it.")
+        app.output.note(NOTHING_CHANGED)
         return 0
     app.output.say(f"Made {made['count']}: {', '.join(str(number) for number in made['volumes'])}")
     if made["count"] < count:
@@ -131,12 +141,13 @@ async def _view(control: Control) -> ClusterView:
     return parse_cluster(await control.directory("GET", "/dir/status"))
 
 
-async def _grow(app: App, count: int, apply_it: bool) -> tuple[ClusterView, dict[str, Any]]:
+async def _grow(app: App, count: int, replication: str | None, apply_it: bool) -> tuple[ClusterView, dict[str, Any]]:
     async with Control(app.directory_urls(), app.secret, timeout_seconds=GROW_SILENCE_SECONDS) as control:
         view = await _view(control)
         if not apply_it:
             return view, {}
-        made = await control.directory("POST", "/vol/grow", {"count": count})
+        wanted = {"count": count, **({"replication": replication} if replication else {})}
+        made = await control.directory("POST", "/vol/grow", wanted)
         if not isinstance(made.get("count"), int) or not isinstance(made.get("volumes"), list):
             raise UnexpectedAnswer(f"/vol/grow: the answer is not understood: {str(made)[:200]}")
         return view, made
@@ -146,7 +157,8 @@ async def _ask_copies(app: App, number: int) -> tuple[ClusterView, dict[str, dic
     async with Control(app.directory_urls(), app.secret) as control:
         view = await _view(control)
         copies = {}
-        for store_id in view.volume(number).in_sync:
+        one = view.volume(number)
+        for store_id in dict.fromkeys((*one.in_sync, *one.members)):
             store = view.store(store_id)
             try:
                 if store is None:
@@ -213,6 +225,7 @@ def _row(view: ClusterView, one: VolumeView) -> list[object]:
     return [
         one.volume,
         one.state,
+        f"{len(one.in_sync)} of {one.copies}",
         ", ".join(view.address_of(store_id) for store_id in one.in_sync),
         f"{one.live_count:,}",
         format_size(one.size_bytes),
@@ -228,6 +241,9 @@ def _lines(view: ClusterView, one: VolumeView) -> list[str]:
         ("state", f"{one.state} ({one.reason})" if one.reason else one.state),
         ("primary", view.address_of(one.primary)),
         ("in sync", ", ".join(view.address_of(store_id) for store_id in one.in_sync)),
+        ("not in sync", ", ".join(view.address_of(store) for store in one.members if store not in one.in_sync) or "-"),
+        ("copies", f"{len(one.in_sync)} of {one.copies}"),
+        ("degraded", f"since {_time(one.degraded_since_ms)}" if one.degraded_since_ms else "no"),
         ("epoch", one.document.get("epoch")),
         ("replication", one.document.get("replication")),
         ("photos", f"{one.live_count:,} in {format_size(one.live_bytes)}"),
