@@ -11,15 +11,11 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import time
 import weakref
 
 PAGE_BYTES = mmap.PAGESIZE
-REMAP_BYTES = 16 * 2**20
-"""The map follows a growing file in steps of at least this size; what lies beyond it is read with pread."""
-
-REMAP_SECONDS = 1.0
-"""A map that is this old follows by any step, because new photos are the most wanted ones."""
+AHEAD_BYTES = 2**30
+"""How far behind the file's end it is mapped, so that what is appended can be read at once: address space alone."""
 
 MAX_PAGES = 4096
 """Pages asked about at once (16 MiB); larger views are never handed out."""
@@ -33,30 +29,32 @@ _lseek.argtypes = (ctypes.c_int, ctypes.c_long, ctypes.c_int)
 _lseek.restype = ctypes.c_long
 
 
-class _PyBuffer(ctypes.Structure):
-    """CPython's Py_buffer, of which only the address is used."""
+_mmap = _libc.mmap
+_mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_mmap.restype = ctypes.c_void_p
+_munmap = _libc.munmap
+_munmap.argtypes = (ctypes.c_size_t, ctypes.c_size_t)
+_madvise = _libc.madvise
+_madvise.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int)
 
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.py_object),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
+_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
-def _address(mapped: mmap.mmap) -> int:
-    buffer = _PyBuffer()
-    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(mapped), ctypes.byref(buffer), 0)
-    address = buffer.buf or 0
-    ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
-    return address
+_Mapped = ctypes.Array[ctypes.c_char]
+
+
+def _map(fd: int, size_bytes: int) -> _Mapped | None:
+    """Map a file from its start, also beyond its end, which Python's own mmap refuses; None when it is impossible.
+
+    The map lasts as long as the object that is returned, which all views into it keep alive.
+    """
+    address = _mmap(None, size_bytes, mmap.PROT_READ, mmap.MAP_SHARED, fd, 0)
+    if address is None or address == _MAP_FAILED:
+        return None
+    _madvise(address, size_bytes, mmap.MADV_RANDOM)
+    mapped = (ctypes.c_char * size_bytes).from_address(address)
+    weakref.finalize(mapped, _munmap, address, size_bytes).atexit = False
+    return mapped
 
 
 def _may_ask(fd: int) -> bool:
@@ -78,9 +76,8 @@ class VolumeMap:
         self._view = memoryview(b"")
         self._address = 0
         self._mapped_bytes = 0
-        self._remap_after = 0.0
         self._released = False
-        self._maps: list[weakref.ref[mmap.mmap]] = []
+        self._maps: list[weakref.ref[_Mapped]] = []
         self._states = bytearray(MAX_PAGES)
         self._states_address = ctypes.addressof((ctypes.c_char * MAX_PAGES).from_buffer(self._states))
         self._all_resident = b"\1" * MAX_PAGES
@@ -88,7 +85,7 @@ class VolumeMap:
     def release(self) -> None:
         """Give up the map for good, and with it our hold on the file; views that were handed out keep theirs.
 
-        A map has a descriptor of its own, so the lock on the file ends with the last view.
+        A map holds on to the open file, so the lock on the file ends with the last view.
         """
         self._released = True
         self._may_ask = False  # the descriptor may be closed by now, and its number another file's
@@ -108,7 +105,7 @@ class VolumeMap:
         return self._view[offset:end] if self.resident(offset, size_bytes) else None
 
     def covers(self, end: int) -> bool:
-        """Whether the map reaches to byte ``end``; bytes that were appended lately it may not."""
+        """Whether the map reaches to byte ``end``."""
         return end <= self._mapped_bytes
 
     def resident(self, offset: int, size_bytes: int) -> bool:
@@ -131,24 +128,16 @@ class VolumeMap:
         if self._released:
             return False
         size_bytes = os.fstat(self._fd).st_size
-        now = time.monotonic()
         if end > size_bytes:
             return False
-        if self._mapped_bytes and size_bytes - self._mapped_bytes < self._step() and now < self._remap_after:
-            return False
-        self._remap_after = now + REMAP_SECONDS
-        try:
-            mapped = mmap.mmap(self._fd, size_bytes, prot=mmap.PROT_READ)
-        except (OSError, ValueError):
-            return False  # no memory, or the file was cut since we asked; whoever reads it says what is wrong
-        mapped.madvise(mmap.MADV_RANDOM)
-        # Views into the former map keep it alive until the last of them is sent.
-        self._view = memoryview(mapped)
-        self._maps = [one for one in self._maps if one() is not None] + [weakref.ref(mapped)]
-        self._address = _address(mapped)
-        self._mapped_bytes = size_bytes
-        return True
-
-    def _step(self) -> int:
-        """A new map starts with empty page tables, so it must pay: grow by an eighth at least, or be some time old."""
-        return max(REMAP_BYTES, self._mapped_bytes // 8)
+        # Behind the end there is nothing to be seen before the file has grown: resident() asks for its length first.
+        for mapped_bytes in (size_bytes + max(AHEAD_BYTES, size_bytes), size_bytes):
+            mapped = _map(self._fd, mapped_bytes)
+            if mapped is not None:
+                # Views into the former map keep it alive until the last of them is sent.
+                self._view = memoryview(mapped).cast("B").toreadonly()  # touched otherwise it would be the end of us
+                self._maps = [one for one in self._maps if one() is not None] + [weakref.ref(mapped)]
+                self._address = ctypes.addressof(mapped)
+                self._mapped_bytes = mapped_bytes
+                return True
+        return False  # no memory; whoever reads it does without

@@ -147,6 +147,16 @@ def test_cold_photos_of_clients_who_leave(store: LocalStore) -> None:
     assert store.once("GET", f"/{photos[0][0]}").body == photos[0][1]
 
 
+def test_photos_that_were_just_uploaded_are_not_cold_whatever_their_size(store: LocalStore) -> None:
+    with store.client() as client:
+        for size_bytes in (100, 50_000, 300_000, 1_000_000, 2_000_000) * 2:
+            fid, body = new_fid(), random.Random(size_bytes).randbytes(size_bytes)
+            assert client.put(f"/{fid}", body).status == 201
+            for _ in range(2):
+                assert client.get(f"/{fid}").body == body
+    assert store.counter(Counter.COLD_READS) == 0
+
+
 async def test_lane_without_asynchronous_reads_leaves_them_to_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

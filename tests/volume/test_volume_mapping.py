@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from haystack.volume.mapping import MAX_PAGES, PAGE_BYTES, REMAP_BYTES, VolumeMap
+from haystack.volume import mapping
+from haystack.volume.mapping import AHEAD_BYTES, MAX_PAGES, PAGE_BYTES, VolumeMap
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 
@@ -69,19 +70,55 @@ def test_mapping_of_a_truncated_file_gives_none_instead_of_a_signal(opened: Open
     assert opened.map.view(0, 100) == CONTENT[:100]
 
 
+def test_mapping_shows_what_is_appended_at_once(opened: Opened) -> None:
+    assert opened.map.view(len(CONTENT) - 5, 6) is None
+    for number in range(300):
+        size = opened.path.stat().st_size
+        piece = b"%d" % number * 1000
+        assert opened.map.view(size, len(piece)) is None
+        with opened.path.open("ab") as file:
+            file.write(piece)
+        assert opened.map.view(size, len(piece)) == piece
+        assert opened.map.view(size, len(piece) + 1) is None
+    assert maps_of(opened.path) == 1
+
+
 def test_mapping_follows_a_growing_file_and_old_views_stay_valid(opened: Opened) -> None:
     old = opened.map.view(100, 1000)
     assert old is not None
-    with opened.path.open("ab") as file:
-        file.write(b"little more")
-    assert opened.map.view(len(CONTENT), 5) is None  # too little to map it anew: it is read with pread
-    with opened.path.open("ab") as file:
-        file.write(bytes(REMAP_BYTES) + b"the end")
-    assert opened.map.view(len(CONTENT), 11) == b"little more"
-    size = opened.path.stat().st_size
-    assert opened.map.view(size - 7, 7) == b"the end"
+    end = opened.path.stat().st_size + 2 * AHEAD_BYTES
+    os.pwrite(opened.fd, b"the end", end)
+    assert opened.map.view(end, 7) == b"the end"
+    assert opened.map.view(end, 8) is None
     assert old == CONTENT[100:1100]
-    assert opened.map.view(size - 7, 8) is None
+    assert old.readonly
+    assert maps_of(opened.path) == 2
+    del old
+    assert maps_of(opened.path) == 1
+
+
+def test_mapping_that_was_released_lasts_as_long_as_its_views(opened: Opened) -> None:
+    view = opened.map.view(100, 1000)
+    opened.map.release()
+    assert opened.map.view(100, 1000) is None
+    assert opened.map.in_use
+    assert view == CONTENT[100:1100]
+    del view
+    assert not opened.map.in_use
+    assert maps_of(opened.path) == 0
+
+
+def test_mapping_does_without_space_ahead(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mapping, "AHEAD_BYTES", 2**60)  # more than there are addresses
+    assert opened.map.view(100, 1000) == CONTENT[100:1100]
+    assert opened.map.covers(len(CONTENT)) and not opened.map.covers(len(CONTENT) + 1)
+    monkeypatch.setattr(mapping, "_map", lambda fd, size_bytes: None)
+    os.pwrite(opened.fd, b"more", len(CONTENT))
+    assert opened.map.view(len(CONTENT), 4) is None
+
+
+def maps_of(path: Path) -> int:
+    return sum(str(path) in line for line in Path("/proc/self/maps").read_text().splitlines())
 
 
 def test_mapping_has_a_largest_view(opened: Opened) -> None:
