@@ -121,7 +121,7 @@ class Load:
             return str(problem)
         if answer.status != 201:
             return f"PUT {url}/{fid} {answer.status}: {answer.body[:300]!r}"
-        self.recorder.stored(fid, content)
+        self.recorder.stored(fid, content, answer.json().get("locator", ""))
         return ""
 
     async def delete_one(self) -> None:

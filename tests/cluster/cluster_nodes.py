@@ -280,7 +280,7 @@ class Cluster:
             f"{options.dead_after_seconds:g}s",
         ]
         if options.replication != "000":
-            flags += ["--replication", options.replication]
+            flags += ["--default-replication", options.replication]
             flags += ["--repair-delay-seconds", f"{options.repair_delay_seconds:g}s"]
         return flags + list(options.directory_flags)
 

@@ -56,14 +56,18 @@ class Recorder:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     """What must never happen, told for the reader."""
+    _places: dict[str, str] = field(default_factory=dict)
     _readable: list[str] = field(default_factory=list)
     _deleted: list[str] = field(default_factory=list)
 
-    def stored(self, fid: str, content: bytes) -> None:
-        """Note an acknowledged upload."""
+    def stored(self, fid: str, content: bytes, locator: str = "") -> None:
+        """Note an acknowledged upload. Two at one offset of a volume were acknowledged by two primaries."""
         if fid in self.photos:
             self.wrong.append(f"{fid}: given out twice")
             return
+        place = locator.partition(",")[0]
+        if place and self._places.setdefault(place, fid) != fid:
+            self.wrong.append(f"{fid} and {self._places[place]} were both acknowledged at {place}")
         self.photos[fid] = Photo(fid, len(content), xxh3_128_hexdigest(content))
         self._readable.append(fid)
 

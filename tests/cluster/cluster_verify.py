@@ -46,14 +46,20 @@ def weaknesses(status: Any, stores: int) -> list[str]:
     return found
 
 
-async def full_strength(cluster: Cluster, *, within_seconds: float) -> float:
-    """Wait until all Stores are there and all volumes have all copies. Returns the seconds that it took."""
+async def full_strength(cluster: Cluster, *, within_seconds: float, stores: int | None = None) -> float:
+    """Wait until all Stores are there and all volumes have all copies. Returns the seconds that it took.
+
+    Parameters
+    ----------
+    stores: how many must be alive; by default all that were started.
+    """
+    wanted = len(cluster.stores) if stores is None else stores
     started = time.monotonic()
     found: list[str] = []
     async with HttpClient() as http:
         while time.monotonic() - started < within_seconds:
             try:
-                found = weaknesses(await directory_document(http, cluster), len(cluster.stores))
+                found = weaknesses(await directory_document(http, cluster), wanted)
             except NoAnswer as problem:
                 found = [str(problem)]
             if not found:
