@@ -54,16 +54,19 @@ class Layout:
         return None
 
 
-def make_layout(replication: str, data_centers: int | None, racks: int | None) -> Layout:
+def make_layout(replication: str, data_centers: int | None, racks: int | None, store_count: int = 0) -> Layout:
     """Return the layout for what was asked for; what was not is chosen as the replication needs it.
+
+    Parameters
+    ----------
+    store_count: how many Stores there will be, if that is known: they are spread so that none has to be in all volumes.
 
     Raises ConfigError when that contradicts itself, or no number of Stores keeps the copies apart as promised.
     """
     promise = parse_replication(replication)
-    centers = data_centers or min(1 + promise.centers, racks or MAX_STORES)
-    # The racks that the first data center needs, and one for each of the others.
-    needed = max(promise.racks * centers + 1, centers)
-    layout = Layout(replication, centers, racks or needed)
+    spread = _layout(promise, replication, data_centers, racks, store_count)
+    least = _layout(promise, replication, data_centers, racks, 0)
+    layout = spread if _kept(spread, promise, store_count) == promise.copies else least
     if layout.racks < layout.data_centers:
         raise ConfigError(
             f"up.racks: {layout.racks} racks cannot be in {layout.data_centers} data centers; give --racks "
@@ -87,6 +90,18 @@ def check_count(layout: Layout, store_count: int) -> None:
         f"up.stores: {layout.replication} ({promise.in_words()}) needs at least {least} Stores, and there would be "
         f"{store_count}; give --stores {least} or more, or another --replication"
     )
+
+
+def _layout(
+    promise: Replication, replication: str, data_centers: int | None, racks: int | None, store_count: int
+) -> Layout:
+    groups = store_count // (1 + promise.stores) if promise.racks or promise.centers else 1
+    if data_centers is None:
+        wanted = (racks or groups) // (1 + promise.racks) if promise.centers else 1
+        data_centers = min(max(wanted, 1 + promise.centers), racks or MAX_STORES)
+    # The racks that the first data center needs, and one for each of the others.
+    needed = max(promise.racks * data_centers + 1, data_centers)
+    return Layout(replication, data_centers, racks or max(needed, groups))
 
 
 def _kept(layout: Layout, promise: Replication, count: int) -> int:

@@ -118,7 +118,7 @@ class UpFolder:
             same = replace(before, replication=replication)
             if same.least_stores() is not None:
                 return same
-        return make_layout(replication, centers, racks)
+        return make_layout(replication, centers, racks, settings.stores or self.stores_there())
 
     def write_layout(self, layout: Layout) -> None:
         """Write down the layout for the next start."""

@@ -34,6 +34,24 @@ def test_places_are_chosen_for_the_replication(replication: str, places: list[tu
     assert [layout.place(number) for number in range(1, len(places) + 1)] == [Place(*one) for one in places]
 
 
+@pytest.mark.parametrize(
+    ("replication", "stores", "centers", "racks"),
+    [("001", 5, 1, 1), ("010", 3, 1, 3), ("100", 3, 3, 3), ("011", 5, 1, 2), ("011", 6, 1, 3), ("110", 6, 3, 6)],
+)
+def test_stores_are_spread_so_that_none_is_in_all_volumes(
+    replication: str, stores: int, centers: int, racks: int
+) -> None:
+    assert make_layout(replication, None, None, stores) == Layout(replication, centers, racks)
+
+
+@given(REPLICATIONS, st.integers(1, 64))
+def test_any_number_that_is_enough_is_spread(replication: str, stores: int) -> None:
+    least = make_layout(replication, None, None).least_stores()
+    assert least is not None
+    if stores >= least:
+        check_count(make_layout(replication, None, None, stores), stores)
+
+
 def test_racks_and_data_centers_as_asked() -> None:
     layout = make_layout("011", 2, 3)
     assert [layout.place(number) for number in range(1, 6)] == [
