@@ -22,6 +22,7 @@ from haystack.volume.layout import Buffer, Superblock
 from haystack.volume.new_needles import lay_out_new
 from haystack.volume.operations import Appended, Operation, Written
 from haystack.volume.plan import Plan
+from haystack.volume.writeback import begin_writeback
 
 Guard = Callable[[], None]
 """Says whether an append may go on, by raising when it may not."""
@@ -139,3 +140,4 @@ class Appender:
         except HaystackError:
             self._file.truncate(tail)
             raise
+        begin_writeback(self._file.sync_fd, tail, size_bytes)

@@ -5,7 +5,8 @@ moment, for any volume, as one *wave*: it appends to one volume after the other 
 once, since a file system shares a commit of its journal among fdatasyncs that wait together. A volume is in one wave at
 a time; what comes for it meanwhile waits, and goes into a later wave as a whole. One thread would make the fullest
 waves; there are more so that a large wave, or a volume whose append lock another process holds, does not keep all
-others waiting.
+others waiting. A volume that was given megabytes is free for another wave as soon as they are written: then large
+uploads are copied to the page cache while the disk works at those before them.
 
 After a wave its clients are likely to come with their next upload at once. Those who came while it was carried out
 wait for them a moment, so that all go together: without that, two halves of the clients take turns for ever, and each
@@ -19,6 +20,7 @@ outcomes are handed out.
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -37,8 +39,12 @@ _log = logging.getLogger(__name__)
 ROUND_OPERATIONS = 1024
 """Operations in one write; bounds how long the append lock is held."""
 
-ROUND_BYTES = 64 * 2**20
+ROUND_BYTES = 8 * 2**20
 """Bytes of photos in one write, unless a single one is larger."""
+
+OVERLAP_BYTES = 2**20
+"""After a write of so many bytes the volume is free for the next wave while this one is synced: what takes the disk
+long shall not keep the processor waiting, nor the copying of the next megabytes the disk."""
 
 WAVE_BYTES = 8 * 2**20
 """A wave takes no further volume when it has so many bytes: the disk shall have something to do while others append."""
@@ -56,6 +62,21 @@ Committed = Callable[[Appended], None]
 """Called once a round, before the outcomes are handed out, when all of it is as durable as was asked for."""
 
 Submission = tuple["Appendable", Operation, Done]
+
+
+class Undecided(VolumeUnavailable):
+    """What ``sync_all`` answers when something was written here, but whether it counts is not known yet.
+
+    ``outcome`` is what becomes of the operation if it does.
+    """
+
+    outcome: Outcome | None = None
+
+    def about(self, outcome: Outcome | None) -> Undecided:
+        """The same for one operation."""
+        one = copy.copy(self)
+        one.outcome = outcome
+        return one
 
 
 class Appendable(Protocol):
@@ -108,6 +129,7 @@ class _Round:
     queue: _Queue
     operations: list[Operation]
     receivers: list[Done]
+    size_bytes: int = 0
     appended: Appended | None = None
     failure: HaystackError | None = None
 
@@ -116,6 +138,8 @@ class _Round:
         found = self.appended.outcomes if self.appended is not None else [None] * len(self.operations)
         if self.failure is None:
             return [outcome for outcome in found if outcome is not None]
+        if isinstance(self.failure, Undecided):
+            return [outcome if isinstance(outcome, HaystackError) else self.failure.about(outcome) for outcome in found]
         return [outcome if isinstance(outcome, HaystackError) else self.failure for outcome in found]
 
 
@@ -217,7 +241,6 @@ class Committer:
             wave = self._take_wave()
             if wave:
                 self._carry_out(wave)
-                self._relist(wave)
             elif self._closed:
                 return
             else:
@@ -231,7 +254,8 @@ class Committer:
             while self._listed and size_bytes < WAVE_BYTES:
                 queue = self._listed.popleft()
                 round_ = _Round(queue, [], [])
-                size_bytes += _fill(round_)
+                _fill(round_)
+                size_bytes += round_.size_bytes
                 wave.append(round_)
             if wave:
                 self._wake_one()
@@ -268,13 +292,23 @@ class Committer:
                     self._listed.append(queue)
                 else:
                     del self._queues[id(queue.volume)]
+            self._wake_one()
 
     def _carry_out(self, wave: list[_Round]) -> None:
         for round_ in wave:
             _guard(_append, round_)
         if not self._durable:
             self._hand_out(wave)
-            return
+            self._relist(wave)
+        elif sum(round_.size_bytes for round_ in wave) >= OVERLAP_BYTES:
+            self._relist(wave)
+            self._sync(wave)
+            self._hand_out(wave)
+        else:
+            self._sync_and_gather(wave)
+            self._relist(wave)
+
+    def _sync_and_gather(self, wave: list[_Round]) -> None:
         began = time.monotonic()
         self._sync(wave)
         sync_seconds = time.monotonic() - began
@@ -298,6 +332,8 @@ class Committer:
         written = [(one, one.appended) for one in wave if one.appended is not None]
         if not written:
             return
+        # Waves that overlap may have volumes in common, and whoever syncs locks each of its volumes: in one order.
+        written.sort(key=lambda pair: id(pair[0].queue.volume))
         problems: Sequence[Exception | None]
         try:
             problems = self._sync_all([(one.queue.volume, appended) for one, appended in written])
@@ -340,15 +376,15 @@ def _tell(round_: _Round) -> None:
         round_.queue.committed(round_.appended)
 
 
-def _fill(round_: _Round) -> int:
-    """Move what waits into the round, as far as it fits; returns its bytes."""
+def _fill(round_: _Round) -> None:
+    """Move what waits into the round, as far as it fits."""
     waiting, size_bytes = round_.queue.waiting, 0
     while waiting and len(round_.operations) < ROUND_OPERATIONS and size_bytes < ROUND_BYTES:
         operation, done = waiting.popleft()
         round_.operations.append(operation)
         round_.receivers.append(done)
         size_bytes += _data_bytes(operation)
-    return size_bytes
+    round_.size_bytes = size_bytes
 
 
 def _append(round_: _Round) -> None:
