@@ -149,6 +149,8 @@ class Counter(enum.IntEnum):
     SPILLED_UPLOADS = 17
     PID = 18
     STARTED_MS = 19
+    DAMAGED = 29  # the needle with wrong bytes that it met last, see pack_damaged
+    REPAIRED_READS = 30
 
 
 class VolumeCell(enum.IntEnum):
@@ -415,6 +417,20 @@ class ControlBlock:
             cells[self.volume_base(worker, slot) + VolumeCell.COMMITTED_TAIL] for worker in range(self.workers)
         )
         return max(base, *published)
+
+
+_OFFSET_BITS: Final = 40
+_SLOT_BITS: Final = 13
+
+
+def pack_damaged(sequence: int, slot: int, offset: int) -> int:
+    """A damaged needle as one number: which report of a worker it is, the volume's slot, and its byte offset."""
+    return sequence % 2048 << _SLOT_BITS + _OFFSET_BITS | slot << _OFFSET_BITS | offset // 8
+
+
+def unpack_damaged(value: int) -> tuple[int, int]:
+    """Slot and byte offset of :func:`pack_damaged`."""
+    return value >> _OFFSET_BITS & (1 << _SLOT_BITS) - 1, (value & (1 << _OFFSET_BITS) - 1) * 8
 
 
 def _void_epoch() -> int:

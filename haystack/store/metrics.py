@@ -46,6 +46,7 @@ _COUNTERS = (
     ("spilled_uploads", "Uploads too large for memory, spilled to disk.", Counter.SPILLED_UPLOADS),
     ("damaged_reads", "Reads that met a needle with wrong bytes.", Counter.DAMAGED_READS),
     ("disk_errors", "Requests that failed because a disk did.", Counter.DISK_ERRORS),
+    ("repaired_reads", "Reads that were answered from another copy, ours being damaged.", Counter.REPAIRED_READS),
 )
 _GAUGES = (
     ("open_connections", "Connections open now.", Counter.CONNECTIONS_OPEN),

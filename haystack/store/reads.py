@@ -32,6 +32,7 @@ from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import HELD_BYTES, ColdRead, ColdReads, note_problem
 from haystack.store.control import Counter, Histogram, VolumeCell
 from haystack.store.fast_reads import INLINE_BYTES
+from haystack.store.read_repair import REPAIRABLE, Range, ReadRepair
 from haystack.store.read_threads import thread_buffer
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
@@ -57,12 +58,14 @@ class Reader:
     Parameters
     ----------
     ways: decides which way a photo is read that is not in the page cache.
+    repair: asks other copies for what is damaged here.
     """
 
-    def __init__(self, catalog: Catalog, tally: Tally, ways: ColdReads) -> None:
+    def __init__(self, catalog: Catalog, tally: Tally, ways: ColdReads, repair: ReadRepair) -> None:
         self._catalog = catalog
         self._tally = tally
         self._ways = ways
+        self._repair = repair
         self._reported: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -73,6 +76,7 @@ class Reader:
         """
         started = time.perf_counter()
         served = self._catalog.get(target.fid.volume)
+        entry: IndexEntry | None = None
         try:
             entry = served.find(target.fid.key, target.fid.alternate)
             if entry is not None and entry.deleted:
@@ -80,7 +84,9 @@ class Reader:
             needle = self._resident(served, target, entry) if entry is not None else None
         except HaystackError as error:
             self._note(served, error)
-            raise
+            if entry is None or not isinstance(error, REPAIRABLE):
+                raise
+            return self._answer_from_elsewhere(ColdRead(connection, request, served, target, entry, started), error)
         if needle is None:
             self._tally.add(Counter.COLD_READS)
             cold = ColdRead(connection, request, served, target, entry, started)
@@ -157,10 +163,25 @@ class Reader:
                 sent_bytes = await self._respond_in_pieces(cold.connection, cold.request, served, needle)
         except HaystackError as error:
             self._note(served, error)
-            raise
+            sent_bytes = await self._read_elsewhere(cold, error)
         finally:
             served.unpin()
         self._count(served, sent_bytes, cold.started)
+
+    async def _answer_from_elsewhere(self, cold: ColdRead, problem: HaystackError) -> None:
+        self._count(cold.served, await self._read_elsewhere(cold, problem), cold.started)
+
+    async def _read_elsewhere(self, cold: ColdRead, problem: HaystackError) -> int:
+        """Answer from another copy; returns the bytes of the body. Raises ``problem`` when none can help."""
+        served, entry = cold.served, cold.entry
+        if entry is None or not isinstance(problem, REPAIRABLE):
+            raise problem
+        place = Range(entry.offset, entry.total_bytes)
+        self._repair.report(served, place)
+        if not self._repair.possible(served):
+            raise problem
+        raw = await self._repair.fetch(served, place, problem)
+        return self._respond(cold.connection, cold.request, _verified(served, cold.target, entry, memoryview(raw)))
 
     def _respond(self, connection: HttpConnection, request: Request, needle: Needle) -> int:
         """Answer with a needle that is at hand; returns the bytes of the body."""

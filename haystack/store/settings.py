@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ class WorkerSettings:
     worker: number of this worker, from 0; its region in the control block.
     workers: how many there are.
     store_id: UUID of the Store.
+    secret: of the cluster, None for none.
     folders: data folders in the order in which the control block numbers them; those that failed are among them.
 
     The others are as in :class:`haystack.config.StoreSettings`.
@@ -51,6 +52,7 @@ class WorkerSettings:
     worker: int
     workers: int
     store_id: str
+    secret: bytes | None = field(default=None, repr=False)
     folders: tuple[Path, ...]
     durability: Literal["fsync", "os"]
     directories: tuple[str, ...]
@@ -81,6 +83,7 @@ class WorkerSettings:
             worker=worker,
             workers=store.worker_count,
             store_id=store_id,
+            secret=store.secret,
             folders=tuple(folders if folders is not None else (path.absolute() for path in store.data)),
             **{name: getattr(store, name) for name in _CARRIED_OVER},
         )
@@ -88,7 +91,10 @@ class WorkerSettings:
     def share(self) -> int:
         """Put the settings into a new memfd and return its descriptor, for :meth:`load` in the worker."""
         fd = os.memfd_create("haystack-settings", os.MFD_CLOEXEC)
-        document = dataclasses.asdict(self) | {"folders": [os.fspath(path) for path in self.folders]}
+        document = dataclasses.asdict(self) | {
+            "folders": [os.fspath(path) for path in self.folders],
+            "secret": None if self.secret is None else self.secret.hex(),
+        }
         os.write(fd, json.dumps(document).encode())
         return fd
 
@@ -105,6 +111,7 @@ class WorkerSettings:
             raise ValueError(f"these are settings of another release: {sorted(document.keys() ^ expected)}")
         document["folders"] = tuple(Path(path) for path in document["folders"])
         document["directories"] = tuple(document["directories"])
+        document["secret"] = None if document["secret"] is None else bytes.fromhex(document["secret"])
         return cls(**document)
 
 

@@ -29,6 +29,7 @@ from haystack.store.fast_reads import FastReader
 from haystack.store.handler import StoreHandler
 from haystack.store.lanes import Lane
 from haystack.store.metrics import render_worker_page
+from haystack.store.read_repair import ReadRepair
 from haystack.store.reads import Reader
 from haystack.store.recent import RecentReads
 from haystack.store.settings import WorkerSettings
@@ -97,7 +98,8 @@ class Worker:
         self._lanes = [Lane(folder, durable=durable, deliver=self._deliver) for folder in settings.folders]
         self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
         ways = ColdReads(RecentReads(_memory_bytes() // 2 // control.workers))
-        reader = Reader(self._catalog, self.tally, ways)
+        self._repair = ReadRepair(self.tally, settings.store_id, settings.secret)
+        reader = Reader(self._catalog, self.tally, ways, self._repair)
         self._fast = FastReader(self._catalog, self.tally, FastColdReads(ways, reader, self.tally))
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes)
@@ -158,6 +160,7 @@ class Worker:
     def _close(self) -> None:
         for lane in self._lanes:
             lane.close()
+        self._repair.close()
         self._fast.forget_all()
         self._catalog.close()
         self.tally.flush()

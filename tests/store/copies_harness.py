@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 from supervisor_harness import DEADLINE_SECONDS, StoreProcess, fid
 
 from haystack.store.folder_identity import IDENTITY_FILE, Identity
@@ -111,3 +113,39 @@ def require_same(a: Path, b: Path, volume: int) -> None:
 
 def uuid_text(raw: bytes) -> str:
     return str(UUID(bytes=raw))
+
+
+def flip(path: Path, offset: int, mask: int = 0x10) -> None:
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ mask]))
+
+
+@asynccontextmanager
+async def replicas(
+    tmp_path: Path, keys: range, *, large: Mapping[int, int] | None = None, **settings: Any
+) -> AsyncIterator[tuple[StoreProcess, StoreProcess]]:
+    """Two Stores with the same volume, both in sync; the first one leads."""
+    async with pair(tmp_path, **settings) as (a, b):
+        made = await a.make_volume(1)
+        await fill(a, 1, keys)
+        for key, size in (large or {}).items():
+            body = io.BytesIO(photo(key, size))  # aiohttp warns of long bytes
+            async with aiohttp.request("PUT", f"http://127.0.0.1:{a.port}/{fid(1, key)}", data=body) as answer:
+                assert answer.status == 201
+        async with aiohttp.request("DELETE", f"http://127.0.0.1:{a.port}/{fid(1, keys[2])}") as answer:
+            assert answer.status == 202
+        first, second = member(tmp_path / "a", a), member(tmp_path / "b", b)
+        await until_followed(b, 1, order(first, made["uuid"]))
+        pushed = {
+            "uuid": made["uuid"],
+            "epoch": 3,
+            "primary": first["storeId"],
+            "copies": 2,
+            "inSync": [first, second],
+        }
+        for store in (a, b):
+            await store.admin("PUT", "/admin/volumes/1/membership", pushed, expect=200)
+        yield a, b

@@ -10,6 +10,7 @@ from copies_harness import (
     MIB,
     change,
     fill,
+    flip,
     make_stale,
     member,
     order,
@@ -126,14 +127,6 @@ async def test_a_source_that_dies_in_the_middle(tmp_path: Path) -> None:
         assert await a.stop() == 0
         assert await b.stop() == 0
     require_same(tmp_path / "a", tmp_path / "b", 1)
-
-
-def flip(path: Path, offset: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 0x10]))
 
 
 async def test_a_damaged_source_is_refused(tmp_path: Path) -> None:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from copies_harness import fill, member, order, pair, photo, require_same, until_followed
+from copies_harness import fill, flip, photo, replicas, require_same
 from supervisor_harness import StoreProcess, fid, until_async
 
 from haystack.store.scrub.examine import examine
 from haystack.store.scrub.record import ScrubRecord
-from haystack.volume import Volume
+from haystack.volume import Damage, Volume
 from haystack.volume.layout import SUPERBLOCK_BYTES
-
-
-def flip(path: Path, offset: int, mask: int = 0x10) -> None:
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ mask]))
 
 
 def test_a_flip_of_any_byte_is_found(tmp_path: Path) -> None:
@@ -45,7 +35,8 @@ def test_a_flip_of_any_byte_is_found(tmp_path: Path) -> None:
             flip(path, offset, 1 << offset % 8)
         # Piece by piece it is the same as at once.
         flip(path, tail // 2)
-        position, pieces = 0, []
+        position = 0
+        pieces: list[Damage] = []
         while position < tail:
             piece = examine(volume, position, 1, tail)
             assert piece.end > position
@@ -79,28 +70,6 @@ async def scrub(store: StoreProcess, volume: int = 1) -> Any:
         return None if document["running"] else document
 
     return await until_async(ended)
-
-
-@asynccontextmanager
-async def replicas(tmp_path: Path, keys: range, **settings: Any) -> AsyncIterator[tuple[StoreProcess, StoreProcess]]:
-    """Two Stores with the same volume, both in sync; the first one leads."""
-    async with pair(tmp_path, **settings) as (a, b):
-        made = await a.make_volume(1)
-        await fill(a, 1, keys)
-        async with aiohttp.request("DELETE", f"http://127.0.0.1:{a.port}/{fid(1, keys[2])}") as answer:
-            assert answer.status == 202
-        first, second = member(tmp_path / "a", a), member(tmp_path / "b", b)
-        await until_followed(b, 1, order(first, made["uuid"]))
-        pushed = {
-            "uuid": made["uuid"],
-            "epoch": 3,
-            "primary": first["storeId"],
-            "copies": 2,
-            "inSync": [first, second],
-        }
-        for store in (a, b):
-            await store.admin("PUT", "/admin/volumes/1/membership", pushed, expect=200)
-        yield a, b
 
 
 @pytest.mark.parametrize("damaged", ["a", "b"])
@@ -146,7 +115,7 @@ async def test_damage_of_the_other_copy_is_found_by_comparing(tmp_path: Path) ->
 
 
 async def test_what_no_copy_has_is_reported(tmp_path: Path) -> None:
-    async with replicas(tmp_path, range(1, 20)) as (a, b):
+    async with replicas(tmp_path, range(1, 20)) as (_, b):
         paths = [tmp_path / name / "1.vol" for name in "ab"]
         for path in paths:
             flip(path, 200)
@@ -165,7 +134,7 @@ async def test_what_no_copy_has_is_reported(tmp_path: Path) -> None:
 
 
 async def test_sound_copies_that_differ_are_reported(tmp_path: Path) -> None:
-    async with replicas(tmp_path, range(1, 20)) as (a, b):
+    async with replicas(tmp_path, range(1, 20)) as (_, b):
         assert await b.stop() == 0
         raw = bytearray((tmp_path / "b" / "1.vol").read_bytes())
         with Volume.open(tmp_path / "b" / "1.vol") as volume:

@@ -49,11 +49,6 @@ def examine(volume: Volume, start: int, size_bytes: int, limit: int) -> Examined
     return Examined(start, position, damage)
 
 
-def examine_at(volume: Volume, offset: int, total_bytes: int) -> Examined:
-    """Verify what an index entry points to."""
-    return examine(volume, offset, total_bytes, offset + total_bytes)
-
-
 def _superblock(volume: Volume) -> list[Damage]:
     expected = volume.superblock.pack()
     try:

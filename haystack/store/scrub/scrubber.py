@@ -26,6 +26,7 @@ from haystack.store.store_volume import StoreVolume
 from haystack.store.tables import Record, read_table, write_table
 from haystack.store.volumes import StoreVolumes
 from haystack.units import MIB
+from haystack.volume.layout import SUPERBLOCK_BYTES
 
 _log = logging.getLogger(__name__)
 
@@ -94,13 +95,19 @@ class Scrubber:
         """Whether a walk that was asked for is still to end."""
         return entry.id in self._asked
 
-    async def look_at(self, entry: StoreVolume, offset: int, total_bytes: int) -> None:
+    async def look_at(self, entry: StoreVolume, offset: int) -> None:
         """Look at one needle now, and mend it: a worker met wrong bytes there."""
-        record = await self.record(entry)
-        async with self._turn(entry):
-            found = await entry.run(examine, offset, total_bytes, offset + total_bytes)
-            await self._handle(entry, record, found, compared=False)
-        await self._save(record)
+        try:
+            record = await self.record(entry)
+            async with self._turn(entry):
+                limit = durable_tail(self._volumes, entry)
+                known = _is_in(record.broken, offset) and not self._peers(entry)
+                if known or not SUPERBLOCK_BYTES <= offset < limit:
+                    return
+                await self._handle(entry, record, await entry.run(examine, offset, 1, limit), compared=False)
+            await self._save(record)
+        except HaystackError as error:
+            _log.warning("volume %d: the needle at %d is not looked at now: %s", entry.id, offset, error)
 
     # -- the walk
 
@@ -239,3 +246,7 @@ class Scrubber:
             await self._folder.run(write_table, self._path, records)
         except HaystackError as error:
             _log.warning("how far scrubbing is cannot be written down: %s", error)
+
+
+def _is_in(ranges: Sequence[Sequence[int]], offset: int) -> bool:
+    return any(start <= offset < start + size for start, size in ranges)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
+from haystack.store.control import Counter, unpack_damaged
 from haystack.store.copies.peer import Peer
 from haystack.store.folder import DataFolder
 from haystack.store.scrub.scrub_api import ScrubApi
@@ -14,6 +15,9 @@ from haystack.store.scrub.scrubber import Scrubber
 from haystack.store.settings import Timing
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
+
+REPORT_SECONDS = 0.1
+"""How often the reports of the workers are looked at; of several of one worker in that time the last one counts."""
 
 
 class Scrubbing:
@@ -34,6 +38,7 @@ class Scrubbing:
         *,
         bytes_per_second: int,
     ) -> None:
+        self._volumes = volumes
         self._session = session
         self._secret = secret
         self._scrubbers = [
@@ -44,7 +49,22 @@ class Scrubbing:
 
     async def run(self) -> None:
         """Scrub for ever."""
-        await asyncio.gather(*(scrubber.run() for scrubber in self._scrubbers))
+        await asyncio.gather(self._watch_reports(), *(scrubber.run() for scrubber in self._scrubbers))
+
+    async def _watch_reports(self) -> None:
+        """Look at the needles with wrong bytes that workers meet."""
+        control = self._volumes.control
+        cells = [control.worker_base(worker) + Counter.DAMAGED for worker in range(control.workers)]
+        seen = [control.cells[cell] for cell in cells]
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            now = [control.cells[cell] for cell in cells]
+            for before, value in zip(seen, now, strict=True):
+                slot, offset = unpack_damaged(value)
+                entry = self._volumes.at(slot)
+                if value != before and value and entry is not None:
+                    await self._scrubbers[entry.folder.number].look_at(entry, offset)
+            seen = now
 
     def of(self, folder: DataFolder) -> Scrubber:
         """The scrubber of a data folder."""
