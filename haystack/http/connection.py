@@ -26,6 +26,9 @@ On the strict way, a head whose block was parsed before is not parsed again eith
 characters alone, which no rule can refuse, and point 2 holds. Blocks with Upgrade or Transfer-Encoding always go
 through the parser.
 
+What a connection is apart from heads: its transport (:mod:`haystack.http.wire`), answering (``answering``), plain
+uploads (``fast_uploads``), the outcomes of handlers (``outcomes``), bodies (``bodies``), each built on the one before.
+
 Slow clients: nothing here has a timer. The server's sweep calls :meth:`HttpConnection.check` once a second.
 """
 
@@ -36,19 +39,14 @@ import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING
 
-from haystack.errors import ClientGone, HaystackError, ProtocolError, TooLarge
-from haystack.http.chunked import ChunkedDecoder
-from haystack.http.fast_uploads import UploadingConnection
-from haystack.http.handler import DEFERRED, Outcome
+from haystack.errors import ClientGone, ProtocolError
+from haystack.http.bodies import ReceivingConnection
+from haystack.http.handler import DEFERRED
 from haystack.http.head import MAX_BLANK_LINES, find_head_end
-from haystack.http.request import Request
-from haystack.http.response import CONTINUE, STATUS_LINES
 from haystack.http.wire import Phase
 
 if TYPE_CHECKING:
-    from haystack.http.answering import Buffer
-    from haystack.http.handler import BodySink
-    from haystack.http.request import RequestHeaders
+    from haystack.http.request import Request, RequestHeaders
     from haystack.http.server import Server
 
 logger = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ _P = b"P"
 """PUT, POST and PATCH begin with it; their fast way is in :mod:`haystack.http.fast_uploads`."""
 
 
-class HttpConnection(UploadingConnection):
+class HttpConnection(ReceivingConnection):
     """Protocol of one connection, made by its :class:`~haystack.http.server.Server`."""
 
     __slots__ = (
@@ -66,15 +64,10 @@ class HttpConnection(UploadingConnection):
         "_block_bytes",
         "_block_headers",
         "_blocks",
-        "_body_received",
-        "_chunks",
-        "_continue_due",
         "_fast_get",
         "_head_tick",
-        "_progress_bytes",
         "_pumping",
         "_scanned",
-        "_sink",
         "_turn_scheduled",
     )
 
@@ -90,11 +83,6 @@ class HttpConnection(UploadingConnection):
         self._blank_lines = 0
         self._head_tick = 0.0
         """When a head began to arrive; 0 when none did."""
-        self._sink: BodySink | None = None
-        self._chunks: ChunkedDecoder | None = None
-        self._body_received = 0
-        self._progress_bytes = 0
-        self._continue_due = False
         self._pumping = False
         self._turn_scheduled = False
 
@@ -164,17 +152,6 @@ class HttpConnection(UploadingConnection):
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_exception(ClientGone("the client closed its connection"))
 
-    def pause_body(self) -> None:
-        """Neither pieces of the body nor its end come until :meth:`resume_body`."""
-        self._body_paused = True
-        self._regulate_reading()
-
-    def resume_body(self) -> None:
-        """Go on with the body after :meth:`pause_body`. May call the sink before it returns; may be called twice."""
-        self._body_paused = False
-        self._tick = self._server.tick
-        self._pump()
-
     def _fast_way_failed(self, line: bytes) -> None:
         logger.exception("the handler failed on %r", line)
         self._server.count("handler")
@@ -189,14 +166,6 @@ class HttpConnection(UploadingConnection):
         elif self._phase is not Phase.CLOSED:
             self._buffer += data
             self._pump()
-
-    def _receive_body(self, data: bytes) -> None:
-        """A large upload's way: pieces reach the sink without being copied."""
-        if self._body_paused or len(data) > self._body_left:
-            self._buffer += data
-        else:
-            self._deliver(data)
-        self._pump()
 
     def _pump(self) -> None:
         """Go on as far as the input and the client's reading allow. Not entered twice."""
@@ -294,211 +263,6 @@ class HttpConnection(UploadingConnection):
         else:
             self._begin_body(request, outcome)
 
-    def _go_on(self, outcome: Outcome) -> None:
-        if outcome is None:
-            self._finish()
-        elif outcome is DEFERRED:
-            self._server.deferred += 1
-        else:
-            self._server.spawn(outcome, self._task_done)
-
-    def finish_deferred(self, error: Exception | None = None) -> None:
-        """What a ``DEFERRED`` has promised: the answer was written, or ``error`` is why there is none."""
-        self._server.end_deferred()
-        if error is None:
-            self._finish()
-        else:
-            self._answer_exception(error)
-        self._pump()
-
-    def defer_get(self, line: bytes, headers: RequestHeaders) -> Request:
-        """Promise an answer from within ``Handler.fast_get``, which then returns True, for its arguments.
-
-        The answer comes from a callback: by :meth:`finish_get`, or by ``respond`` and :meth:`finish_deferred`, exactly
-        once, also when the client has gone meanwhile.
-        """
-        server = self._server
-        target = line[4:-9]  # between "GET " and " HTTP/1.1"
-        path = target.decode("ascii")
-        request = Request("GET", line, target, path, "", headers, is_http_11=True, origin_form=True)
-        server.requests += 1
-        server.deferred += 1
-        self._tick = server.tick
-        self._request = request
-        self._responded = False
-        self._body_left = 0
-        self._ready = False
-        self._phase = Phase.HANDLING
-        return request
-
-    def finish_get(self, head: bytes, body: Buffer) -> None:
-        """Answer what :meth:`defer_get` promised, as ``respond_prepared`` and ``finish_deferred`` would.
-
-        Parameters
-        ----------
-        head, body: as for ``respond_prepared``.
-        """
-        server = self._server
-        if self._phase is not Phase.HANDLING or self._buffer or self._eof or self._write_paused or server.stopping:
-            self.respond_prepared(head, body)
-            self.finish_deferred()
-            return
-        server.end_deferred()
-        self._request = None
-        self._tick = server.tick
-        self._phase = Phase.HEAD
-        self._ready = True
-        self._writelines((head, server.tails.keep, body))
-
-    def _begin_body(self, request: Request, sink: BodySink) -> None:
-        self._sink = sink
-        self._phase = Phase.BODY
-        self._chunks = ChunkedDecoder(self._server.limits) if request.headers.chunked else None
-        self._body_received = 0
-        self._progress_bytes = 0
-        self._continue_due = request.headers.expect_continue
-        if self._responded:
-            self._after_answer()
-        elif self._body_left > sink.max_bytes:
-            self._refuse_body(_too_large(sink.max_bytes))
-
-    def _step_body(self) -> bool:
-        if not self._body_left:
-            self._end_body()
-            return True
-        if not self._buffer:
-            if self._continue_due:
-                self._continue_due = False
-                self._transport.write(CONTINUE)
-            return False
-        if self._chunks is not None:
-            return self._step_chunk(self._chunks)
-        piece = bytes(memoryview(self._buffer)[: self._body_left])
-        del self._buffer[: len(piece)]
-        self._deliver(piece)
-        return True
-
-    def _step_chunk(self, chunks: ChunkedDecoder) -> bool:
-        self._continue_due = False
-        try:
-            piece = chunks.next_piece(self._buffer)
-        except ProtocolError as error:
-            self._refuse_body(error)
-            return False
-        if piece is not None:
-            self._deliver(piece)
-        elif chunks.finished:
-            self._body_left = 0
-            self._end_body()
-        else:
-            return False
-        return True
-
-    def _deliver(self, piece: bytes) -> None:
-        sink = self._sink
-        assert sink is not None
-        self._continue_due = False
-        self._body_received += len(piece)
-        self._note_progress(len(piece))
-        if self._chunks is None:
-            self._body_left -= len(piece)
-        elif self._body_received > sink.max_bytes:
-            self._refuse_body(_too_large(sink.max_bytes))
-            return
-        try:
-            sink.data(piece)
-        except Exception as error:
-            self._refuse_body(error)
-            return
-
-    def _note_progress(self, count: int) -> None:
-        self._progress_bytes += count
-        if self._progress_bytes >= self._server.limits.min_progress_bytes:
-            self._progress_bytes = 0
-            self._tick = self._server.tick
-
-    def _end_body(self) -> None:
-        sink, self._sink, self._chunks = self._sink, None, None
-        assert sink is not None
-        self._phase = Phase.HANDLING
-        self._body_paused = False
-        try:
-            outcome = sink.end()
-        except Exception as error:
-            self._answer_exception(error)
-            return
-        self._go_on(outcome)
-
-    def _refuse_body(self, error: Exception) -> None:
-        """Give up a body that is on its way: the sink forgets it, the client gets the reason, the rest is discarded."""
-        self._phase = Phase.HANDLING
-        self._abort_sink()
-        self._answer_exception(error)
-
-    def _abort_sink(self) -> None:
-        sink, self._sink, self._chunks = self._sink, None, None
-        if sink is None:
-            return
-        try:
-            sink.abort()
-        except Exception:
-            logger.exception("aborting an upload failed")
-            self._server.count("handler")
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            self.abort()
-            return
-        error = task.exception()
-        if error is None:
-            self._finish()
-        elif isinstance(error, Exception):
-            self._answer_exception(error)
-        self._pump()
-
-    def _after_answer(self) -> None:
-        if self._phase is Phase.BODY:  # The sink answered before the body was complete: nobody wants the rest.
-            self._abort_sink()
-            self._close()
-
-    def _finish(self) -> None:
-        """The handler is done with the current request."""
-        if self._phase is not Phase.HANDLING:
-            return
-        if not self._responded:
-            self._answer_exception(RuntimeError("the handler ended without an answer"))
-            return
-        if self._stream_left:
-            self._server.count("broken_stream")
-            self.abort()
-            return
-        if not self._may_stay_open():
-            self._close()
-            return
-        self._request = None
-        self._phase = Phase.HEAD
-        self._tick = self._server.tick
-
-    def _answer_exception(self, error: Exception) -> None:
-        if self._phase is Phase.CLOSED or self._phase is Phase.LINGER:
-            if not isinstance(error, HaystackError):
-                logger.error("the handler failed after its client had gone", exc_info=error)
-            return
-        if isinstance(error, ProtocolError):
-            self._server.count(error.kind)
-        elif not isinstance(error, HaystackError):
-            self._server.count("handler")
-            logger.error("the handler failed", exc_info=error)
-        if self._responded:
-            self._server.count("broken_stream")
-            self.abort()
-        elif isinstance(error, HaystackError):
-            self.respond_error(error.http_status if error.http_status in STATUS_LINES else 500, str(error))
-            self._finish()
-        else:
-            self.respond_error(500, "internal error; see the server's log")
-            self._finish()
-
     def _fail(self, error: ProtocolError) -> None:
         """Answer what is no request, and close."""
         self._server.count(error.kind)
@@ -533,7 +297,3 @@ class HttpConnection(UploadingConnection):
             elif tick - self._tick >= limits.idle_timeout_seconds:
                 self._server.count("idle")
                 self._close()
-
-
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the body is larger than the limit of {max_bytes} bytes")
