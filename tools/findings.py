@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -12,7 +13,14 @@ from tools.nodes import NodeView, RepairView
 from tools.view import ClusterView
 
 MAX_LISTED = 10
+MAX_ERROR_CHARS = 200
 NEARLY_FULL = 0.95
+
+
+_SAID_HERE = re.compile(
+    r"Store \S+ \(\S+\) is (?:silent|alive)|\d+ volumes have fewer copies|volumes [\d, ]+(?: and \d+ more)?: "
+)
+"""What the Directory says of silence, marks and missing copies: here it is said with what to do about it."""
 
 
 class Health(Enum):
@@ -52,7 +60,8 @@ def findings(view: ClusterView, nodes: Sequence[NodeView], repair: RepairView) -
     found = Findings()
     _unreadable(found, view, nodes)
     for problem in view.problems:
-        found.add(Health.ATTENTION, problem)
+        if not _SAID_HERE.match(problem):
+            found.add(Health.ATTENTION, problem)
     _writable(found, view)
     _machines(found, nodes, repair)
     _copies(found, repair)
@@ -101,6 +110,10 @@ def _machines(found: Findings, nodes: Sequence[NodeView], repair: RepairView) ->
                 f"Start Store {node.url} again (its log says why it stopped). If it never comes back: "
                 f"haystack node remove {node.url} --apply",
             )
+        elif node.mark == "readonly":
+            found.notes.append(
+                f"Store {node.url} is marked read-only; to end that: haystack node readonly --off {node.url} --apply"
+            )
         elif node.mark == "maintenance":
             found.notes.append(
                 f"Store {node.url} is back from maintenance? Then: haystack node maintenance --off {node.url} --apply"
@@ -127,9 +140,16 @@ def _of_the_dead(node: NodeView) -> str:
 
 
 def _copies(found: Findings, repair: RepairView) -> None:
-    blocked = dict(repair.blocked)
-    for volume, reason in blocked.items():
-        found.add(Health.ATTENTION, f"volume {volume} cannot get all its copies: {reason}")
+    reasons: dict[str, list[int]] = {}
+    for volume, reason in repair.blocked:
+        reasons.setdefault(reason, []).append(volume)
+    for reason, volumes in reasons.items():
+        found.add(Health.ATTENTION, f"{_volumes(volumes)} cannot get all copies: {reason}")
+    errors: dict[str, list[int]] = {}
+    for volume, error in repair.failing().items():
+        errors.setdefault(error[:MAX_ERROR_CHARS], []).append(volume)
+    for error, volumes in errors.items():
+        found.add(Health.ATTENTION, f"the repair of {_volumes(volumes)} failed and is tried again: {error}")
     groups: dict[tuple[int, int], list[int]] = {}
     for one in repair.degraded:
         groups.setdefault((len(one.in_sync), one.promised), []).append(one.volume)

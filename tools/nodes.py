@@ -94,6 +94,12 @@ class RepairView:
     blocked: tuple[tuple[int, str], ...]
     document: Mapping[str, Any]
 
+    def failing(self) -> dict[int, str]:
+        """Return the volumes that lack copies and whose last repair failed, with the reason."""
+        last = {int(one.get("volume", 0)): str(one.get("error") or "") for one in reversed(self.recent)}
+        wanting = {one.volume for one in self.degraded} - {one.volume for one in self.running}
+        return {volume: error for volume, error in last.items() if error and volume in wanting}
+
 
 def parse_nodes(document: Mapping[str, Any]) -> tuple[NodeView, ...]:
     """Read the document of ``/cluster/nodes``. Raises UnexpectedAnswer."""

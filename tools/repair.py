@@ -20,6 +20,7 @@ _WORDS = {
     "rejoin": "bring the copy on {target} up to date",
     "copy": "copy to {target}",
     "giveUp": "give up the copy on {target}, one too many",
+    "forget": "count {target} no more",
     "delete": "delete the copy on {target}, which does not count",
 }
 
@@ -107,6 +108,8 @@ def degraded_line(one: Degraded, view: RepairView, nodes: Sequence[NodeView]) ->
         text += f"; not up to date: {', '.join(address_of(nodes, store) for store in one.stale)}"
     if any(running.volume == one.volume for running in view.running):
         return f"{text}; being repaired"
+    if error := view.failing().get(one.volume):
+        return f"{text}; the last try failed and is repeated: {error}"
     if one.reason:
         return f"{text}; {one.reason}"
     if one.copy_in_seconds is not None and one.copy_in_seconds > 0:

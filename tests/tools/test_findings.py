@@ -22,7 +22,10 @@ DEGRADED = {
 
 
 def judge(
-    *nodes: dict[str, Any], volumes: list[dict[str, Any]] | None = None, writable: int = 3, **repair: Any
+    *nodes: dict[str, Any],
+    volumes: list[dict[str, Any]] | None = None,
+    problems: list[str] | None = None,
+    **repair: Any,
 ) -> Findings:
     view = parse_cluster(
         {
@@ -32,10 +35,10 @@ def judge(
                 "stores": len(nodes),
                 "storesAlive": sum(node["state"] == "alive" for node in nodes),
                 "volumes": 3,
-                "volumesWritable": writable,
+                "volumesWritable": 3,
                 "photos": 1,
             },
-            "Problems": [],
+            "Problems": problems or [],
             "Stores": [store_document(number, "a:1", node["state"]) for number, node in enumerate(nodes, 1)],
             "Volumes": volumes if volumes is not None else [volume_document(1, 1)],
         }
@@ -80,7 +83,34 @@ def test_a_cluster_that_repairs_itself_needs_nobody() -> None:
 def test_what_repair_cannot_do_needs_somebody() -> None:
     found = judge(node_document(1), degraded=[DEGRADED], blocked=[{"volume": 3, "reason": "there is no other rack"}])
     assert found.health is Health.ATTENTION
-    assert found.problems[0] == "volume 3 cannot get all its copies: there is no other rack"
+    assert found.problems[0] == "volume 3 cannot get all copies: there is no other rack"
+
+
+def test_repair_that_keeps_failing_needs_somebody() -> None:
+    recent = [
+        {"volume": 3, "ok": False, "error": "Store b:1 refused with 507: full"},
+        {"volume": 3, "ok": True, "error": ""},
+        {"volume": 8, "ok": False, "error": "of a volume that has its copies now"},
+    ]
+    found = judge(node_document(1), degraded=[DEGRADED], recent=recent)
+    assert found.health is Health.ATTENTION
+    assert found.problems == [
+        "the repair of volume 3 failed and is tried again: Store b:1 refused with 507: full",
+        "volume 3 has 1 of 2 copies",
+    ]
+
+
+def test_what_the_directory_says_is_not_said_twice() -> None:
+    said = [
+        "Store 127.0.0.1:8081 (id-2) is silent, and marked maintenance",
+        "Store 127.0.0.1:8081 (id-2) is alive, and marked readonly",
+        "5 volumes have fewer copies in sync than promised: 1, 2; 0 copies are being made",
+        "volumes 1, 2 and 7 more: there is no other rack",
+        "volume 3: Store x does not have it any more",
+        "Store 127.0.0.1:8081: data folder /d is full: no room",
+    ]
+    found = judge(node_document(1), problems=said)
+    assert found.problems == said[4:]
 
 
 @pytest.mark.parametrize(

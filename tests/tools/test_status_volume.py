@@ -29,12 +29,12 @@ class TestStatus:
         assert err == ""
 
     def test_not_well(self, cluster: FakeCluster, capsys: Capture) -> None:
-        cluster.status["Problems"] = ["Store 127.0.0.1:8081 (id-2) is silent"]
+        cluster.status["Problems"] = ["volume 7: Store id-9 does not have it any more"]
         cluster.nodes[1] = node_document(2, state="dead", lastSeenSecondsAgo=300.0)
         assert cli.run(["status"]) == 1
         out, _ = capsys.readouterr()
         assert out.startswith("Photos cannot be read: ")
-        assert "  - Store 127.0.0.1:8081 (id-2) is silent\n" in out
+        assert "  - volume 7: Store id-9 does not have it any more\n" in out
         assert "What to do:\n  1. Start 127.0.0.1:8081 again: nothing else has all photos of volumes 2, 10.\n" in out
 
     def test_json(self, cluster: FakeCluster, capsys: Capture) -> None:
