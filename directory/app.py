@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -11,11 +12,15 @@ from directory.assigner import Assigner
 from directory.connections import note_first_request
 from directory.grower import Grower
 from directory.handlers.assign import AssignHandlers
+from directory.handlers.backup import BackupHandlers
+from directory.handlers.cluster import ClusterHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
 from directory.handlers.status import StatusHandlers
+from directory.healer import Healer
 from directory.memberships import Memberships
 from directory.metrics import Metrics
+from directory.nodes import Nodes
 from directory.service import Service
 from directory.signed import SignedCalls
 from directory.web import make_middleware
@@ -29,12 +34,15 @@ class Parts:
     service: Service
     grower: Grower
     memberships: Memberships
+    healer: Healer
+    nodes: Nodes
 
 
 def make_app(
     parts: Parts,
     *,
     host: str,
+    scratch: Path,
     heartbeat_seconds: float,
     verifier: Verifier | None = None,
 ) -> web.Application:
@@ -43,15 +51,19 @@ def make_app(
     Parameters
     ----------
     host: the address that it listens on, for answers that name it.
+    scratch: folder for files that are needed for a moment.
     heartbeat_seconds: how often Stores are told to report.
     verifier: checks the Stores' signatures; None takes unsigned calls.
     """
     service, grower = parts.service, parts.grower
-    metrics = Metrics(service)
+    metrics = Metrics(service, parts.healer)
+    signed = SignedCalls(verifier)
     assign = AssignHandlers(Assigner(service, grower), grower)
     lookup = LookupHandlers(service)
-    internal = InternalHandlers(parts.memberships, service, grower, metrics, SignedCalls(verifier), heartbeat_seconds)
-    status = StatusHandlers(service, metrics, host)
+    internal = InternalHandlers(parts.memberships, service, grower, metrics, signed, heartbeat_seconds)
+    status = StatusHandlers(service, parts.healer, metrics, host)
+    cluster = ClusterHandlers(service, parts.healer, parts.nodes, signed)
+    backup = BackupHandlers(service, signed, scratch)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
     # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.
@@ -68,12 +80,17 @@ def make_app(
     router.add_post("/internal/stores/heartbeat", internal.heartbeat)
     router.add_post("/internal/confirm", internal.confirm)
     router.add_post(r"/internal/volumes/{volume:[0-9]{1,10}}/suspect", internal.suspect)
+    router.add_post("/cluster/nodes/{store}/mark", cluster.mark)
+    router.add_post("/cluster/repair", cluster.repair_now)
     reading: tuple[tuple[str, Handler], ...] = (
         ("/", status.index),
         ("/dir/lookup", lookup.lookup),
         ("/photos/{id}", lookup.photo),
         ("/dir/status", status.directory),
         ("/cluster/status", status.cluster),
+        ("/cluster/nodes", cluster.nodes),
+        ("/cluster/repair", cluster.repair),
+        ("/internal/backup", backup.backup),
         ("/healthz", status.healthz),
         ("/readyz", status.readyz),
         ("/metrics", status.metrics),

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import lmdb
 import msgpack
@@ -52,6 +52,7 @@ class LmdbStorage(Storage):
         self._path = path
         # Held for the moment of each read, and while the map is replaced: LMDB forbids that during a transaction.
         self._gate = threading.Lock()
+        self._copying = threading.Lock()
         self._failure: str | None = None
         self._closed = False
         try:
@@ -116,12 +117,22 @@ class LmdbStorage(Storage):
             except lmdb.Error as error:
                 self._fail(error)
 
+    def backup(self, target: BinaryIO) -> None:
+        # The map must not be replaced meanwhile; reads and commits that need no larger one go on.
+        with self._copying:
+            self._require_open()
+            try:
+                # A compacted copy would count transactions anew, and versions would be given twice.
+                self._env.copyfd(target.fileno(), compact=False)
+            except (lmdb.Error, OSError) as error:
+                raise DiskError(f"{self._path}: cannot be copied: {error}") from error
+
     @property
     def failure(self) -> str | None:
         return self._failure
 
     def close(self) -> None:
-        with self._gate:
+        with self._copying, self._gate:
             if not self._closed:
                 self._closed = True
                 self._env.close()
@@ -146,7 +157,7 @@ class LmdbStorage(Storage):
                     transaction.delete(change.key, db=database)
 
     def _double_map(self) -> None:
-        with self._gate:
+        with self._copying, self._gate:
             size_bytes = self._env.info()["map_size"] * 2
             try:
                 self._env.set_mapsize(size_bytes)

@@ -51,7 +51,7 @@ class Memberships:
 
     def __init__(self, service: Service, client: StoreClient) -> None:
         self._service = service
-        self.pusher = Pusher(service, client, self._raise_epoch)
+        self.pusher = Pusher(service, client, self.raise_epoch)
         service.on_report = self._on_report
         service.on_new_address = self.readdress
 
@@ -218,7 +218,9 @@ class Memberships:
         changes: list[Change] = await self._service.committer.run(decide_all, self._apply)
         return len(changes)
 
-    async def _raise_epoch(self, volume: int, known_epoch: int) -> None:
+    async def raise_epoch(self, volume: int, known_epoch: int) -> None:
+        """Take a higher epoch than one that a Store knows; the membership stays."""
+
         def decide(record: VolumeRecord) -> VolumeRecord:
             return failure.raised(record, known_epoch) if record.epoch <= known_epoch else record
 

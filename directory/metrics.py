@@ -7,7 +7,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from directory.decisions.liveness import Liveness
+from directory.healer import Healer
 from directory.service import Service
+from directory.status import copy_counts
 from directory.storage import Table
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -18,7 +20,7 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """Counters of one Directory, in a registry of their own."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, healer: Healer) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "haystack_directory_requests", "Requests answered.", ["call", "status"], registry=self.registry
@@ -36,7 +38,7 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
-        self.registry.register(_State(service))
+        self.registry.register(_State(service, healer))
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
@@ -46,8 +48,9 @@ class Metrics:
 class _State(Collector):
     """Gauges that are read from the state at each scrape."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, healer: Healer) -> None:
         self._service = service
+        self._healer = healer
 
     def collect(self) -> list[GaugeMetricFamily]:
         service = self._service
@@ -66,6 +69,18 @@ class _State(Collector):
             ),
             "waiting_commits": ("Changes that wait to be written.", service.committer.waiting),
             "next_photo_id": ("The lowest photo id that may still be handed out.", service.ids.next_id),
+        }
+        copies = copy_counts(service, self._healer)
+        single |= {
+            "degraded_volumes": ("Volumes with fewer copies in sync than promised.", copies["volumesDegraded"]),
+            "unavailable_volumes": ("Volumes without a copy in sync on a living Store.", copies["volumesUnavailable"]),
+            "repairs_running": ("Copies that are being made or brought up to date.", copies["copiesRunning"]),
+            "repairs_queued": ("Volumes whose repair waits for its turn.", len(self._healer.plan.next_volumes)),
+            "repairs_blocked": (
+                "Volumes that lack copies, and for which nothing can be done as things are.",
+                sum(waiting.blocked for waiting in self._healer.plan.waiting),
+            ),
+            "memberships_to_tell": ("Memberships that Stores have yet to be told.", copies["membershipsWaiting"]),
         }
         gauges = [
             GaugeMetricFamily(f"haystack_directory_{name}", text, value=value) for name, (text, value) in single.items()

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from directory.decisions.liveness import Liveness
+from directory.healer import Healer
 from directory.service import Service
-from directory.status import counts, problems, volume_report
+from directory.status import copy_counts, counts, problems, volume_report
 from haystack import __version__
 from haystack.units import format_duration, format_size
 
@@ -43,13 +44,15 @@ a { color: inherit; }
 """
 
 
-def render(service: Service, address: str) -> str:
+def render(service: Service, healer: Healer, address: str) -> str:
     """Return the page as HTML. ``address``: host and port of this Directory, as the reader reached it."""
-    numbers = counts(service)
-    found = problems(service)
+    numbers = {**counts(service), **copy_counts(service, healer)}
+    found = problems(service, healer)
     tiles = (
         ("Photos", f"{numbers['photos']:,}"),
         ("Stores alive", f"{numbers['storesAlive']} of {numbers['stores']}"),
+        ("Volumes without all copies", str(numbers["volumesDegraded"])),
+        ("Copies being made", str(numbers["copiesRunning"])),
         ("Volumes writable", f"{numbers['volumesWritable']} of {numbers['volumes']}"),
     )
     tiles_html = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles)
@@ -72,6 +75,7 @@ def render(service: Service, address: str) -> str:
 {_stores(service)}
 <h2>Volumes</h2>
 {_volumes(service)}
+{_repairs(healer)}
 <h2>Try it</h2>
 <p>Get a place for a photo: <code>curl http://{escape(address)}/dir/assign</code></p>
 <p>Put it there: <code>curl -F file=@photo.jpg http://&lt;url&gt;/&lt;fid&gt;</code>, with <code>url</code> and
@@ -100,7 +104,7 @@ def _stores(service: Service) -> str:
         rows.append(
             (
                 escape(document.public_url),
-                _state(liveness.value),
+                _state(liveness.value) + (f" {_state(state.mark.mark)}" if state.mark.mark != "none" else ""),
                 ago,
                 escape(f"{document.data_center} / {document.rack}"),
                 str(len(state.volumes)),
@@ -124,13 +128,31 @@ def _volumes(service: Service) -> str:
                 str(volume),
                 _state(reported.state if reported else record.state),
                 escape(store.document.public_url if store else record.primary),
+                f"{len(record.in_sync)} of {record.promised}",
                 f"{reported.live_count if reported else record.live_count:,}",
                 format_size(reported.size_bytes if reported else record.size_bytes),
                 format_size(reported.max_bytes) if reported else "",
             )
         )
-    header = ("Volume", "State", "Store", "Photos", "Size", "Limit")
-    return _table(header, rows, len(volumes), numbers=(3, 4, 5))
+    header = ("Volume", "State", "Primary", "In sync", "Photos", "Size", "Limit")
+    return _table(header, rows, len(volumes), numbers=(3, 4, 5, 6))
+
+
+def _repairs(healer: Healer) -> str:
+    """Return what repair does now; nothing when it does nothing."""
+    if not healer.running and not healer.plan.waiting:
+        return ""
+    rows = []
+    stores = healer.service.cluster.stores
+    for progress in healer.running.values():
+        step = progress.step
+        target = stores[step.target].document.public_url if step.target in stores else step.target
+        done = f"{format_size(progress.copied_bytes)} of {format_size(progress.total_bytes)}"
+        rows.append((str(step.volume), step.action.value, escape(target), done, escape(step.reason)))
+    for waiting in healer.plan.waiting[:MAX_ROWS]:
+        rows.append((str(waiting.volume), "waits", "", "", escape(waiting.reason)))
+    header = ("Volume", "Step", "Store", "Copied", "Why")
+    return "<h2>Repair</h2>" + _table(header, rows[:MAX_ROWS], len(rows), numbers=(3,))
 
 
 def _state(word: str) -> str:

@@ -17,11 +17,14 @@ from aiohttp import web
 
 from directory.app import Parts, make_app
 from directory.connections import protocol_factory
+from directory.decisions.repair import Rules
 from directory.grower import Grower
+from directory.healer import Healer
 from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
+from directory.nodes import Nodes
 from directory.service import Service
-from directory.settings import STOP_TIMEOUT_SECONDS, DirectorySettings
+from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, DirectorySettings
 from directory.store_client import StoreClient
 from haystack.errors import ConfigError, FolderError, HaystackError
 from haystack.security import Verifier
@@ -120,9 +123,17 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
     client = StoreClient(settings.secret)
     memberships = Memberships(service, client)
     grower = Grower(service, client, target=settings.writable_volumes, max_volume_bytes=settings.max_volume_bytes)
-    parts = Parts(service, grower, memberships)
+    rules = Rules(
+        delay_seconds=settings.repair_delay_seconds,
+        copies=settings.repair_copies,
+        copies_per_store=MAX_REPAIRS_PER_STORE,
+        max_volume_bytes=settings.max_volume_bytes,
+    )
+    healer = Healer(service, memberships, client, rules, settings.repair_bytes_per_second)
+    parts = Parts(service, grower, memberships, healer, Nodes(service, memberships, healer))
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
+        asyncio.create_task(healer.run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
     try:
@@ -131,6 +142,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         for keeper in keepers:
             keeper.cancel()
         await asyncio.wait(keepers)
+        await healer.close()
         await grower.close()
         await memberships.close()
         await client.close()
@@ -165,6 +177,7 @@ async def _listening(settings: DirectorySettings, parts: Parts) -> AsyncIterator
     app = make_app(
         parts,
         host=settings.host,
+        scratch=settings.data,
         heartbeat_seconds=settings.heartbeat_seconds,
         verifier=Verifier(settings.secret) if settings.secret is not None else None,
     )

@@ -5,34 +5,41 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+from directory.decisions.membership import Standing
 from directory.decisions.spaces import FolderSpace
+from directory.healer import Healer
 from directory.messages import VolumeDocument
 from directory.service import Service
 from directory.settings import MAX_VOLUMES_PER_FOLDER
 from directory.storage import Table
 from directory.store_state import StoreState
+from directory.tables import VolumeRecord
 from directory.transactions import misfit_in_words
 from haystack import __version__
 from haystack.units import GIB
+
+MAX_NAMED = 10
+MAX_REASONS = 20
+"""Volumes that one line names, and different reasons that are told."""
 
 USUAL_VOLUME_BYTES = 32 * GIB
 """What one more volume is counted as when free places are told in SeaweedFS' terms."""
 
 
-def directory_status(service: Service) -> dict[str, Any]:
+def directory_status(service: Service, healer: Healer) -> dict[str, Any]:
     """Return the document of ``/dir/status``: SeaweedFS' ``Topology`` and ``Version``, then our own details."""
     return {
         "Version": f"haystack {__version__}",
         "Topology": _topology(service),
         "ClusterId": service.cluster_id,
-        "Counts": counts(service),
+        "Counts": {**counts(service), **copy_counts(service, healer)},
         "Stores": [_store(service, state) for state in _sorted_stores(service)],
         "Volumes": [_volume(service, volume) for volume in sorted(service.cluster.records)],
-        "Problems": problems(service),
+        "Problems": problems(service, healer),
     }
 
 
-def cluster_status(service: Service, address: str) -> dict[str, Any]:
+def cluster_status(service: Service, healer: Healer, address: str) -> dict[str, Any]:
     """Return the document of ``/cluster/status``. This Directory leads: it is the only one."""
     return {
         "IsLeader": True,
@@ -40,8 +47,9 @@ def cluster_status(service: Service, address: str) -> dict[str, Any]:
         "Peers": [],
         "Version": f"haystack {__version__}",
         "ClusterId": service.cluster_id,
-        "Counts": counts(service),
-        "Problems": problems(service),
+        "Counts": {**counts(service), **copy_counts(service, healer)},
+        "Confirmed": confirmed(service),
+        "Problems": problems(service, healer),
     }
 
 
@@ -57,30 +65,93 @@ def counts(service: Service) -> dict[str, int]:
     }
 
 
-def problems(service: Service) -> list[str]:
+def copy_counts(service: Service, healer: Healer) -> dict[str, int]:
+    """Return how many volumes lack copies, and how many copies are being made."""
+    cluster, now_seconds = service.cluster, service.clock()
+    living = {store_id for store_id in cluster.stores if cluster.alive(store_id, now_seconds)}
+    return {
+        "volumesDegraded": len(degraded(service)),
+        "volumesUnavailable": sum(living.isdisjoint(record.in_sync) for record in cluster.records.values()),
+        "copiesRunning": sum(progress.step.action.copies_bytes for progress in healer.running.values()),
+        "membershipsWaiting": healer.memberships.pusher.waiting,
+    }
+
+
+def degraded(service: Service) -> list[VolumeRecord]:
+    """Return the volumes of which fewer copies are in sync than promised."""
+    records = service.cluster.records
+    found = (records[volume] for volume in sorted(service.cluster.index.untidy))
+    return [record for record in found if len(record.in_sync) < record.promised]
+
+
+def confirmed(service: Service) -> dict[str, int]:
+    """Return of how many volumes all needles are known, that their primaries reported: what a rebuild waits for."""
+    cluster = service.cluster
+    complete = 0
+    for volume in cluster.records:
+        reported = volume_report(service, volume)
+        if reported is not None and service.confirmed_to.get(volume, -1) >= reported.size_bytes:
+            complete += 1
+    return {
+        "stores": sum(state.registered for state in cluster.stores.values()),
+        "volumes": len(cluster.records),
+        "volumesConfirmed": complete,
+    }
+
+
+def problems(service: Service, healer: Healer) -> list[str]:
     """Return in words what the operator should look at."""
     now_seconds = service.clock()
     found = [f"storage: {service.storage.failure}"] if service.storage.failure else []
     for state in _sorted_stores(service):
         document = state.document
         if not service.cluster.alive(document.store_id, now_seconds) and service.cluster.settled(now_seconds):
-            found.append(f"Store {document.url} ({document.store_id}) is silent")
+            found.append(f"Store {document.url} ({document.store_id}) is silent{_mark_in_words(state)}")
+        elif state.mark.mark != "none":
+            found.append(f"Store {document.url} ({document.store_id}) is alive{_mark_in_words(state)}")
         for folder in state.folders.values():
             if folder.state != "ok":
                 found.append(f"Store {document.url}: data folder {folder.path} is {folder.state}: {folder.error}")
         for volume, standing in sorted(state.misfits.items()):
-            if volume in state.volumes:
+            if volume in state.volumes and standing is not Standing.STALE:
                 record = service.cluster.records[volume]
                 found.append(misfit_in_words(record, state.volumes[volume], document.store_id, standing))
         for reported in state.volumes.values():
             if reported.state == "failed":
                 found.append(f"Store {document.url}: volume {reported.volume} has failed: {reported.reason}")
+    found += _lacking_copies(service, healer)
     found += [
         f"volume {volume}: Store {record.primary} does not have it any more"
         for volume, record in sorted(service.cluster.records.items())
         if not service.cluster.holders(volume)
     ]
     return found
+
+
+def _lacking_copies(service: Service, healer: Healer) -> list[str]:
+    """Return one line for the volumes that lack copies, and one for each different reason why nothing is done."""
+    lacking = degraded(service)
+    if not lacking:
+        return []
+    running = sum(progress.step.action.copies_bytes for progress in healer.running.values())
+    found = [
+        f"{len(lacking)} volumes have fewer copies in sync than promised: {_named([r.volume for r in lacking])}; "
+        f"{running} copies are being made"
+    ]
+    reasons: dict[str, list[int]] = {}
+    for waiting in healer.plan.waiting:
+        if waiting.blocked:
+            reasons.setdefault(waiting.reason, []).append(waiting.volume)
+    return found + [f"volumes {_named(volumes)}: {reason}" for reason, volumes in reasons.items()][:MAX_REASONS]
+
+
+def _named(volumes: list[int]) -> str:
+    more = f" and {len(volumes) - MAX_NAMED} more" if len(volumes) > MAX_NAMED else ""
+    return ", ".join(map(str, volumes[:MAX_NAMED])) + more
+
+
+def _mark_in_words(state: StoreState) -> str:
+    return f", and marked {state.mark.mark}" if state.mark.mark != "none" else ""
 
 
 def volume_report(service: Service, volume: int) -> VolumeDocument | None:
@@ -109,6 +180,7 @@ def _store(service: Service, state: StoreState) -> dict[str, Any]:
         "workers": document.workers,
         "state": service.cluster.liveness(document.store_id, service.clock()).value,
         "lastSeenSecondsAgo": round(service.clock() - seen, 3) if seen is not None else None,
+        "mark": state.mark.mark,
         "writesPerSecond": round(state.writes_per_second, 1),
         "volumes": len(state.volumes),
         "folders": [

@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, BinaryIO
 
 Value = Any
 """What msgpack can hold: None, bool, int, str, bytes, lists (tuples come back as lists) and dicts of these."""
@@ -104,6 +104,13 @@ class Storage(ABC):
         Raises
         ------
         StorageConflict: a record has another version than expected; nothing was changed.
+        """
+
+    @abstractmethod
+    def backup(self, target: BinaryIO) -> None:
+        """Write a copy of everything as it is at one moment, while reads and commits go on. For a thread of its own.
+
+        ``target`` is an open file with a descriptor; what is written makes a storage of the same content again.
         """
 
     @property

@@ -234,7 +234,13 @@ def _reason_to_wait(view: VolumeView, promise: Replication, snapshot: Snapshot, 
     record = view.record
     if record.volume in snapshot.urgent or len(record.in_sync) >= promise.copies:
         return None
-    absent = [member for member in record.stale if not _alive(member, snapshot)]
+    absent = [
+        member
+        for member in record.stale
+        if _mark(member, snapshot).mark != "removed" and (member in view.copies or not _alive(member, snapshot))
+    ]
+    if not absent:
+        return None  # nobody can come back with a copy
     cared_for = [member for member in absent if _mark(member, snapshot).mark == "maintenance"]
     if cared_for and promise.kept(_sites([*record.in_sync, *cared_for], snapshot)) >= promise.copies:
         names = ", ".join(_name(member, snapshot) for member in cared_for)
@@ -243,7 +249,7 @@ def _reason_to_wait(view: VolumeView, promise: Replication, snapshot: Snapshot, 
     left_seconds = rules.delay_seconds - waited_seconds
     if left_seconds <= 0:
         return None
-    names = ", ".join(_name(member, snapshot) for member in absent) or "the missing copy"
+    names = ", ".join(_name(member, snapshot) for member in absent)
     reason = f"waits for {names} to come back; in {format_duration(left_seconds)} a copy is made elsewhere"
     return Waiting(record.volume, reason, left_seconds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from directory import page, status
+from directory.healer import Healer
 from directory.metrics import CONTENT_TYPE, Metrics
 from directory.service import Service
 from directory.web import json_response
@@ -20,24 +21,25 @@ class StatusHandlers:
     host: the address that the Directory listens on.
     """
 
-    def __init__(self, service: Service, metrics: Metrics, host: str) -> None:
+    def __init__(self, service: Service, healer: Healer, metrics: Metrics, host: str) -> None:
         self._service = service
+        self._healer = healer
         self._metrics = metrics
         self._host = host
 
     async def index(self, request: web.Request) -> web.Response:
         """The page for people."""
         headers = {"Content-Security-Policy": page.CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"}
-        text = page.render(self._service, self._address(request))
+        text = page.render(self._service, self._healer, self._address(request))
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     async def directory(self, request: web.Request) -> web.Response:
         """Everything, as JSON."""
-        return json_response(request, status.directory_status(self._service))
+        return json_response(request, status.directory_status(self._service, self._healer))
 
     async def cluster(self, request: web.Request) -> web.Response:
         """Who leads, and how the cluster is."""
-        return json_response(request, status.cluster_status(self._service, self._address(request)))
+        return json_response(request, status.cluster_status(self._service, self._healer, self._address(request)))
 
     async def healthz(self, request: web.Request) -> web.Response:
         """Alive: this answer proves it."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 from directory.errors import StorageConflict
 from directory.storage import Change, Delete, Put, Storage, Stored, Table
@@ -36,6 +39,16 @@ class MemoryStorage(Storage):
                 self._rows[change.table][change.key] = Stored(self._commits, change.value)
             elif isinstance(change, Delete):
                 self._rows[change.table].pop(change.key, None)
+
+    def backup(self, target: BinaryIO) -> None:
+        pickle.dump((self._rows, self._commits), target)
+        target.flush()
+
+    @classmethod
+    def restored(cls, path: Path) -> MemoryStorage:
+        storage = cls()
+        storage._rows, storage._commits = pickle.loads(path.read_bytes())  # noqa: S301  # made by the test itself
+        return storage
 
     def close(self) -> None:
         pass

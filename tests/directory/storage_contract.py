@@ -53,6 +53,44 @@ class StorageContract:
         assert stored.value == value
         assert stored.version > 0
 
+    def restore(self, file: Path, folder: Path) -> Storage:
+        """Open what :meth:`Storage.backup` wrote."""
+        raise NotImplementedError
+
+    def test_a_backup_is_of_one_moment_while_commits_go_on(self, storage: Storage, tmp_path: Path) -> None:
+        for number in range(200):
+            changes = [Put(table, number.to_bytes(8, "big"), 0, [number, "x" * 500]) for table in Table]
+            storage.commit(changes)
+        ended = threading.Event()
+
+        def write() -> None:
+            number = 200
+            while not ended.is_set():
+                storage.commit([Put(table, number.to_bytes(8, "big"), 0, number) for table in Table])
+                number += 1
+
+        writer = threading.Thread(target=write)
+        if self.survives_reopening:  # else it is in memory, and for one thread
+            writer.start()
+        file = tmp_path / "backup"
+        try:
+            with file.open("wb") as target:
+                storage.backup(target)
+        finally:
+            ended.set()
+            if writer.ident is not None:
+                writer.join()
+        folder = tmp_path / "restored"
+        folder.mkdir()
+        restored = self.restore(file, folder)
+        counts = {restored.count(table) for table in Table}
+        assert len(counts) == 1 and counts.pop() >= 200  # no commit is there in part
+        assert scan_all(restored, Table.PHOTOS)[:200] == scan_all(storage, Table.PHOTOS)[:200]
+        version = version_of(restored, Table.PHOTOS, bytes(8))
+        restored.commit([Put(Table.PHOTOS, bytes(8), version, "changed")])
+        assert version_of(restored, Table.PHOTOS, bytes(8)) > version
+        restored.close()
+
     def test_tables_are_apart(self, storage: Storage) -> None:
         storage.commit([Put(table, b"same", 0, table.value) for table in Table])
         for table in Table:

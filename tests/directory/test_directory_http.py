@@ -353,7 +353,17 @@ async def test_status_tells_everything(directory: Any, store: FakeStore) -> None
     status, document = await directory.call("/dir/status")
     assert status == 200
     assert document["Version"]
-    assert document["Counts"] == {"stores": 1, "storesAlive": 1, "volumes": 7, "volumesWritable": 7, "photos": 1}
+    assert document["Counts"] == {
+        "stores": 1,
+        "storesAlive": 1,
+        "volumes": 7,
+        "volumesWritable": 7,
+        "photos": 1,
+        "volumesDegraded": 0,
+        "volumesUnavailable": 0,
+        "copiesRunning": 0,
+        "membershipsWaiting": 0,
+    }
     (center,) = document["Topology"]["DataCenters"]
     (rack,) = center["Racks"]
     (node,) = rack["DataNodes"]

@@ -44,11 +44,19 @@ class TestLmdbStorage(StorageContract):
     def open(self, folder: Path) -> Storage:
         return LmdbStorage(folder / "db")
 
+    def restore(self, file: Path, folder: Path) -> Storage:
+        file.rename(folder / "db")
+        return LmdbStorage(folder / "db")
+
 
 class TestLmdbStorageWithASmallMap(StorageContract):
     """The map is full all the time, and grows below every test."""
 
     def open(self, folder: Path) -> Storage:
+        return LmdbStorage(folder / "db", map_bytes=64 * 1024)
+
+    def restore(self, file: Path, folder: Path) -> Storage:
+        file.rename(folder / "db")
         return LmdbStorage(folder / "db", map_bytes=64 * 1024)
 
 
@@ -57,6 +65,9 @@ class TestMemoryStorage(StorageContract):
 
     def open(self, folder: Path) -> Storage:
         return MemoryStorage()
+
+    def restore(self, file: Path, folder: Path) -> Storage:
+        return MemoryStorage.restored(file)
 
 
 def test_the_map_grows_with_what_is_stored(tmp_path: Path) -> None:
