@@ -85,11 +85,14 @@ end
 RANDOM_KEYS = (
     DONE
     + """
--- args: first key (a multiple of 65536), number of keys, volume, cookie, seed. Asks for random keys of a volume in
--- which all have the same cookie; for more keys than there is room for ready-made requests.
+-- args: first key (a multiple of 65536), number of keys, volume, cookie, seed, how many of the keys to ask for. Asks
+-- for random keys, out of so many at equal distances, of a volume in which all have the same cookie; for more keys than
+-- there is room for ready-made requests.
 asked = 0
 function init(args)
     first, count = tonumber(args[1]), tonumber(args[2])
+    distinct = tonumber(args[6])
+    step = math.floor(count / distinct)
     high, low = {}, {}
     local whole = wrk.format("GET", "/" .. args[3] .. ",@" .. args[4])
     local cut = whole:find("@", 1, true)
@@ -99,7 +102,7 @@ function init(args)
     math.randomseed(tonumber(args[5]) + number)
 end
 function request()
-    local n = math.random(0, count - 1)
+    local n = math.random(0, distinct - 1) * step
     local l = n % 65536
     return high[(n - l) / 65536] .. low[l]
 end
