@@ -75,6 +75,8 @@ class Uploads:
 
     result: wrk.Result
     photos_per_flush: float
+    cpu_microseconds: float
+    """Processor time of the workers for one upload."""
 
 
 def measure(options: argparse.Namespace) -> Report:
@@ -120,6 +122,7 @@ def _compare(bench: Bench, report: Report, size_bytes: int) -> None:
     )
     report.add(f"{what}: bytes", "MB/s", (one.result.per_second * size_bytes / 1e6 for one in uploads))
     report.add(f"{what}: p99", "ms", (one.result.p99_ms for one in uploads))
+    report.add(f"{what}: processor time of the workers", "µs", (one.cpu_microseconds for one in uploads))
     report.add(f"{what}: photos of one flush of the disk", "photos", (one.photos_per_flush for one in uploads))
 
 
@@ -137,12 +140,12 @@ def _upload(bench: Bench, size_bytes: int, *, seconds: float) -> Uploads:
         cores=bench.wrk_cores,
     )
     used = procfs.disk_stat(bench.disk) - before
-    busy = (procfs.cpu_seconds(bench.server.workers) - cpu_before) / result.seconds
+    cpu_seconds = procfs.cpu_seconds(bench.server.workers) - cpu_before
     progress(
         f"  {'Haystack':<28} {size_name(size_bytes):>6}: {number(result.per_second)}/s  p99 {result.p99_ms:.1f} ms"
-        f"  workers {busy:.2f} busy, wrk {result.busy:.2f}"
+        f"  workers {cpu_seconds / result.seconds:.2f} busy, wrk {result.busy:.2f}"
     )
-    return Uploads(result, result.requests / max(1, used.flushes))
+    return Uploads(result, result.requests / max(1, used.flushes), cpu_seconds / result.requests * 1e6)
 
 
 def _peer_rate(bench: Bench, peer: str, size_bytes: int, uploads: list[Uploads]) -> float:
