@@ -48,7 +48,7 @@ def bench(app: App, count: int, size_bytes: int, concurrency: int, reads: int | 
 
 
 async def _bench(app: App, count: int, size_bytes: int, concurrency: int, reads: int, delete: bool, seed: int) -> int:
-    async with connect(app, jobs=concurrency) as client:
+    async with connect(app, jobs=concurrency, steady=True) as client:
         with app.output.progress("Bench", count + reads + (count if delete else 0)) as progress:
             load = Load(client, Payloads(size_bytes, seed), concurrency, progress)
             written, fids = await load.write(count)

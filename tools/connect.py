@@ -18,6 +18,9 @@ MAX_JOBS = 512
 PATIENT_RETRIES = 7
 """Ten to twenty seconds."""
 
+STEADY_RETRIES = 6
+"""Five to ten seconds: what a cluster needs when a Store has just failed."""
+
 HASTY_RETRIES = 2
 """About half a second."""
 
@@ -27,20 +30,27 @@ PATIENT_DEADLINE_SECONDS = 60.0
 _Result = TypeVar("_Result")
 
 
-def connect(app: App, *, jobs: int = 8, patient: bool = False) -> HaystackClient:
+def connect(app: App, *, jobs: int = 8, patient: bool = False, steady: bool = False) -> HaystackClient:
     """Return a client, still to be opened. Raises ConfigError.
 
     Parameters
     ----------
     jobs: requests at a time.
     patient: outlast the restart of a server, as long work should; else somebody waits for the answer.
+    steady: outlast the loss of a Store, as changes should.
     """
     return HaystackClient(
         app.directory_urls(),
         max_concurrency=jobs,
-        retries=PATIENT_RETRIES if patient else HASTY_RETRIES,
+        retries=PATIENT_RETRIES if patient else STEADY_RETRIES if steady else HASTY_RETRIES,
         upload_deadline_seconds=PATIENT_DEADLINE_SECONDS if patient else DEFAULT_DEADLINE_SECONDS,
     )
+
+
+async def check_reachable(app: App) -> None:
+    """Raise Unreachable soon when there is no Directory: a wrong address need not be tried for long."""
+    async with connect(app) as client:
+        await client.cluster_status()
 
 
 def run_async(work: Coroutine[Any, Any, _Result]) -> _Result:

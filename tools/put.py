@@ -14,7 +14,7 @@ import click
 from haystack.client import FileSource, HaystackClient, IteratorSource, StoredPhoto
 from haystack.errors import HaystackError
 from tools.app import App, cluster_options, pass_app, replication_option
-from tools.connect import connect, run_async
+from tools.connect import check_reachable, connect, run_async
 from tools.images import DEFAULT_TYPE, upload_type
 from tools.report import reason_of
 
@@ -52,7 +52,8 @@ async def put_all(app: App, uploads: Sequence[Upload]) -> int:
     slots = asyncio.Semaphore(JOBS)
     stored: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    async with connect(app, jobs=JOBS) as client:
+    await check_reachable(app)
+    async with connect(app, jobs=JOBS, steady=True) as client:
         tasks = [asyncio.create_task(_put(client, upload, slots)) for upload in uploads]
         try:
             for upload, task in zip(uploads, tasks, strict=True):

@@ -74,8 +74,8 @@ def rebuild(app: App, /, stores: int, **flags: object) -> None:
     Started again after an interruption it needs an empty folder again, or simply start the Directory: the Stores go on
     telling what it does not know.
     """
-    # Warnings and worse, so that the progress can be seen.
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # The Directory grumbles about what is missing until all Stores are there; the progress says it better.
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     settings = directory_settings(app.configuration().with_flags("directory", flags))
     check_empty(settings.data)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -43,7 +43,8 @@ def rm(app: App, names: Sequence[str], apply: bool) -> int:
 async def _rm(app: App, candidates: Sequence[Candidate], apply: bool) -> int:
     async with connect(app, jobs=JOBS) as client:
         await _each(candidates, lambda one: _look(client, one))
-        if apply:
+    if apply:
+        async with connect(app, jobs=JOBS, steady=True) as client:
             await _each([one for one in candidates if one.info], lambda one: _delete(client, one))
     _report(app, candidates, apply)
     return 1 if any(one.error for one in candidates) else 0
