@@ -26,6 +26,7 @@ from haystack.http.answering import JOINED_BYTES
 from haystack.http.connection import HttpConnection
 from haystack.http.request import RequestHeaders
 from haystack.store.answers import photo_head
+from haystack.store.bounded import BoundedCache
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import SMALL_BYTES
 from haystack.store.control import Header
@@ -115,7 +116,7 @@ class FastReader:
         self._catalog = catalog
         self._cells = catalog.control.cells
         self._count = tally.fast_read
-        self._entries: dict[bytes, _Entry] = {}
+        self._entries = BoundedCache[bytes, _Entry](MAX_ENTRIES)
         self._seen = array("q", bytes(8 * SEEN_SLOTS))
         self._small = memoryview(bytearray(REUSED_BYTES))
         self._volumes: dict[bytes, ServedVolume] = {}
@@ -206,7 +207,7 @@ class FastReader:
         body = raw[start : start + data_bytes]
         connection.respond_fast(head, body)
         if again:
-            self._remember(line, _Entry(served, epoch, offset, head, body, raw[:end], checksum, self.tick))
+            self._entries.add(line, _Entry(served, epoch, offset, head, body, raw[:end], checksum, self.tick))
         served.reads += 1
         served.bytes_read += data_bytes
         self._count(_clock() - started, data_bytes)
@@ -234,11 +235,6 @@ class FastReader:
             return True
         self._seen[slot] = digest
         return False
-
-    def _remember(self, line: bytes, entry: _Entry) -> None:
-        if len(self._entries) >= MAX_ENTRIES:
-            del self._entries[next(iter(self._entries))]
-        self._entries[line] = entry
 
 
 def _copy(served: ServedVolume, offset: int, buffer: memoryview) -> memoryview | None:
