@@ -71,12 +71,17 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class ColdRun:
-    """What one run of cold reads found; ``cached_p99_ms`` is the 99th percentile of the other client's latencies."""
+    """What one run of cold reads found.
+
+    ``cached_p99_ms`` is the 99th percentile of the other client's latencies. ``cpu_micros`` is processor time of the
+    workers for each photo of either client.
+    """
 
     per_second: float
     disk_reads_per_photo: float
     disk_bytes_per_byte: float
     p99_ms: float
+    cpu_micros: float
     cached_p99_ms: float | None
 
 
@@ -98,6 +103,7 @@ def measure(options: argparse.Namespace) -> Report:
             )
             report.add(f"{what}: bytes from disk", "a byte", (run.disk_bytes_per_byte for run in runs))
             report.add(f"{what}: p99", "ms", (run.p99_ms for run in runs))
+            report.add(f"{what}: processor time of the workers", "µs a photo", (run.cpu_micros for run in runs))
             cached = [run.cached_p99_ms for run in runs if run.cached_p99_ms is not None]
             if cached:
                 report.add(f"{what}: p99 of cached photos meanwhile", "ms", cached, target=CACHED_TARGET)
@@ -162,6 +168,7 @@ def _cold_run(
             ]
         try:
             before = procfs.disk_stat(data.disk)
+            cpu_before = procfs.cpu_seconds(server.workers)
             result = wrk.run(
                 server.url,
                 wrk.EACH_PATH_ONCE,
@@ -173,6 +180,7 @@ def _cold_run(
                 cores=cores,
             )
             used = procfs.disk_stat(data.disk) - before
+            cpu_seconds = procfs.cpu_seconds(server.workers) - cpu_before
         finally:
             ended.set()
         latencies = [seconds for other in others for seconds in other.result()]
@@ -183,6 +191,7 @@ def _cold_run(
         used.reads / result.asked,
         used.read_bytes / (result.asked * options.size),
         result.p99_ms,
+        cpu_seconds * 1e6 / (result.asked + len(latencies)),
         percentile(latencies, 99) * 1e3 if latencies else None,
     )
 
