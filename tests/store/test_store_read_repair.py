@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import aiohttp
-from copies_harness import fill, flip, photo, replicas, require_same
+from copies_harness import fill, flip, member, order, pair, photo, replicas, require_same
 from store_data_harness import drop_cache
-from supervisor_harness import StoreProcess, fid, until
+from supervisor_harness import StoreProcess, fid, new_volume, until, until_async
 
+from haystack.internal_http import call
 from haystack.volume import Volume
 from haystack.volume.layout import FOOTER_BYTES, HEADER_BYTES
 
@@ -119,3 +121,38 @@ async def test_a_dead_peer_costs_nothing_but_the_damaged_photo(tmp_path: Path) -
         assert await b.get(fid(1, 5)) == 500
         assert await b.get(fid(1, 6)) == photo(6)
         assert path.read_bytes() != good
+
+
+async def test_calls_between_stores_are_signed(tmp_path: Path) -> None:
+    secret = "s" * 40
+    async with pair(tmp_path, secret=secret) as (a, b), aiohttp.ClientSession() as session:
+
+        async def admin(store: StoreProcess, method: str, path: str, document: Any) -> Any:
+            url = f"http://127.0.0.1:{store.admin_port}/admin/volumes{path}"
+            status, answer = await call(session, method, url, document, secret.encode())
+            assert status < 300, answer
+            return answer
+
+        await b.admin("GET", "/admin/volumes/1/bytes?from=0&to=1", expect=401)
+        made = await admin(a, "POST", "", new_volume(1))
+        await fill(a, 1, KEYS)
+        first, second = member(tmp_path / "a", a), member(tmp_path / "b", b)
+        body = order(first, made["uuid"])
+
+        async def followed() -> bool:
+            answer = await admin(b, "POST", "/1/follow", body)
+            assert answer["state"] != "failed", answer
+            return bool(answer["state"] == "done")
+
+        await until_async(followed)
+        pushed = {"uuid": made["uuid"], "epoch": 3, "primary": first["storeId"], "copies": 2, "inSync": [first, second]}
+        for store in (a, b):
+            await admin(store, "PUT", "/1/membership", pushed)
+        path = tmp_path / "b" / "1.vol"
+        good = path.read_bytes()
+        with Volume.attach(path) as volume:
+            entry = volume.find(5)
+            assert entry is not None
+        flip(path, entry.offset + HEADER_BYTES + 50)
+        assert await b.get(fid(1, 5)) == photo(5)
+        await until(lambda: path.read_bytes() == good)

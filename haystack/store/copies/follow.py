@@ -18,7 +18,6 @@ from haystack.store.store_volume import StoreVolume, checkpoint_volume
 from haystack.store.volumes import StoreVolumes
 from haystack.volume import Volume
 from haystack.volume.cutting import boundary_before, cut
-from haystack.volume.incoming import append_verified
 from haystack.volume.layout import SUPERBLOCK_BYTES
 
 _log = logging.getLogger(__name__)
@@ -41,14 +40,25 @@ async def bring_up(volumes: StoreVolumes, entry: StoreVolume, peer: Peer, progre
         if end < position:
             raise FollowFailed(f"volume {entry.id}: {peer} has {end} bytes, fewer than it had before")
         lacking = end - position
-        async for raw, needles in arriving_batches(peer, entry.require_open().seed, position, end, progress):
-            position = await entry.run(append_verified, raw, needles)
+        async for raw, _ in arriving_batches(peer, entry.require_open().seed, position, end, progress):
+            position = await entry.run(_append, position, raw)
             volumes.control.cells[volumes.control.epoch_cell(entry.slot)] = position  # it may delete or supersede
             progress.copied_bytes = position
         if lacking <= FETCH_BYTES:
             await _settle(volumes, entry, peer, start, position)
             return position
     raise FollowFailed(f"volume {entry.id}: {peer} takes photos faster than they are copied")
+
+
+def _append(volume: Volume, start: int, raw: bytes) -> int:
+    """Append whole needles at the tail, on a thread; returns the new tail."""
+
+    def require_tail(tail: int) -> int:
+        if tail != start:
+            raise FollowFailed(f"{volume}: ends at {tail}, but it had {start} bytes: somebody else appends to it")
+        return start
+
+    return volume.append_batch(start, raw, require_tail).tail
 
 
 async def _settle(volumes: StoreVolumes, entry: StoreVolume, peer: Peer, start: int, end: int) -> None:

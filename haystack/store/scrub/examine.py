@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from haystack.errors import DiskError
+from haystack.errors import DamagedNeedle, DiskError
 from haystack.volume import Damage, Volume
+from haystack.volume.hashing import read_exactly
+from haystack.volume.incoming import verified_needles
 from haystack.volume.layout import SUPERBLOCK_BYTES
-from haystack.volume.scan import scan
+from haystack.volume.scan import SMALL_BYTES, scan
+
+AHEAD_BYTES = 4 * SMALL_BYTES
+"""What a scan reads ahead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +47,11 @@ def examine(volume: Volume, start: int, size_bytes: int, limit: int) -> Examined
             position = item.end
             if position - start >= size_bytes:
                 break
-    except DiskError as error:
-        end = _next_needle(volume, position, limit)
-        damage.append(Damage(position, end - position, str(error)))
-        position = end
+    except DiskError:
+        # It was met anywhere in what was read ahead: look at each needle of that alone.
+        for end in _ends(volume, position, limit):
+            damage += _alone(volume, position, end)
+            position = end
     return Examined(start, position, damage)
 
 
@@ -60,7 +66,24 @@ def _superblock(volume: Volume) -> list[Damage]:
     return [Damage(0, SUPERBLOCK_BYTES, problem)]
 
 
-def _next_needle(volume: Volume, offset: int, limit: int) -> int:
-    """Where the next needle begins, by the index: the bytes before it cannot be read."""
-    behind = (entry.offset for _, _, entry in volume.index.entries() if entry.offset > offset)
-    return min(min(behind, default=limit), limit)
+def _ends(volume: Volume, offset: int, limit: int) -> list[int]:
+    """Where the needles near ``offset`` end, by the index; at least one."""
+    near, behind = offset + AHEAD_BYTES, limit
+    ends = set()
+    for _, _, entry in volume.index.entries():
+        if offset < entry.offset <= near:
+            ends.add(entry.offset)
+        elif near < entry.offset < behind:
+            behind = entry.offset
+    return [end for end in sorted({*ends, behind}) if end <= limit]
+
+
+def _alone(volume: Volume, start: int, end: int) -> list[Damage]:
+    """Verify one or a few needles by a read of exactly these bytes."""
+    try:
+        needles = verified_needles(read_exactly(volume.file, start, end), volume.seed, start, str(volume))
+    except DiskError as error:
+        return [Damage(start, end - start, str(error))]
+    except DamagedNeedle as error:
+        return [Damage(start, end - start, error.problem)]
+    return [] if needles and needles[-1].end == end else [Damage(start, end - start, "no needle ends here")]
