@@ -72,7 +72,7 @@ class Assigner:
             hopeful = True
             if service.cluster.settled(service.clock()):
                 reason = await self._grow(where, replication, deadline_seconds)
-                hopeful = service.cluster.recovering() or service.cluster.mending(replication)
+                hopeful = service.cluster.recovering() or service.cluster.mending(replication, service.clock())
             if candidate := service.choose(where, replication):
                 return candidate
             left_seconds = deadline_seconds - service.clock()

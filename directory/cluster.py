@@ -23,6 +23,9 @@ from directory.volume_index import VolumeIndex
 FolderName = tuple[str, str]
 """Store id and folder id."""
 
+TOLD_SECONDS = 2.0
+"""Time in which Stores learn of a new membership, and say that they take photos again."""
+
 UNHEARD_SECONDS = 30.0
 """Time that a Store has to report which volumes name, but which never registered with this storage: the Directory has
 lost its disk, and the Stores find it one after another."""
@@ -40,6 +43,7 @@ class Cluster:
     def __init__(self, *, dead_after_seconds: float, started_seconds: float) -> None:
         self.stores: dict[str, StoreState] = {}
         self.index = VolumeIndex()
+        self.membership_changed_seconds = float("-inf")
         self._dead_after_seconds = dead_after_seconds
         self._started_seconds = started_seconds
 
@@ -71,14 +75,14 @@ class Cluster:
         """Say whether a Store is recovering a volume, which may take photos soon."""
         return any(volume.state == "recovering" for s in self.stores.values() for volume in s.open_volumes.values())
 
-    def mending(self, replication: str | None) -> bool:
-        """Say whether a volume lacks copies that would take photos with them, and which may be back soon."""
-        return any(
-            (record := self.records[volume]).degraded_since_ms > 0
-            and record.state == "writable"
-            and replication in (None, record.replication)
-            for volume in self.index.untidy
-        )
+    def mending(self, replication: str | None, now_seconds: float) -> bool:
+        """Say whether a volume that takes no photos may take some soon.
+
+        It lacks copies, which may be back soon; or its membership has just changed, and its Stores do not know yet.
+        """
+        if now_seconds - self.membership_changed_seconds < TOLD_SECONDS:
+            return True
+        return any(_would_take_photos(self.records[v], replication) for v in self.index.untidy)
 
     # -- what Stores say
 
@@ -260,13 +264,15 @@ class Cluster:
 
     def open_count(self, replication: str) -> int:
         """Return how many volumes of a replication are not full, whether they take photos now or not."""
-        return sum(
+        lacking = sum(_would_take_photos(self.records[volume], replication) for volume in self.index.untidy)
+        return lacking + sum(
             1
             for store_id, store in self.stores.items()
             for volume in store.open_volumes
             if (record := self.records.get(volume)) is not None
             and record.replication == replication
             and record.primary == store_id
+            and not record.degraded_since_ms
         )
 
     def folder_spaces(
@@ -335,6 +341,15 @@ class Cluster:
         if record is None:
             return replication is None
         return replication in (None, record.replication) and len(record.in_sync) >= record.promised
+
+
+def _would_take_photos(record: VolumeRecord, replication: str | None) -> bool:
+    """Say whether a volume that lacks copies has room, so that it takes photos when they are back."""
+    return (
+        record.degraded_since_ms > 0
+        and replication in (None, record.replication)
+        and (record.max_bytes is None or record.size_bytes < record.max_bytes * CROWDED_FRACTION)
+    )
 
 
 def _crowded(volume: VolumeDocument) -> bool:

@@ -19,6 +19,7 @@ from directory.decisions.growth import plan_growth, volumes_wanted
 from directory.decisions.replication import parse_replication
 from directory.decisions.spaces import FolderSpace, Place
 from directory.messages import VolumeDocument
+from directory.pusher import membership_document
 from directory.service import Service
 from directory.settings import GROW_RETRY_SECONDS
 from directory.store_client import StoreClient
@@ -195,10 +196,10 @@ class Grower:
         if documents:
             in_sync = tuple(member for member in members if member in documents)
             now_ms = int(self._service.wall_clock() * 1000)
-            made = replace(record, primary=in_sync[0], in_sync=in_sync, members=in_sync)
-            if record.promised > 1:
-                # The Stores have made it under epoch 1, and learn who else has it under the next one.
-                made = tidy(replace(made, epoch=2), now_ms)
+            made = record
+            if errors:
+                # Those that have it were told of others that have not.
+                made = tidy(replace(record, epoch=2, primary=in_sync[0], in_sync=in_sync, members=in_sync), now_ms)
             await self._service.volume_made(made, documents)
             if not errors:
                 await self._until_told(volume)
@@ -208,7 +209,8 @@ class Grower:
     async def _make_copy(self, record: VolumeRecord, place: Place) -> VolumeDocument | VolumeUnavailable:
         """Return the copy, or why there is none; a Store that falls silent meanwhile is not waited for."""
         store = self._service.cluster.stores[place.store_id].document
-        call = asyncio.ensure_future(self._client.make_volume(store, place.folder, record))
+        membership = membership_document(self._service, record) if record.replicated else None
+        call = asyncio.ensure_future(self._client.make_volume(store, place.folder, record, membership))
         try:
             while not (await asyncio.wait([call], timeout=SILENCE_POLL_SECONDS))[0]:
                 if not self._service.cluster.alive(place.store_id, self._service.clock()):

@@ -220,9 +220,8 @@ class Healer:
 
     async def _bring_in(self, step: Step, progress: Progress) -> None:
         """Have a copy followed, admitted by the primary, and counted."""
-        record = await self._with_membership(step.volume)
-        await self._follow(step, progress)
-        record = self.service.cluster.records[step.volume]
+        await self._with_membership(step.volume)
+        record = await self._follow(step, progress)
         primary = self._living(record.primary)
         await self.client.admit(primary.document, step.volume, record.epoch, member_document(self.service, step.target))
         if not await self.memberships.admit(step.volume, step.target, record.epoch):
@@ -238,7 +237,8 @@ class Healer:
             await self._tell(record.primary, record)
         return record
 
-    async def _follow(self, step: Step, progress: Progress) -> None:
+    async def _follow(self, step: Step, progress: Progress) -> VolumeRecord:
+        """Have everything copied; returns the record in force, under whose epoch it was compared."""
         cluster = self.service.cluster
         pause_seconds, moved_seconds = FIRST_POLL_SECONDS, self.service.clock()
         while True:
@@ -250,7 +250,9 @@ class Healer:
             state = await self.client.follow(target.document, step.volume, self._order(record, step))
             if state.state == "done":
                 progress.copied_bytes, progress.total_bytes = state.copied_bytes, state.total_bytes
-                return
+                if cluster.records[step.volume].epoch == record.epoch:
+                    return record
+                continue
             if state.state == "failed":
                 raise VolumeUnavailable(f"Store {target.document.url} could not copy it: {state.error}")
             now_seconds = self.service.clock()

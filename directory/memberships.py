@@ -243,6 +243,7 @@ class Memberships:
         for change in changes:
             self.pusher.changed(change.before, change.record)
         if changes:
+            self._service.cluster.membership_changed_seconds = self._service.clock()
             self._service.cluster_changed()
 
     def _on_report(self, store_id: str, volumes: Iterable[int]) -> None:

@@ -40,8 +40,12 @@ class StoreClient:
         """Close all connections."""
         await self._session.close()
 
-    async def make_volume(self, store: StoreDocument, folder: str, record: VolumeRecord) -> VolumeDocument:
-        """Have a volume made, and return it as the Store describes it.
+    async def make_volume(
+        self, store: StoreDocument, folder: str, record: VolumeRecord, membership: dict[str, Any] | None = None
+    ) -> VolumeDocument:
+        """Have a copy of a new volume made, and return it as the Store describes it.
+
+        ``membership``: who else makes one; None when there is only this.
 
         Raises
         ------
@@ -59,6 +63,7 @@ class StoreClient:
                 "epoch": record.epoch,
                 "maxBytes": record.max_bytes,
                 "folder": folder,
+                **({"membership": membership} if membership else {}),
             },
             timeout_seconds=GROW_TIMEOUT_SECONDS,
         )

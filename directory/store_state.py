@@ -75,12 +75,12 @@ class StoreState:
         if not record.replicated or self.told.get(record.volume) == record.epoch:
             return True
         reported = self.volumes.get(record.volume)
+        if reported is None or reported.epoch != record.epoch:
+            return False
+        if self.document.store_id not in record.in_sync:
+            return reported.stale  # that it does not count is all that it has to know
         return (
-            reported is not None
-            and reported.epoch == record.epoch
-            and reported.primary == record.primary
-            and set(reported.in_sync) == set(record.in_sync)
-            and reported.stale == (self.document.store_id not in record.in_sync)
+            not reported.stale and reported.primary == record.primary and set(reported.in_sync) == set(record.in_sync)
         )
 
     def accepts(self, volume: VolumeDocument) -> bool:

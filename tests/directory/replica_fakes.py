@@ -20,7 +20,9 @@ class ReplicaStore(FakeStore):
     memberships: what was pushed last, by volume.
     log: every call about copies, in order: (call, volume, epoch).
     follow_gate: while it is not set, copying goes on for ever.
-    refuse_calls: answers all calls with 503 while it is true. deaf: takes no connection's call to an end.
+    beats_with_volumes: heartbeats tell all volumes, not none.
+    born_told: takes the membership that comes with the order to make a volume.
+    refuse_calls: answers all calls with 503 while it is true.
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
@@ -33,6 +35,8 @@ class ReplicaStore(FakeStore):
         self.following: dict[int, str] = {}
         self.peers: dict[str, ReplicaStore] = {}
         self.refuse_calls = False
+        self.born_told = True
+        self.beats_with_volumes = True
         self.frozen = asyncio.Event()
         self.frozen.set()
         self._beat: asyncio.Task[None] | None = None
@@ -49,6 +53,16 @@ class ReplicaStore(FakeStore):
         asked = next((asked for asked in reversed(self.made) if asked["volume"] == volume), None)
         replication = {"replication": asked["replication"]} if asked else {}
         return super().volume(volume, **{**replication, **changes})
+
+    async def _make_volume(self, request: web.Request) -> web.Response:
+        await self.frozen.wait()
+        response = await super()._make_volume(request)
+        asked = self.made[-1]
+        if response.status == 201 and "membership" in asked and self.born_told:
+            self.memberships[asked["volume"]] = asked["membership"]
+            self.describe(asked["volume"])
+            return web.json_response(self.volumes[asked["volume"]], status=201)
+        return response
 
     # -- life
 
@@ -84,7 +98,8 @@ class ReplicaStore(FakeStore):
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             try:
-                _, answer = await self.heartbeat(self._base, *self.volumes.values())
+                reported = self.volumes.values() if self.beats_with_volumes else ()
+                _, answer = await self.heartbeat(self._base, *reported)
                 if not answer.get("known", True):
                     await self.register(self._base)
             except OSError:

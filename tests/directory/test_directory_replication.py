@@ -31,11 +31,14 @@ async def assigned(directory: Any, query: str = "replication=001") -> dict[str, 
     return result
 
 
+@pytest.mark.parametrize("born_told", [True, False])
 async def test_a_volume_is_made_on_all_its_stores_which_learn_of_each_other(
-    start: Any, make_replicas: Callable[..., Any]
+    start: Any, make_replicas: Callable[..., Any], born_told: bool
 ) -> None:
     directory = await start(**FAST)
     stores = await make_replicas(RACK, RACK, ("dc1", "r2"), ("dc2", "r1"))
+    for store in stores:
+        store.born_told = born_told
     await joined(directory, *stores)
     answer = await assigned(directory, "replication=111")
     volume = int(answer["fid"].partition(",")[0])
@@ -45,7 +48,7 @@ async def test_a_volume_is_made_on_all_its_stores_which_learn_of_each_other(
     assert record["members"] == record["inSync"] and record["degradedSinceMs"] == 0
     for member in record["inSync"]:
         pushed = by_id[member].memberships[volume]
-        assert (pushed["epoch"], pushed["primary"], pushed["copies"]) == (2, record["primary"], 4)
+        assert (pushed["epoch"], pushed["primary"], pushed["copies"]) == (1, record["primary"], 4)
         assert {one["storeId"] for one in pushed["inSync"]} == set(record["inSync"])
         assert {one["adminUrl"] for one in pushed["inSync"]} == {store.url for store in stores}
     assert answer["url"] == by_id[record["primary"]].url
@@ -161,7 +164,7 @@ async def test_a_primary_reports_a_suspect_and_is_told_what_is_in_force(
     # A replica is not believed, nor is who speaks of another epoch, nor a question.
     disbelieved: list[dict[str, Any]] = [
         {"storeId": other, "suspects": [primary.store_id]},
-        {"epoch": 1},
+        {"epoch": 0},
         {"suspects": []},
     ]
     for changes in disbelieved:
@@ -254,3 +257,68 @@ async def test_a_directory_without_a_disk_learns_the_memberships_from_the_stores
 
     await until(same, "the same memberships")
     assert (await assigned(other))["fid"]
+
+
+async def test_a_copy_that_cannot_be_made_leaves_a_volume_that_takes_no_photos_until_it_is_there(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST, default_replication="001")
+    stores = await make_replicas(RACK, RACK)
+    stores[1].refuse = (507, "no room at all")
+    stores[1].follow_gate.clear()
+    await joined(directory, *stores)
+    status, answer = await directory.call("/dir/assign")
+    assert status == 503 and "no room at all" in answer["error"]
+    records = await volumes(directory)
+    assert records and all(record["inSync"] == [stores[0].store_id] for record in records.values())
+    stores[1].follow_gate.set()
+
+    async def mended() -> bool:
+        return all(len(record["inSync"]) == 2 for record in (await volumes(directory)).values())
+
+    await until(mended, "the missing copies are made")
+    assert (await assigned(directory, ""))["fid"]
+
+
+async def test_a_store_that_falls_silent_while_it_makes_a_volume_holds_up_nobody(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST, default_replication="001")
+    stores = await make_replicas(RACK, RACK, RACK)
+    stores[2].delay = asyncio.Event()
+    await joined(directory, *stores)
+    await stores[2].asked.wait()
+    await stores[2].go()
+    assert (await assigned(directory, ""))["url"] != stores[2].url
+    stores[2].delay.set()
+
+
+async def test_thousands_of_volumes_of_a_lost_store_change_in_one_go(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    """The contract's five seconds hold for many volumes, too; assigns go on meanwhile."""
+    directory = await start(**FAST, default_replication="001", repair_delay_seconds=500)
+    stores = await make_replicas(RACK, RACK, RACK)
+    first, second, _ = stores
+    ids = [first.store_id, second.store_id]
+    for volume in range(1, 1501):
+        document = first.volume(
+            volume, state="readonly", replication="001", epoch=3, primary=ids[volume % 2], inSync=ids, stale=False
+        )
+        for store in (first, second):
+            store.volumes[volume] = {**document, "folder": store.folders[0]["id"]}
+            store.memberships[volume] = {"epoch": 3, "inSync": [], "primary": ""}
+    for store in stores:
+        store.beats_with_volumes = False
+    await joined(directory, *stores)
+    await assigned(directory, "")
+    await first.go()
+
+    async def told() -> bool:
+        assert (await directory.call("/dir/assign"))[0] == 200
+        return all(second.memberships[volume]["primary"] == second.store_id for volume in range(1, 1501))
+
+    await until(told, "the other Store leads all", 20)
+    _, document = await directory.call("/cluster/status")
+    assert document["Counts"]["volumesDegraded"] >= 1500
+    assert len(document["Problems"]) < 10
