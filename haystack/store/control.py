@@ -7,8 +7,9 @@ that bears it:
 
 - ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached
   under another epoch are void, so an old value that arrives late can only cost a cache entry.
-- ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back. ``set_state`` then
-  sets ``FAILED_ONCE`` too, so that the supervisor, which may write another state at that moment, cannot undo it.
+- ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back (unless the volume
+  was never open). ``set_state`` then sets ``FAILED_ONCE`` too, so that the supervisor, which may write another state at
+  that moment, cannot undo it.
 """
 
 from __future__ import annotations
@@ -328,6 +329,12 @@ class ControlBlock:
         cells[base + Slot.STATE] = state
         if cells[base + Slot.FAILED_ONCE]:
             cells[base + Slot.STATE] = VolumeState.FAILED
+
+    def try_again(self, slot: int) -> None:
+        """Take FAILED back (supervisor), of a volume that nobody could open: what kept it from that is mended."""
+        base = _slot_base(slot)
+        self.cells[base + Slot.FAILED_ONCE] = 0
+        self.cells[base + Slot.STATE] = VolumeState.RECOVERING
 
     def set_standing(self, slot: int, standing: int, reign: int) -> None:
         """Publish a change of a volume's membership (supervisor), also one that leaves both numbers as they are.

@@ -197,3 +197,29 @@ async def test_it_walks_by_itself_and_goes_on_after_a_restart(tmp_path: Path) ->
 
 async def _later(finished: Any, first: int) -> bool:
     return bool(await finished() > first)
+
+
+async def test_a_superblock_that_was_damaged_while_the_store_was_down(tmp_path: Path) -> None:
+    async with replicas(tmp_path, range(1, 20)) as (a, b):
+        assert await b.stop() == 0
+        path = tmp_path / "b" / "1.vol"
+        good = path.read_bytes()
+        flip(path, 20)
+        b.timing["scrub_look_seconds"] = 0.05
+        await b.start()
+        await b.until_volume(1, uuid=(await a.volume(1))["uuid"])
+        assert path.read_bytes() == good
+        assert await b.get(fid(1, 7)) == photo(7)
+
+
+async def test_a_copy_that_cannot_be_opened_can_be_deleted(tmp_path: Path) -> None:
+    async with StoreProcess(tmp_path / "a") as store:
+        made = await store.make_volume(1)
+        assert await store.stop() == 0
+        flip(tmp_path / "a" / "1.vol", 20)
+        await store.start()
+        await store.until_volume(1, state="failed")
+        await store.admin("DELETE", "/admin/volumes/1", {"uuid": made["uuid"], "epoch": 2}, expect=200)
+        assert not (tmp_path / "a" / "1.vol").exists()
+        await store.make_volume(1)
+        await fill(store, 1, range(1, 3))

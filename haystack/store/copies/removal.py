@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from haystack.errors import DiskError
+from haystack.errors import DiskError, VolumeUnavailable
+from haystack.store.control import VolumeState
 from haystack.store.copies.fresh import copy_path
 from haystack.store.out_of_service import withdrawn
 from haystack.store.store_volume import StoreVolume
@@ -19,10 +20,21 @@ COMPANIONS = (".idx", ".idx-lock", ".dirty")
 
 async def remove_volume(volumes: StoreVolumes, entry: StoreVolume) -> None:
     """Take a volume away for good. Raises VolumeUnavailable (somebody does not let go of it), DiskError."""
-    async with withdrawn(volumes, entry, "it is deleted"):
-        await entry.folder.run(_remove_files, entry.path)
-        volumes.forget(entry)
+    if entry.folder.failed:
+        raise VolumeUnavailable(f"volume {entry.id}: its data folder has failed: {entry.folder.error}")
+    if entry.volume is None and volumes.state(entry) is VolumeState.FAILED:
+        # It could not be opened, neither by the workers.
+        async with entry.changing:
+            await _remove(volumes, entry)
+    else:
+        async with withdrawn(volumes, entry, "it is deleted"):
+            await _remove(volumes, entry)
     _log.info("volume %d is deleted from %s", entry.id, entry.folder.path)
+
+
+async def _remove(volumes: StoreVolumes, entry: StoreVolume) -> None:
+    await entry.folder.run(_remove_files, entry.path)
+    volumes.forget(entry)
 
 
 def remove_unfinished(folder: Path, volume: int) -> None:

@@ -21,6 +21,7 @@ from haystack.store.scrub.comparing import Comparison, compare
 from haystack.store.scrub.examine import Examined, examine
 from haystack.store.scrub.mending import mend
 from haystack.store.scrub.record import SCRUB_FILE, ScrubRecord
+from haystack.store.scrub.superblocks import mend_superblock, needs_superblock
 from haystack.store.settings import Timing
 from haystack.store.store_volume import StoreVolume
 from haystack.store.tables import Record, read_table, write_table
@@ -119,6 +120,7 @@ class Scrubber:
             await self.record(entry)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._walk_asked())
+            tasks.create_task(self._mend_superblocks())
             if self._rate:
                 tasks.create_task(self._walk_slowly())
 
@@ -131,6 +133,13 @@ class Scrubber:
                 if entry.id in self._asked:
                     await self._walk_guarded(entry, unlimited, anew=True)
                     self._asked.discard(entry.id)
+
+    async def _mend_superblocks(self) -> None:
+        while not self._folder.failed:
+            for entry in self._volumes.of(self._folder):
+                if needs_superblock(self._volumes, entry):
+                    await mend_superblock(self._volumes, entry, self._peers(entry))
+            await asyncio.sleep(self._timing.scrub_look_seconds)
 
     async def _walk_slowly(self) -> None:
         bandwidth = Bandwidth(self._rate)
