@@ -38,9 +38,18 @@ class Role:
         self._process.wait()
         self._reader.join()
 
-    def start_again(self) -> None:
-        """Start it where it was."""
+    def start_again(self, *arguments: str) -> None:
+        """Start it where it was; with other arguments, if some are given."""
+        self._arguments = arguments or self._arguments
         self._start(self.ready.url.rpartition(":")[2])
+
+    def freeze(self) -> None:
+        """Stop the process and its workers in the middle of whatever they do; their sockets stay open."""
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let them go on."""
+        os.killpg(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Stop it in good order."""
