@@ -15,6 +15,8 @@ from haystack.security import new_cookie
 POLL_SECONDS = 0.25
 """How often a waiting assign looks whether the time of silent Stores is over; all else wakes it at once."""
 
+TAKES_LONG = "the Stores take long to make new ones; try again in a moment"
+
 
 class Assigner:
     """Assigns names to photos.
@@ -71,7 +73,8 @@ class Assigner:
         while True:
             hopeful = True
             if service.cluster.settled(service.clock()):
-                reason = await self._grow(where, replication, deadline_seconds)
+                grown = await self._grow(where, replication, deadline_seconds)
+                reason = grown if grown is not None else reason or TAKES_LONG
                 hopeful = service.cluster.recovering() or service.cluster.mending(replication, service.clock())
             if candidate := service.choose(where, replication):
                 return candidate
@@ -80,14 +83,14 @@ class Assigner:
                 raise NothingWritable(f"no volume takes photos now: {reason or self._why()}")
             await service.wait_for_change(min(left_seconds, POLL_SECONDS))
 
-    async def _grow(self, where: Where, replication: str | None, deadline_seconds: float) -> str:
-        """Have volumes made, and return why not as many as wanted."""
+    async def _grow(self, where: Where, replication: str | None, deadline_seconds: float) -> str | None:
+        """Have volumes made, and return why not as many as wanted; None when there was no time to learn it."""
         growing = self._grower.top_up(replication) if where == ANYWHERE else self._grower.grow(1, where, replication)
         try:
             async with asyncio.timeout(max(0.0, deadline_seconds - self._service.clock())):
                 return (await growing).reason
         except TimeoutError:
-            return "the Stores take long to make new ones; try again in a moment"
+            return None
 
     def _why(self) -> str:
         if not self._service.cluster.settled(self._service.clock()):
