@@ -125,14 +125,19 @@ def flip(path: Path, offset: int, mask: int = 0x10) -> None:
 
 @asynccontextmanager
 async def replicas(
-    tmp_path: Path, keys: range, *, large: Mapping[int, int] | None = None, **settings: Any
+    tmp_path: Path,
+    keys: range,
+    *,
+    size: int | None = None,
+    large: Mapping[int, int] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[tuple[StoreProcess, StoreProcess]]:
     """Two Stores with the same volume, both in sync; the first one leads."""
     async with pair(tmp_path, **settings) as (a, b):
         made = await a.make_volume(1)
-        await fill(a, 1, keys)
-        for key, size in (large or {}).items():
-            body = io.BytesIO(photo(key, size))  # aiohttp warns of long bytes
+        await fill(a, 1, keys, size)
+        for key, large_size in (large or {}).items():
+            body = io.BytesIO(photo(key, large_size))  # aiohttp warns of long bytes
             async with aiohttp.request("PUT", f"http://127.0.0.1:{a.port}/{fid(1, key)}", data=body) as answer:
                 assert answer.status == 201
         async with aiohttp.request("DELETE", f"http://127.0.0.1:{a.port}/{fid(1, keys[2])}") as answer:

@@ -68,6 +68,7 @@ class Scrubber:
         self._saved: dict[int, Record] | None = None
         self._records: dict[int, ScrubRecord] = {}
         self._asked: set[int] = set()
+        self._walking = 0
         self._woken = asyncio.Event()
         self._saved_at = 0.0
         self._turns: dict[int, asyncio.Lock] = {}
@@ -94,7 +95,7 @@ class Scrubber:
 
     def is_running(self, entry: StoreVolume) -> bool:
         """Whether a walk that was asked for is still to end."""
-        return entry.id in self._asked
+        return entry.id in self._asked or self._walking == entry.id
 
     async def look_at(self, entry: StoreVolume, offset: int) -> None:
         """Look at one needle now, and mend it: a worker met wrong bytes there."""
@@ -131,8 +132,10 @@ class Scrubber:
             self._woken.clear()
             for entry in self._volumes.of(self._folder):
                 if entry.id in self._asked:
+                    self._asked.discard(entry.id)  # who asks during the walk wants another one
+                    self._walking = entry.id
                     await self._walk_guarded(entry, unlimited, anew=True)
-                    self._asked.discard(entry.id)
+                    self._walking = 0
 
     async def _mend_superblocks(self) -> None:
         while not self._folder.failed:
