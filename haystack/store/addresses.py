@@ -85,6 +85,17 @@ def join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def split(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``. Raises ConfigError."""
+    try:
+        parts = urlsplit(f"//{address}")
+        if parts.hostname and parts.port:
+            return parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"{address!r} is no address: {error}") from error
+    raise ConfigError(f"{address!r} is no address; expected host:port")
+
+
 def advertised_host(host: str, directories: Sequence[str]) -> str:
     """The host under which others reach a Store that listens on ``host``.
 

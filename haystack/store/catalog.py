@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from haystack.errors import DiskError, IndexDamaged, VolumeNotFound, VolumeUnavailable
 from haystack.store.control import ControlBlock, FolderCell, FolderState, Slot, VolumeCell, VolumeState
 from haystack.store.lanes import Lane
+from haystack.store.replication.admission import MembershipChanged, merged, refusals
+from haystack.store.replication.rules import Standing
+from haystack.store.replication.served import ServedMembership
+from haystack.volume.append import Guard
 from haystack.volume.files import disk_error
 from haystack.volume.index import IndexEntry
 from haystack.volume.mapping import VolumeMap
@@ -17,6 +24,12 @@ from haystack.volume.volume import Volume
 _log = logging.getLogger(__name__)
 
 _WRITABLE = int(VolumeState.WRITABLE)
+
+MAX_LOOKS = 8
+"""Looks at a membership that changes all the time."""
+
+MAX_OPEN_RANGES = 1024
+"""Committed ranges behind a gap; the supervisor closes gaps that stay, so losing some costs a little time."""
 
 
 class ServedVolume:
@@ -28,14 +41,18 @@ class ServedVolume:
     """
 
     __slots__ = (
+        "_committing",
+        "_open_ranges",
         "bytes_read",
         "control",
         "epoch_cell",
         "lane",
         "map",
+        "membership",
         "number",
         "pins",
         "reads",
+        "reign",
         "retired",
         "slot",
         "state_cell",
@@ -64,11 +81,17 @@ class ServedVolume:
         self.epoch_cell = control.epoch_cell(slot)
         self.state_cell = control.slot_cell(slot, Slot.STATE)
         self.stats_base = control.volume_base(worker, slot)
+        self.membership = ServedMembership(control, slot, Path(volume.file.path), worker)
         self.synced = synced
         self.reads = 0
         self.bytes_read = 0
         self.pins = 0
         self.retired = False
+        self.reign = 0
+        """Under which the last append was made."""
+        self._committing = threading.Lock()
+        self._open_ranges: list[tuple[int, int]] = []
+        """What all copies have, behind something that they may not have."""
 
     def __str__(self) -> str:
         return str(self.volume)
@@ -91,10 +114,10 @@ class ServedVolume:
         try:
             return self.volume.find(key, alternate)
         except IndexDamaged as error:
-            self._set_aside(error)
+            self.set_aside(error)
             raise
 
-    def _set_aside(self, error: Exception) -> None:
+    def set_aside(self, error: Exception) -> None:
         """Refuse writes in all workers from now on, until the Store has recovered the volume at its next start."""
         if self.state is not VolumeState.FAILED:
             _log.error("volume %d is set aside: %s", self.number, error)
@@ -124,30 +147,80 @@ class ServedVolume:
         A disk that fails to write, or an index that cannot be trusted, sets the volume aside for all workers.
         """
         try:
-            appended = self.volume.append(operations)
+            appended = self._append_as_member(operations)
         except (DiskError, IndexDamaged) as error:
-            self._set_aside(error)
+            self.set_aside(error)
             raise
         if appended.changed:
-            self.control.cells[self.epoch_cell] = appended.tail
+            self.void_answers(appended.tail)
         if not self.synced:
-            self._publish(appended.tail)
+            self.publish(appended.tail)
         return appended
+
+    def _append_as_member(self, operations: Sequence[Operation]) -> Appended:
+        """Append what the membership allows; it is looked at again under the append lock."""
+        cells, cell = self.control.cells, self.membership.standing_cell
+        for _ in range(MAX_LOOKS):
+            packed = cells[cell]
+
+            def guard(packed: int = packed) -> None:
+                if cells[cell] != packed:
+                    raise MembershipChanged(f"volume {self.number}: its membership has changed; try again")
+
+            try:
+                if not packed:
+                    return self.volume.append(operations, guard)
+                return self._append_some(operations, Standing.unpack(packed), guard)
+            except MembershipChanged:
+                continue
+        raise MembershipChanged(f"volume {self.number}: its membership changes too often; try again")
+
+    def _append_some(self, operations: Sequence[Operation], standing: Standing, guard: Guard) -> Appended:
+        refused = refusals(operations, standing, self.number, self._hopeless)
+        allowed = [operation for operation, error in zip(operations, refused, strict=True) if error is None]
+        if not allowed:
+            assert refused[0] is not None
+            raise refused[0]
+        self.reign = self.membership.reign
+        appended = self.volume.append(allowed, guard)
+        return replace(appended, outcomes=merged(refused, appended.outcomes))
+
+    def _hopeless(self) -> str:
+        now = self.membership.now()
+        return self.lane.copies.hopeless(now) if now is not None and self.lane.copies is not None else ""
+
+    def commit(self, start: int, end: int) -> None:
+        """All copies have bytes ``start`` to ``end``; what was open behind an earlier gap may be closed by that."""
+        with self._committing:
+            self._open_ranges.append((start, end))
+            self._open_ranges.sort()
+            while self._open_ranges and self.membership.commit(*self._open_ranges[0]):
+                self._open_ranges.pop(0)
+            del self._open_ranges[:-MAX_OPEN_RANGES]
+
+    def close_ranges(self) -> None:
+        """Look whether another process has closed the gap before what was committed here."""
+        if self._open_ranges:
+            self.commit(self.membership.committed, self.membership.committed)
+
+    def void_answers(self, tail: int) -> None:
+        """What the workers have cached of it became wrong by the append that ended at ``tail``."""
+        self.control.cells[self.epoch_cell] = tail
 
     def sync(self, tail: int) -> None:
         """Make durable and publish how far; a failure sets the volume aside for all workers."""
         try:
             self.volume.sync(tail)
         except DiskError as error:
-            self._set_aside(error)
+            self.set_aside(error)
             raise
-        self._publish(tail)
+        self.publish(tail)
 
     def begin_sync(self, tail: int) -> int:
         """The descriptor to be synced, see ``Volume.begin_sync``; -1 when there is nothing to do."""
         fd = self.volume.begin_sync(tail)
         if fd < 0:
-            self._publish(tail)
+            self.publish(tail)
         return fd
 
     def end_sync(self, tail: int, problem: int) -> None:
@@ -155,11 +228,12 @@ class ServedVolume:
         try:
             self.volume.end_sync(problem)
         except DiskError as error:
-            self._set_aside(error)
+            self.set_aside(error)
             raise
-        self._publish(tail)
+        self.publish(tail)
 
-    def _publish(self, tail: int) -> None:
+    def publish(self, tail: int) -> None:
+        """Note that everything below ``tail`` is durable."""
         cell = self.stats_base + VolumeCell.DURABLE_TAIL
         if tail > self.control.cells[cell]:
             self.control.cells[cell] = tail
@@ -205,6 +279,7 @@ class Catalog:
                 cells[served.stats_base + VolumeCell.READS] += served.reads
                 cells[served.stats_base + VolumeCell.BYTES_READ] += served.bytes_read
                 served.reads = served.bytes_read = 0
+            served.close_ranges()
 
     def give_up(self) -> bool:
         """Close what the supervisor has taken out of service, though nobody asks for it.

@@ -150,6 +150,13 @@ class Counter(enum.IntEnum):
     SPILLED_UPLOADS = 17
     PID = 18
     STARTED_MS = 19
+    BATCHES_SENT = 20
+    BATCH_BYTES_SENT = 21
+    BATCHES_RECEIVED = 22
+    BATCH_BYTES_RECEIVED = 23
+    COPY_FAILURES = 24
+    COPY_WAIT_MICROSECONDS = 25
+    PASSED_ON = 26
     DAMAGED = 29  # the needle with wrong bytes that it met last, see pack_damaged
     REPAIRED_READS = 30
 

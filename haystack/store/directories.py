@@ -65,6 +65,17 @@ class DirectoryCalls:
             raise DirectoryUnreachable(f"Directory {url} answers {path} with {status}: {answer.reason}")
         return answer.document
 
+    async def ask(self, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Make one call to the first Directory that answers. Raises DirectoryUnreachable, DirectoryRefused."""
+        problem = DirectoryUnreachable("no Directory is configured")
+        for distance in range(len(self.urls)):
+            index = (self._preferred + distance) % len(self.urls)
+            try:
+                return await self.post(self.urls[index], path, document)
+            except DirectoryUnreachable as error:
+                problem = error
+        raise problem
+
     async def confirm(self, document: Mapping[str, Any]) -> int:
         """Tell the first Directory that answers of needles; returns up to where it knows the volume now.
 

@@ -15,6 +15,8 @@ from haystack.store.fast_reads import FastReader
 from haystack.store.fast_writes import FastWriter
 from haystack.store.multi import MultiSink
 from haystack.store.reads import Reader
+from haystack.store.replication.passing_on import Forwarder
+from haystack.store.replication.receiving import PREFIX, Receiver
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_multi, parse_target
 from haystack.store.writes import Writer, respond_json
@@ -48,12 +50,16 @@ class StoreHandler:
         fast: FastReader,
         reader: Reader,
         writer: Writer,
+        receiver: Receiver,
+        forwarder: Forwarder,
         tally: Tally,
         metrics: Callable[[], bytes],
     ) -> None:
         self._control = control
         self._reader = reader
         self._writer = writer
+        self._receiver = receiver
+        self._forwarder = forwarder
         self._tally = tally
         self._metrics = metrics
         self.fast_get = fast.fast_get
@@ -81,13 +87,20 @@ class StoreHandler:
                 page(connection)
                 return None
             return self._reader.begin(connection, request, parse_target(request.path))
+        if request.path.startswith(PREFIX):
+            return self._receiver.begin(connection, request)
         if request.method in ("PUT", "POST"):
             volume = parse_multi(request.path)
             if volume is not None:
-                return MultiSink(self._writer, connection, self._writer.writable(volume))
-            return self._writer.begin_upload(connection, request, parse_target(request.path))
+                passing = self._forwarder.begin(connection, request, volume)
+                return passing or MultiSink(self._writer, connection, self._writer.writable(volume))
+            target = parse_target(request.path)
+            passing = self._forwarder.begin(connection, request, target.fid.volume)
+            return passing or self._writer.begin_upload(connection, request, target)
         if request.method == "DELETE":
-            return self._writer.delete(connection, parse_target(request.path))
+            target = parse_target(request.path)
+            passing = self._forwarder.begin(connection, request, target.fid.volume)
+            return passing or self._writer.delete(connection, target)
         connection.respond_error(405, f"{request.method} is not possible here", ALLOW)
         return None
 

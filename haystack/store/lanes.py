@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 from haystack.errors import HaystackError
 from haystack.store.read_threads import ReadThreads
+from haystack.store.replication.copying import Copies
+from haystack.store.replication.landing import Landings
+from haystack.store.replication.waves import copied
 from haystack.volume.commit import Appendable, Committer, Done, Submission, sync_each
 from haystack.volume.direct import DirectReads
 from haystack.volume.operations import Appended, Operation, Outcome
@@ -45,14 +48,27 @@ class Lane:
     folder: the data folder.
     durable: wait for fdatasync before an operation is done.
     deliver: see :class:`~haystack.volume.commit.Committer`.
+    copies: sends what is appended to other Stores; None when there are none.
     """
 
-    def __init__(self, folder: Path, *, durable: bool, deliver: Callable[[list[tuple[Done, Outcome]]], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        durable: bool,
+        deliver: Callable[[list[tuple[Done, Outcome]]], None],
+        copies: Copies | None = None,
+    ) -> None:
         self.folder = folder
+        self.copies = copies
+        self._durable = durable
         self.readers = ReadThreads(READ_THREADS, "read")
         self.spillers = ThreadPoolExecutor(SPILL_THREADS, "spill")
         self._syncs = Syncs()
-        self.committer = Committer(durable=durable, threads=COMMIT_THREADS, deliver=deliver, sync_all=self._sync_all)
+        self.committer = Committer(
+            durable=durable or copies is not None, threads=COMMIT_THREADS, deliver=deliver, sync_all=self._sync_all
+        )
+        self.landings = Landings(self._sync_landed if durable else _published)
         self._gathered: list[Submission] = []
         self._direct: DirectReads | None = None
         self._has_direct = True
@@ -86,6 +102,7 @@ class Lane:
             asyncio.get_running_loop().remove_reader(self._direct.event_fd)
             self._direct.close()
         self.committer.close()
+        self.landings.close()
         self._syncs.close()
         self.spillers.shutdown()
         self.readers.close()
@@ -109,9 +126,26 @@ class Lane:
                 done(error)
 
     def _sync_all(self, volumes: Sequence[tuple[Appendable, Appended]]) -> Sequence[Exception | None]:
+        if self.copies is None:
+            return self._sync_here(volumes)
+        return copied(self.copies, cast("Sequence[tuple[ServedVolume, Appended]]", volumes), self._sync_here)
+
+    def _sync_here(self, volumes: Sequence[tuple[Appendable, Appended]]) -> Sequence[Exception | None]:
+        if not self._durable:
+            return [None] * len(volumes)
         if len(volumes) == 1:
             return sync_each(volumes)
         return sync_together(self._syncs, [(volume, appended.tail) for volume, appended in volumes])
+
+    def _sync_landed(self, volumes: Sequence[tuple[ServedVolume, int]]) -> Sequence[Exception | None]:
+        return sync_together(self._syncs, volumes)
+
+
+def _published(volumes: Sequence[tuple[ServedVolume, int]]) -> Sequence[Exception | None]:
+    """What was appended counts as durable at once."""
+    for served, tail in volumes:
+        served.publish(tail)
+    return [None] * len(volumes)
 
 
 def sync_together(syncs: Syncs, volumes: Sequence[tuple[Appendable, int]]) -> list[Exception | None]:
@@ -119,8 +153,11 @@ def sync_together(syncs: Syncs, volumes: Sequence[tuple[Appendable, int]]) -> li
     problems: list[Exception | None] = [None] * len(volumes)
     begun: list[tuple[int, ServedVolume, int]] = []
     fds: list[int] = []
-    for index, (appendable, tail) in enumerate(volumes):
-        served = cast("ServedVolume", appendable)
+    # In the same order by all: each holds a lock of the volume until the end.
+    for index, served, tail in sorted(
+        ((index, cast("ServedVolume", appendable), tail) for index, (appendable, tail) in enumerate(volumes)),
+        key=lambda row: row[1].number,
+    ):
         try:
             fd = served.begin_sync(tail)
         except HaystackError as error:

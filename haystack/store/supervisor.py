@@ -35,9 +35,10 @@ from haystack.store.documents import Document, Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
-from haystack.store.replication.admin import MembershipApi
 from haystack.store.replication.memberships import Memberships
+from haystack.store.replication.service import ReplicationService
 from haystack.store.settings import Timing, WorkerSettings
+from haystack.store.store_volume import StoreVolume
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import StoreVolumes
 from haystack.store.workers import Command, Workers, worker_command
@@ -99,7 +100,8 @@ class _Store:
         self._volumes = StoreVolumes(
             folders, self._control, max_volume_bytes=settings.max_volume_bytes, on_change=self._on_change
         )
-        self._memberships = Memberships(self._volumes, self._store_id)
+        self._memberships = Memberships(self._volumes, self._store_id, on_taken=self._on_taken)
+        self._replication: ReplicationService | None = None
         self._keepers = [
             FolderKeeper(folder, self._volumes, timing, reserve_bytes=settings.reserve_bytes) for folder in folders
         ]
@@ -118,6 +120,16 @@ class _Store:
             calls = await stack.enter_async_context(
                 DirectoryCalls(self._settings.directories, self._settings.secret, self._timing)
             )
+            self._replication = ReplicationService(
+                folders=self._folders,
+                volumes=self._volumes,
+                memberships=self._memberships,
+                calls=calls,
+                secret=self._settings.secret,
+                spawn=self._spawn,
+                on_committed=self._on_committed,
+            )
+            stack.push_async_callback(self._replication.close)
             documents = self._prepare(calls)
             copies = await stack.enter_async_context(
                 copies_service(self._volumes, self._memberships, self._settings, self._timing)
@@ -147,6 +159,8 @@ class _Store:
             *(keeper.run() for keeper in self._keepers),
             *(confirmer.run() for confirmer in self._confirmers),
         ]
+        if self._replication is not None:
+            parts.append(self._replication.run())
         if self._heartbeats is not None:
             parts += [self._report(self._heartbeats), self._watch_tails()]
         await _until(stop, parts)
@@ -214,6 +228,7 @@ class _Store:
             lock_fds=[folder.lock_fd for folder in self._folders if folder.lock_fd >= 0],
             on_death=self._on_death,
             command=command,
+            open_link=self._replication.links.open if self._replication is not None else None,
         )
 
     @asynccontextmanager
@@ -223,7 +238,7 @@ class _Store:
             self._volumes,
             secret=self._settings.secret,
             extra_status=self._extra_status,
-            more_routes=[MembershipApi(self._volumes, self._memberships).add_routes, *copies.routes],
+            more_routes=[*([self._replication.add_routes] if self._replication is not None else []), *copies.routes],
         )
         runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
         await runner.setup()
@@ -264,6 +279,14 @@ class _Store:
             self._heartbeats.wake()
         for confirmer in self._confirmers:
             confirmer.look_at(self._volumes)
+
+    def _on_taken(self, entry: StoreVolume) -> None:
+        if self._replication is not None:
+            self._replication.taken(entry)
+
+    def _on_committed(self, entry: StoreVolume) -> None:
+        for confirmer in self._confirmers:
+            confirmer.look_at([entry])
 
     def _on_registered(self) -> None:
         for confirmer in self._confirmers:

@@ -32,10 +32,17 @@ from haystack.store.metrics import render_worker_page
 from haystack.store.read_repair import ReadRepair
 from haystack.store.reads import Reader
 from haystack.store.recent import RecentReads
+from haystack.store.replication.copying import Copies
+from haystack.store.replication.deciding import Decider
+from haystack.store.replication.link import WorkerLink
+from haystack.store.replication.passing_on import Forwarder
+from haystack.store.replication.peers import Peers
+from haystack.store.replication.receiving import Receiver
+from haystack.store.replication.sessions import Sessions
 from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
-from haystack.store.writes import Writer
+from haystack.store.writes import FORM_OVERHEAD_BYTES, Writer
 from haystack.volume.commit import Done
 from haystack.volume.operations import Outcome
 
@@ -89,21 +96,36 @@ class Worker:
     ----------
     settings: what the supervisor decided.
     control: the shared control block.
+    link: to the supervisor.
     """
 
-    def __init__(self, settings: WorkerSettings, control: ControlBlock) -> None:
+    def __init__(self, settings: WorkerSettings, control: ControlBlock, link: WorkerLink | None = None) -> None:
         self._settings = settings
         durable = settings.durability == "fsync"
         self.tally = Tally(control, settings.worker)
-        self._lanes = [Lane(folder, durable=durable, deliver=self._deliver) for folder in settings.folders]
+        self._link = link or WorkerLink(-1)
+        self._peers = Peers(settings.secret)
+        copies = Copies(self._peers, settings.store_id, self.tally, self._link.report)
+        self._decider = Decider(copies, self._link)
+        self._lanes = [
+            Lane(folder, durable=durable, deliver=self._deliver, copies=copies) for folder in settings.folders
+        ]
         self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
         ways = ColdReads(RecentReads(_memory_bytes() // 2 // control.workers))
         self._repair = ReadRepair(self.tally, settings.store_id, settings.secret)
         reader = Reader(self._catalog, self.tally, ways, self._repair)
         self._fast = FastReader(self._catalog, self.tally, FastColdReads(ways, reader, self.tally))
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
-        writer = Writer(self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes)
-        handler = StoreHandler(control, self._fast, reader, writer, self.tally, self._metrics_page)
+        writer = Writer(
+            self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes, decider=self._decider
+        )
+        receiver = Receiver(
+            self._catalog, self.tally, Sessions(settings.secret), max_photo_bytes=settings.max_photo_bytes
+        )
+        forwarder = Forwarder(
+            self._catalog, self.tally, max_body_bytes=settings.max_photo_bytes + FORM_OVERHEAD_BYTES
+        )
+        handler = StoreHandler(control, self._fast, reader, writer, receiver, forwarder, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control
         self._held_ticks = 0
@@ -119,6 +141,7 @@ class Worker:
         ready: called when the worker listens.
         """
         self._loop = asyncio.get_running_loop()
+        self._link.start()
         stop = asyncio.Event()
         self._loop.add_signal_handler(signal.SIGTERM, stop.set)
         self.tally.set(Counter.PID, os.getpid())
@@ -158,8 +181,11 @@ class Worker:
         self._loop.call_soon_threadsafe(_hand_out, outcomes)
 
     def _close(self) -> None:
+        self._decider.close()
         for lane in self._lanes:
             lane.close()
+        self._link.close()
+        self._peers.close()
         self._repair.close()
         self._fast.forget_all()
         self._catalog.close()
@@ -197,6 +223,7 @@ def main() -> None:
     parser.add_argument("--settings-fd", type=int, required=True)
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--link-fd", type=int, default=-1)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     settings = WorkerSettings.load(arguments.settings_fd)
@@ -210,7 +237,7 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
-    uvloop.run(Worker(settings, control).run(ready))
+    uvloop.run(Worker(settings, control, WorkerLink(arguments.link_fd)).run(ready))
 
 
 if __name__ == "__main__":

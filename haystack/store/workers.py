@@ -49,10 +49,14 @@ class WorkerFds:
     control: int
     settings: int
     ready: int
+    link: int = -1
 
 
 Command = Callable[[WorkerSettings, WorkerFds], Sequence[str]]
 """Makes the command line of a worker."""
+
+OpenLink = Callable[[int], int]
+"""Is given the number of a worker; returns a descriptor, which is closed when the worker has it."""
 
 
 def worker_command(settings: WorkerSettings, fds: WorkerFds) -> list[str]:
@@ -63,6 +67,8 @@ def worker_command(settings: WorkerSettings, fds: WorkerFds) -> list[str]:
         argv += ["--data", os.fspath(folder)]
     argv += ["--port", str(settings.port), "--worker", str(settings.worker)]
     argv += ["--control-fd", str(fds.control), "--settings-fd", str(fds.settings), "--ready-fd", str(fds.ready)]
+    if fds.link >= 0:
+        argv += ["--link-fd", str(fds.link)]
     return argv
 
 
@@ -75,6 +81,7 @@ class Workers:
     control: is inherited by them.
     lock_fds: further descriptors to inherit.
     on_death: called when a worker has died and before it is started again.
+    open_link: gives a worker that is to be started its end of a connection to us, see haystack.store.replication.link.
     """
 
     def __init__(
@@ -86,11 +93,12 @@ class Workers:
         lock_fds: Sequence[int] = (),
         on_death: Callable[[], None] = lambda: None,
         command: Command = worker_command,
+        open_link: OpenLink | None = None,
     ) -> None:
         self._control = control
         self._timing = timing
         self._on_death = on_death
-        self._workers = [_Worker(one, control, command, tuple(lock_fds)) for one in settings]
+        self._workers = [_Worker(one, control, command, tuple(lock_fds), open_link) for one in settings]
         self._keepers: list[asyncio.Task[None]] = []
 
     @property
@@ -153,7 +161,12 @@ class _Worker:
     """One worker process."""
 
     def __init__(
-        self, settings: WorkerSettings, control: ControlBlock, command: Command, lock_fds: tuple[int, ...]
+        self,
+        settings: WorkerSettings,
+        control: ControlBlock,
+        command: Command,
+        lock_fds: tuple[int, ...],
+        open_link: OpenLink | None,
     ) -> None:
         self.number = settings.worker
         self.listens = asyncio.Event()
@@ -162,6 +175,7 @@ class _Worker:
         self._control = control
         self._command = command
         self._lock_fds = lock_fds
+        self._open_link = open_link
         self._process: subprocess.Popen[bytes] | None = None
         self._ended = asyncio.Event()
 
@@ -197,13 +211,14 @@ class _Worker:
         parent = os.getpid()
         ready_read, ready_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         settings_fd = self._settings.share()
-        fds = WorkerFds(self._control.fd, settings_fd, ready_write)
+        link_fd = self._open_link(self.number) if self._open_link is not None else -1
+        fds = WorkerFds(self._control.fd, settings_fd, ready_write, link_fd)
         try:
             self._process = subprocess.Popen(
                 list(self._command(self._settings, fds)),
                 stdin=subprocess.DEVNULL,
                 stdout=STDERR,
-                pass_fds=(fds.control, fds.settings, fds.ready, *self._lock_fds),
+                pass_fds=(fds.control, fds.settings, fds.ready, *([link_fd] if link_fd >= 0 else []), *self._lock_fds),
                 preexec_fn=lambda: _as_child(parent),
             )
         except BaseException:
@@ -213,6 +228,8 @@ class _Worker:
         finally:
             os.close(ready_write)
             os.close(settings_fd)
+            if link_fd >= 0:
+                os.close(link_fd)
         loop = asyncio.get_running_loop()
         loop.add_reader(ready_read, self._on_ready, loop, ready_read)
         pidfd = os.pidfd_open(self._process.pid)

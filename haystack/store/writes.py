@@ -34,6 +34,8 @@ from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Histogram, Reason, VolumeCell, VolumeState
 from haystack.store.names import clean_name, name_in_disposition
 from haystack.store.photo_types import photo_type
+from haystack.store.replication.copying import Unconfirmed
+from haystack.store.replication.deciding import Decider
 from haystack.store.sinks import BufferedSink
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
@@ -55,16 +57,36 @@ FORM_OVERHEAD_BYTES = 128 * 1024
 """What a form may have around its file."""
 
 
+NOT_TAKING = {
+    Reason.DEGRADED: "has fewer copies in sync than promised; get a new fid from /dir/assign",
+    Reason.REPLICA: "is led by another Store; get a new fid from /dir/assign",
+    Reason.STALE: "is out of date here; get a new fid from /dir/assign",
+    Reason.UNTOLD: "has copies that the Directory has not named here yet; try again soon",
+}
+"""Why a copy of a volume takes no uploads itself."""
+
+
 class Writer:
     """Answers PUT, POST and DELETE for needles.
 
     Parameters
     ----------
     max_photo_bytes: largest photo that is accepted.
+    decider: brings deletes to their end that not all copies have yet.
     """
 
-    def __init__(self, catalog: Catalog, tally: Tally, memory: UploadMemory, *, max_photo_bytes: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        tally: Tally,
+        memory: UploadMemory,
+        *,
+        max_photo_bytes: int,
+        decider: Decider | None = None,
+    ) -> None:
         self.catalog = catalog
+        self._decider = decider
+        self._deciding: set[asyncio.Task[None]] = set()
         self.tally = tally
         self.memory = memory
         self.max_photo_bytes = max_photo_bytes
@@ -141,6 +163,17 @@ class Writer:
         """
 
         def done(outcome: Outcome) -> None:
+            if self._decider is not None and isinstance(operation, Delete) and isinstance(outcome, Unconfirmed):
+                task = asyncio.get_running_loop().create_task(decide(self._decider, outcome))
+                self._deciding.add(task)
+                task.add_done_callback(self._deciding.discard)
+            else:
+                end(outcome)
+
+        async def decide(decider: Decider, unconfirmed: Unconfirmed) -> None:
+            end(await decider.decide(unconfirmed))
+
+        def end(outcome: Outcome) -> None:
             served.unpin()
             try:
                 then(outcome)
@@ -167,7 +200,10 @@ class Writer:
             return served
         _require_alive(served)
         if served.state is VolumeState.READONLY:
-            if served.control.reason(served.slot) is Reason.DISK_FULL:
+            reason = served.control.reason(served.slot)
+            if reason in NOT_TAKING:
+                raise VolumeUnavailable(f"volume {volume} {NOT_TAKING[reason]}")
+            if reason is Reason.DISK_FULL:
                 raise OutOfSpace(f"the disk of volume {volume} is full; get a new fid from /dir/assign")
             raise VolumeReadOnly(f"volume {volume} takes no more photos; get a new fid from /dir/assign")
         return served

@@ -20,7 +20,6 @@ outcomes are handed out.
 
 from __future__ import annotations
 
-import copy
 import logging
 import threading
 import time
@@ -74,9 +73,7 @@ class Undecided(VolumeUnavailable):
 
     def about(self, outcome: Outcome | None) -> Undecided:
         """The same for one operation."""
-        one = copy.copy(self)
-        one.outcome = outcome
-        return one
+        raise NotImplementedError
 
 
 class Appendable(Protocol):

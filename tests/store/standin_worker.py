@@ -18,7 +18,7 @@ from haystack.store.settings import WorkerSettings
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", action="append")
-    for name in ("--port", "--worker", "--control-fd", "--settings-fd", "--ready-fd"):
+    for name in ("--port", "--worker", "--control-fd", "--settings-fd", "--ready-fd", "--link-fd"):
         parser.add_argument(name, type=int)
     arguments = parser.parse_args()
     mode = os.environ.get("STANDIN_MODE", "")

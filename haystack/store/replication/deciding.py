@@ -1,0 +1,71 @@
+"""Deletes that not all copies have yet: they wait, away from the committers, for the Directory to decide.
+
+Uploads are not waited for: their client takes a new fid at once, which is faster than any decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+from haystack.errors import HaystackError, VolumeUnavailable
+from haystack.store.replication.copying import Copies, Copying, Unconfirmed
+from haystack.store.replication.link import WorkerLink
+from haystack.store.replication.rules import Kind, May
+from haystack.volume.operations import Outcome
+
+DECISION_SECONDS = 3.0
+"""How long a delete waits for the Directory."""
+
+LOOK_SECONDS = 0.5
+"""How often it looks by itself."""
+
+MAX_WAITING = 1024
+"""Deletes of a worker that may wait at the same time; others are refused at once."""
+
+DECIDING_THREADS = 4
+
+
+class Decider:
+    """Brings deletes to their end, on the event loop of a worker."""
+
+    def __init__(self, copies: Copies, link: WorkerLink) -> None:
+        self._copies = copies
+        self._link = link
+        self._threads = ThreadPoolExecutor(DECIDING_THREADS, "decide")
+        self._waiting = 0
+
+    async def decide(self, unconfirmed: Unconfirmed) -> Outcome:
+        """What becomes of a delete: what it would be if it counts, or why it does not. The volume must be pinned."""
+        outcome = unconfirmed.outcome
+        if outcome is None or self._waiting >= MAX_WAITING:
+            return unconfirmed
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(DECISION_SECONDS):
+                return outcome if await self._wait(unconfirmed.copying) else unconfirmed
+        except TimeoutError:
+            return VolumeUnavailable(f"{unconfirmed}; the Directory has not decided within {DECISION_SECONDS:g} s")
+        except HaystackError as error:
+            return error
+        finally:
+            self._waiting -= 1
+
+    async def _wait(self, copying: Copying) -> bool:
+        loop = asyncio.get_running_loop()
+        while True:
+            await loop.run_in_executor(self._threads, partial(self._copies.decide, copying))
+            may = copying.may(Kind.DELETE, self._copies.me)
+            if may is May.YES:
+                await loop.run_in_executor(self._threads, copying.commit)
+            if may is not May.WAIT:
+                return may is May.YES
+            self._copies.report(copying)
+            await self._link.notice(LOOK_SECONDS)
+            if copying.served.membership.version == copying.now.version:
+                await loop.run_in_executor(self._threads, partial(self._copies.retry, copying))
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
