@@ -20,6 +20,7 @@ from haystack.volume.cutting import boundary_before, cut
 from haystack.volume.files import VolumeFile
 from haystack.volume.incoming import verified_needles, whole_batches
 from haystack.volume.layout import SUPERBLOCK_BYTES
+from haystack.volume.past_cache import PastCache
 
 
 async def test_bandwidth() -> None:
@@ -181,6 +182,7 @@ def test_what_cannot_be_read_is_damage_up_to_the_next_needle(tmp_path: Path) -> 
     with Volume.open(path, file_type=BadSector) as volume:
         file = volume.file
         assert isinstance(file, BadSector)
+        file.give_up_direct()
         tail = volume.tail()
         entries = [volume.find(key) for key in (7, 8)]
         assert entries[0] is not None
@@ -219,3 +221,23 @@ def test_what_an_index_does_not_know(tmp_path: Path) -> None:
             assert old is not None
             writer.store(2, 0, old._replace(flags=0), 1)
         assert [one.header.key for one in needles if index_lacks(volume, [one]) and one.header.is_tombstone] == [2]
+
+
+def test_reading_past_the_page_cache_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "7.vol"
+    raw = bytes(range(256)) * 100 + b"end"
+    path.write_bytes(raw)
+    file = VolumeFile(path)
+    for one in (PastCache(file), file):
+        for offset in (0, 1, 4095, 4096, 5000, len(raw) - 3, len(raw), len(raw) + 10):
+            for size in (0, 1, 56, 4096, 9000, 2 * len(raw)):
+                assert one.pread(size, offset) == raw[offset : offset + size]
+    # What was written a moment ago, and where there is no such way.
+    file.pwrite([b"new"], 100)
+    assert PastCache(file).pread(5, 99) == raw[99:100] + b"new" + raw[103:104]
+    file.give_up_direct()
+    assert PastCache(file).pread(5, 99) == raw[99:100] + b"new" + raw[103:104]
+    past = PastCache(file)
+    past.close()
+    assert file.pread(1, 0) == raw[:1]
+    file.close()

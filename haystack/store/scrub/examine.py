@@ -1,4 +1,7 @@
-"""Verifying a piece of a volume: superblock, every needle, and the bytes between. Everything here blocks."""
+"""Verifying a piece of a volume: superblock, every needle, and the bytes between. Everything here blocks.
+
+What the disk has is read, not what happens to be in memory.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ from dataclasses import dataclass, field
 
 from haystack.errors import DamagedNeedle, DiskError
 from haystack.volume import Damage, Volume
+from haystack.volume.files import VolumeFile
 from haystack.volume.hashing import read_exactly
 from haystack.volume.incoming import verified_needles
 from haystack.volume.layout import SUPERBLOCK_BYTES
+from haystack.volume.past_cache import PastCache
 from haystack.volume.scan import SMALL_BYTES, scan
 
 AHEAD_BYTES = 4 * SMALL_BYTES
@@ -37,11 +42,12 @@ def examine(volume: Volume, start: int, size_bytes: int, limit: int) -> Examined
     """
     damage: list[Damage] = []
     position = start
+    file = PastCache(volume.file)
     if start < SUPERBLOCK_BYTES:
-        damage += _superblock(volume)
+        damage += _superblock(volume, file)
         position = SUPERBLOCK_BYTES
     try:
-        for item in scan(volume.file, volume.seed, position, limit):
+        for item in scan(file, volume.seed, position, limit):
             if isinstance(item, Damage):
                 damage.append(item)
             position = item.end
@@ -50,15 +56,15 @@ def examine(volume: Volume, start: int, size_bytes: int, limit: int) -> Examined
     except DiskError:
         # It was met anywhere in what was read ahead: look at each needle of that alone.
         for end in _ends(volume, position, limit):
-            damage += _alone(volume, position, end)
+            damage += _alone(volume, file, position, end)
             position = end
     return Examined(start, position, damage)
 
 
-def _superblock(volume: Volume) -> list[Damage]:
+def _superblock(volume: Volume, file: VolumeFile) -> list[Damage]:
     expected = volume.superblock.pack()
     try:
-        if volume.file.pread(SUPERBLOCK_BYTES, 0) == expected:
+        if file.pread(SUPERBLOCK_BYTES, 0) == expected:
             return []
         problem = "the superblock is not what it was when the volume was opened"
     except DiskError as error:
@@ -78,10 +84,10 @@ def _ends(volume: Volume, offset: int, limit: int) -> list[int]:
     return [end for end in sorted({*ends, behind}) if end <= limit]
 
 
-def _alone(volume: Volume, start: int, end: int) -> list[Damage]:
+def _alone(volume: Volume, file: VolumeFile, start: int, end: int) -> list[Damage]:
     """Verify one or a few needles by a read of exactly these bytes."""
     try:
-        needles = verified_needles(read_exactly(volume.file, start, end), volume.seed, start, str(volume))
+        needles = verified_needles(read_exactly(file, start, end), volume.seed, start, str(volume))
     except DiskError as error:
         return [Damage(start, end - start, str(error))]
     except DamagedNeedle as error:

@@ -13,6 +13,7 @@ from haystack.errors import DiskError
 from haystack.volume import ScannedNeedle, Volume
 from haystack.volume.hashing import read_exactly
 from haystack.volume.layout import SUPERBLOCK_BYTES
+from haystack.volume.past_cache import PastCache
 
 
 def restore(volume: Volume, start: int, raw: bytes) -> bool:
@@ -24,9 +25,9 @@ def restore(volume: Volume, start: int, raw: bytes) -> bool:
         return False
     volume.file.pwrite([raw], start)
     volume.file.sync()
-    # What the disk has, not what is in memory.
+    # What the disk has is to be read, also where that cannot be done past the page cache.
     os.posix_fadvise(volume.file.read_fd, start, len(raw), os.POSIX_FADV_DONTNEED)
-    if read_exactly(volume.file, start, start + len(raw)) != raw:
+    if read_exactly(PastCache(volume.file), start, start + len(raw)) != raw:
         raise DiskError(f"{volume}: bytes at offset {start} do not come back as they were written; replace the disk")
     return True
 
@@ -53,6 +54,6 @@ def index_lacks(volume: Volume, needles: Sequence[ScannedNeedle]) -> bool:
 
 def _differs(volume: Volume, start: int, raw: bytes) -> bool:
     try:
-        return read_exactly(volume.file, start, start + len(raw)) != raw
+        return any(read_exactly(file, start, start + len(raw)) != raw for file in (volume.file, PastCache(volume.file)))
     except DiskError:
         return True  # it cannot be read; a disk often finds another place for a sector that is written anew
