@@ -130,6 +130,7 @@ class Grower:
             replication=promise,
             writable=self._writable(replication),
             still_open=self._service.cluster.open_count(replication),
+            spread=not self._service.cluster.mending(replication, self._service.clock()),
         )
 
     def _writable(self, replication: str) -> int:

@@ -54,6 +54,7 @@ def volumes_wanted(
     replication: Replication = SINGLE,
     writable: int | None = None,
     still_open: int = 0,
+    spread: bool = True,
 ) -> int:
     """Return how many volumes are missing: to ``target`` writable ones, and to an even share of them in each folder.
 
@@ -64,6 +65,8 @@ def volumes_wanted(
     ----------
     writable: volumes of this replication that take photos; None counts those of the folders, each a volume.
     still_open: volumes of this replication that are not full, whether they take photos now or not.
+    spread: count what is missing to even shares of replicated volumes, too. Not while copies are on their way back: the
+        folders that have fewest will have theirs again in a moment.
     """
     if writable is None:
         writable = sum(folder.writable for folder in folders if folder.alive and folder.state == "ok")
@@ -74,6 +77,8 @@ def volumes_wanted(
     if replication.copies == 1:
         return max(target - writable, sum(max(0, share - folder.writable) for folder in roomy), 0)
     missing = max(target - writable, 0)
+    if not spread:
+        return missing
     # Where the failure domains forbid an even share, what is missing to it is wanted for ever, and never placed.
     return missing + len(_plan(folders, missing, _MORE, target, ANYWHERE, max_volume_bytes, replication)[1])
 
