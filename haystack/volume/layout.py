@@ -67,10 +67,14 @@ class Flags(enum.IntFlag):
 
     NONE = 0
     TOMBSTONE = 1  # deletes its key and alternate key; has no data
+    NOW = 2  # of a tombstone: what it deletes cannot be brought back
+    UNDELETE = 4  # takes back the last deletion of its key and alternate key; has no data
 
 
-_UNKNOWN_FLAGS: Final = 0xFFFF & ~int(Flags.TOMBSTONE)
 _TOMBSTONE: Final = int(Flags.TOMBSTONE)
+_NOW: Final = int(Flags.NOW)
+_UNDELETE: Final = int(Flags.UNDELETE)
+_KNOWN_FLAGS: Final = frozenset((0, _TOMBSTONE, _TOMBSTONE | _NOW, _UNDELETE))
 
 
 class LayoutError(ValueError):
@@ -167,6 +171,24 @@ class NeedleHeader:
         return bool(self.flags & _TOMBSTONE)
 
     @property
+    def skips_trash(self) -> bool:
+        """Whether it is a tombstone that cannot be taken back."""
+        return bool(self.flags & _NOW)
+
+    @property
+    def is_undelete(self) -> bool:
+        return bool(self.flags & _UNDELETE)
+
+    @property
+    def is_marker(self) -> bool:
+        """Whether it says something of an earlier needle (tombstone, undelete) and is no photo itself."""
+        return self.flags != 0
+
+    def expired(self, now_seconds: float) -> bool:
+        """Whether its time is over; ``now_seconds`` since 1970."""
+        return self.expires != 0 and now_seconds >= self.expires
+
+    @property
     def total_bytes(self) -> int:
         """The whole needle: header, metadata, data, padding, footer."""
         return needle_bytes(self.meta_bytes, self.data_bytes)
@@ -212,7 +234,7 @@ class NeedleHeader:
             raise LayoutError(f"no needle begins here: magic 0x{magic:08x}, expected 0x{NEEDLE_MAGIC:08x}")
         if header_check(raw[:HEADER_CHECK_OFFSET], seed) != check:
             raise LayoutError("the needle header does not agree with its check")
-        if flags & _UNKNOWN_FLAGS:
+        if flags not in _KNOWN_FLAGS:
             raise LayoutError(f"needle flags 0x{flags:x} are not known to this release")
         if meta_bytes > MAX_META_BYTES or not 1 <= size <= MAX_BATCH_NEEDLES or index >= size:
             raise LayoutError(f"needle header out of range: metadata {meta_bytes} bytes, batch {index} of {size}")

@@ -27,6 +27,13 @@ PHOTO = NeedleHeader(0x1F5A, 0x0123456789ABCDEF, 0, 5, 22, 1_700_000_000_001, du
 TOMBSTONE = NeedleHeader(
     0x1F5A, 0x0123456789ABCDEF, 0, 0, 0, 1_700_000_000_002, flags=Flags.TOMBSTONE, durable_distance=0
 )
+UNDELETE = NeedleHeader(
+    0x1F5A, 0x0123456789ABCDEF, 0, 0, 0, 1_700_000_000_003, flags=Flags.UNDELETE, durable_distance=0
+)
+DELETE_NOW = NeedleHeader(
+    0x1F5A, 0x0123456789ABCDEF, 0, 0, 0, 1_700_000_000_004, flags=Flags.TOMBSTONE | Flags.NOW, durable_distance=0
+)
+MARKERS = (TOMBSTONE, UNDELETE, DELETE_NOW)
 
 
 def _pack(header: NeedleHeader, meta: bytes, data: bytes) -> bytes:
@@ -34,7 +41,8 @@ def _pack(header: NeedleHeader, meta: bytes, data: bytes) -> bytes:
 
 
 def test_format_example_packs_to_the_bytes() -> None:
-    assert BLOCK.pack() + _pack(PHOTO, META.pack(), b"photo") + _pack(TOMBSTONE, b"", b"") == EXAMPLE
+    markers = b"".join(_pack(header, b"", b"") for header in MARKERS)
+    assert BLOCK.pack() + _pack(PHOTO, META.pack(), b"photo") + markers == EXAMPLE
 
 
 def test_format_example_unpacks_from_the_bytes() -> None:
@@ -43,8 +51,9 @@ def test_format_example_unpacks_from_the_bytes() -> None:
     assert NeedleHeader.unpack(EXAMPLE[64:], BLOCK.seed) == PHOTO
     assert check_needle(EXAMPLE[64:168], PHOTO, BLOCK.seed) == 0x1E5B70F660A602FA
     assert NeedleMeta.unpack(EXAMPLE[64 + 56 :][:22]) == META
-    assert NeedleHeader.unpack(EXAMPLE[168:], BLOCK.seed) == TOMBSTONE
-    assert check_needle(EXAMPLE[168:], TOMBSTONE, BLOCK.seed) == 0x5DD91AAA66A2F905
+    for offset, header in zip((168, 240, 312), MARKERS, strict=True):
+        assert NeedleHeader.unpack(EXAMPLE[offset:], BLOCK.seed) == header
+    assert check_needle(EXAMPLE[168:240], TOMBSTONE, BLOCK.seed) == 0x5DD91AAA66A2F905
 
 
 def test_format_example_is_a_volume(tmp_path: Path) -> None:
@@ -52,7 +61,7 @@ def test_format_example_is_a_volume(tmp_path: Path) -> None:
     with Volume.open(tmp_path / "7.vol") as volume:
         needle = volume.get(0x1F5A, 0x0123456789ABCDEF)
         assert (bytes(needle.data), needle.meta) == (b"photo", META)
-    (tmp_path / "8.vol").write_bytes(EXAMPLE)
+    (tmp_path / "8.vol").write_bytes(EXAMPLE[:240])
     with Volume.open(tmp_path / "8.vol") as volume:
         assert not volume.report.torn_bytes and volume.state().deleted_count == 1
         with pytest.raises(NeedleNotFound):

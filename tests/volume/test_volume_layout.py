@@ -29,6 +29,8 @@ from haystack.volume.layout import (
     padding_bytes,
 )
 
+KINDS = (Flags.NONE, Flags.TOMBSTONE, Flags.TOMBSTONE | Flags.NOW, Flags.UNDELETE)
+
 u16, u32, u64 = (st.integers(0, 2**bits - 1) for bits in (16, 32, 64))
 superblocks = st.builds(Superblock, u32, st.binary(min_size=16, max_size=16), u64, u32, st.integers(0, 999), u64)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -41,7 +43,7 @@ def headers(draw: st.DrawFn, data_bytes: st.SearchStrategy[int], meta_bytes: st.
     index, size = draw(batches)
     return NeedleHeader(
         draw(u64), draw(u64), draw(u32), draw(data_bytes), draw(meta_bytes), draw(u64),
-        draw(st.sampled_from([0, Flags.TOMBSTONE])), draw(u32), index, size, draw(u32),
+        draw(st.sampled_from(KINDS)), draw(u32), index, size, draw(u32),
     )  # fmt: skip
 
 
@@ -169,7 +171,7 @@ def test_layout_unknown_version_is_refused_by_number(version: int) -> None:
     "header",
     [
         NeedleHeader(1, 2, 3, 4, MAX_META_BYTES + 1, 5),
-        NeedleHeader(1, 2, 3, 4, 0, 5, flags=2),
+        *(NeedleHeader(1, 2, 3, 4, 0, 5, flags=flags) for flags in (2, 5, 6, 7, 8, 2**15)),
         NeedleHeader(1, 2, 3, 4, 0, 5, batch_index=1, batch_size=1),
         NeedleHeader(1, 2, 3, 4, 0, 5, batch_size=0),
         NeedleHeader(1, 2, 3, 4, 0, 5, batch_size=MAX_BATCH_NEEDLES + 1),
