@@ -62,8 +62,14 @@ class App:
         configured = self.configuration().directories()
         if configured:
             return configured
-        running = _running(self.data) if self.data is not None else None
-        return (running,) if running else (DEFAULT_DIRECTORY_URL,)
+        if self.data is None:
+            return (DEFAULT_DIRECTORY_URL,)
+        running = _running(self.data)
+        if running is None:
+            raise ConfigError(
+                f"{self.data}: no `haystack up` is running in this folder; start it, or give --directory URL"
+            )
+        return (running,)
 
     def directory_url(self) -> str:
         """Return the address of the first Directory."""

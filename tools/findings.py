@@ -64,7 +64,7 @@ def findings(view: ClusterView, nodes: Sequence[NodeView], repair: RepairView) -
             found.add(Health.ATTENTION, problem)
     _writable(found, view)
     _machines(found, nodes, repair)
-    _copies(found, repair)
+    _copies(found, nodes, repair)
     return found
 
 
@@ -136,17 +136,19 @@ def _machines(found: Findings, nodes: Sequence[NodeView], repair: RepairView) ->
 def _of_the_dead(node: NodeView) -> str:
     if node.only_copies:
         return f"it has the only up-to-date copies of {_volumes(node.only_copies)}"
+    if not node.volumes:
+        return "it is not needed: all volumes have their copies elsewhere"
     return "other Stores have its photos"
 
 
-def _copies(found: Findings, repair: RepairView) -> None:
+def _copies(found: Findings, nodes: Sequence[NodeView], repair: RepairView) -> None:
     reasons: dict[str, list[int]] = {}
     for volume, reason in repair.blocked:
         reasons.setdefault(reason, []).append(volume)
     for reason, volumes in reasons.items():
         found.add(Health.ATTENTION, f"{_volumes(volumes)} cannot get all copies: {reason}")
     errors: dict[str, list[int]] = {}
-    for volume, error in repair.failing().items():
+    for volume, error in repair.failing(nodes).items():
         errors.setdefault(error[:MAX_ERROR_CHARS], []).append(volume)
     for error, volumes in errors.items():
         found.add(Health.ATTENTION, f"the repair of {_volumes(volumes)} failed and is tried again: {error}")
@@ -164,7 +166,9 @@ def _progress(repair: RepairView) -> Iterator[str]:
         copied = sum(one.copied_bytes for one in repair.running)
         total = sum(one.total_bytes for one in repair.running)
         share = f", {100 * copied // total}% done" if total else ""
-        yield f"{len(repair.running)} copies are being made{share}; see: haystack repair"
+        count = len(repair.running)
+        copies = "1 copy is" if count == 1 else f"{count} copies are"
+        yield f"{copies} being made{share}; see: haystack repair"
     waits = [one.copy_in_seconds for one in repair.degraded if one.copy_in_seconds]
     if waits:
         yield (

@@ -94,11 +94,19 @@ class RepairView:
     blocked: tuple[tuple[int, str], ...]
     document: Mapping[str, Any]
 
-    def failing(self) -> dict[int, str]:
-        """Return the volumes that lack copies and whose last repair failed, with the reason."""
-        last = {int(one.get("volume", 0)): str(one.get("error") or "") for one in reversed(self.recent)}
+    def failing(self, nodes: Sequence[NodeView]) -> dict[int, str]:
+        """Return the volumes that lack copies and whose last repair failed, with the reason.
+
+        That a Store which is down did not take a copy is no failure of its own.
+        """
+        dead = {node.store_id for node in nodes if node.state == "dead"}
+        last = {int(one.get("volume", 0)): one for one in reversed(self.recent)}
         wanting = {one.volume for one in self.degraded} - {one.volume for one in self.running}
-        return {volume: error for volume, error in last.items() if error and volume in wanting}
+        return {
+            volume: str(one["error"])
+            for volume, one in last.items()
+            if one.get("error") and volume in wanting and one.get("target") not in dead
+        }
 
 
 def parse_nodes(document: Mapping[str, Any]) -> tuple[NodeView, ...]:

@@ -108,7 +108,7 @@ def degraded_line(one: Degraded, view: RepairView, nodes: Sequence[NodeView]) ->
         text += f"; not up to date: {', '.join(address_of(nodes, store) for store in one.stale)}"
     if any(running.volume == one.volume for running in view.running):
         return f"{text}; being repaired"
-    if error := view.failing().get(one.volume):
+    if error := view.failing(nodes).get(one.volume):
         return f"{text}; the last try failed and is repeated: {error}"
     if one.reason:
         return f"{text}; {one.reason}"

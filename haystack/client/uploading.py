@@ -39,6 +39,7 @@ class Upload:
     ----------
     fid: given by the caller: this name and no other.
     alternate: number of the rendition.
+    silences: how often a Store kept it without a word.
     """
 
     source: Source
@@ -46,7 +47,7 @@ class Upload:
     fid: Fid | None
     alternate: int
     replication: str | None
-    attempts: int = 0
+    silences: int = 0
 
 
 class Uploader:
@@ -86,7 +87,6 @@ class Uploader:
     async def _attempt(self, upload: Upload) -> StoredPhoto:
         fid, location = await self._place(upload)
         address = location.base(internal=self._internal)
-        upload.attempts += 1
         try:
             answer = await self._transport.fetch(
                 "POST",
@@ -97,7 +97,7 @@ class Uploader:
                 not_found=VolumeNotFound,
             )
         except (Transient, *_REFUSALS) as failure:
-            self._failed(fid, address, failure)
+            self._failed(upload, fid, address, failure)
             if isinstance(failure, Transient):
                 if upload.source.repeatable:
                     raise
@@ -129,13 +129,14 @@ class Uploader:
     def _patience_seconds(self, upload: Upload) -> float | None:
         if upload.fid is not None or not upload.source.repeatable:
             return None
-        return SILENCE_SECONDS * 2.0 ** min(upload.attempts - 1, 16)
+        return SILENCE_SECONDS * 2.0 ** min(upload.silences, 16)
 
-    def _failed(self, fid: Fid, address: str, failure: Exception) -> None:
+    def _failed(self, upload: Upload, fid: Fid, address: str, failure: Exception) -> None:
         self._names.refuse(fid.volume)
         self._doubt(fid.volume)
         if isinstance(failure, Transient) and isinstance(failure.error, Unreachable):
             self._health.failed(address)
+            upload.silences += not failure.error.unsent
 
 
 def stored(answer: Answer, sent_bytes: int | None, fid: Fid, url: str) -> StoredPhoto:

@@ -210,6 +210,17 @@ async def test_a_frozen_store_costs_an_upload_little(cluster: FakeCluster, froze
         assert time.monotonic() - began < 0.1
 
 
+async def test_refusals_do_not_make_the_client_patient(cluster: FakeCluster, frozen: str) -> None:
+    cluster.places[3] = [2]
+    cluster.stores[2].address = frozen
+    cluster.stores[0].script.extend([refuse(503)] * 3)
+    cluster.assign_to.extend([1, 1, 1, 3, 2])
+    async with make_client(cluster) as client:
+        began = time.monotonic()
+        assert Fid.parse((await client.upload(PHOTO)).fid).volume == 2
+        assert time.monotonic() - began < 0.6
+
+
 async def test_an_upload_has_a_deadline(cluster: FakeCluster) -> None:
     cluster.stores[0].script.extend([refuse(503, "degraded")] * 100)
     now_seconds = 0.0

@@ -142,10 +142,11 @@ class TestDirectoryAddress:
         assert cli.run(["sample"]) == 2
         assert "HAYSTACK_DIRCTORY: no such setting; did you mean HAYSTACK_DIRECTORY?" in capsys.readouterr().err
 
-    def test_a_folder_that_is_not_running_gives_the_default(
-        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
-    ) -> None:
-        assert self.address(capsys, "--data", str(tmp_path)) == "http://127.0.0.1:9333"
+    def test_a_folder_that_is_not_running_is_told(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert cli.run(["sample", "--data", str(tmp_path)]) == 2
+        assert (
+            "no `haystack up` is running in this folder; start it, or give --directory URL" in capsys.readouterr().err
+        )
 
     def test_a_broken_up_json_is_named(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "up.json").write_text("{")

@@ -56,6 +56,8 @@ def test_a_dead_store_whose_photos_are_elsewhere() -> None:
     assert found.health is Health.ATTENTION
     assert found.problems == ["Store 127.0.0.1:8081 was heard of 7 min ago; other Stores have its photos"]
     assert "haystack node remove 127.0.0.1:8081 --apply" in found.advice[0]
+    found = judge(node_document(1), node_document(2, state="dead", volumes=0))
+    assert found.problems[0].endswith("it is not needed: all volumes have their copies elsewhere")
 
 
 def test_photos_that_cannot_be_read_come_first() -> None:
@@ -75,7 +77,7 @@ def test_a_cluster_that_repairs_itself_needs_nobody() -> None:
     assert found.problems == ["volumes 3, 5 have 1 of 2 copies", "volume 9 has 1 of 3 copies"]
     assert found.advice == []
     assert found.notes == [
-        "1 copies are being made, 25% done; see: haystack repair",
+        "1 copy is being made, 25% done; see: haystack repair",
         "New copies are made in 90 s, unless the Stores come back before; at once with: haystack repair --apply",
     ]
 
@@ -88,10 +90,15 @@ def test_what_repair_cannot_do_needs_somebody() -> None:
 
 def test_repair_that_keeps_failing_needs_somebody() -> None:
     recent = [
-        {"volume": 3, "ok": False, "error": "Store b:1 refused with 507: full"},
+        {"volume": 3, "ok": False, "error": "Store b:1 refused with 507: full", "target": "id-1"},
         {"volume": 3, "ok": True, "error": ""},
         {"volume": 8, "ok": False, "error": "of a volume that has its copies now"},
     ]
+    dead = [{"volume": 3, "error": "no answer", "target": "id-2"}]
+    assert not any(
+        "failed" in one
+        for one in judge(node_document(1), node_document(2, state="dead"), degraded=[DEGRADED], recent=dead).problems
+    )
     found = judge(node_document(1), degraded=[DEGRADED], recent=recent)
     assert found.health is Health.ATTENTION
     assert found.problems == [
