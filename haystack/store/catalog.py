@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from haystack.errors import DiskError, IndexDamaged, VolumeNotFound, VolumeUnavailable
-from haystack.store.control import ControlBlock, FolderCell, FolderState, Slot, VolumeCell, VolumeState
+from haystack.store.control import ControlBlock, Counter, FolderCell, FolderState, Slot, VolumeCell, VolumeState
 from haystack.store.lanes import Lane
 from haystack.store.replication.admission import MembershipChanged, merged, refusals
 from haystack.store.replication.rules import Standing
@@ -58,6 +58,7 @@ class ServedVolume:
         "state_cell",
         "stats_base",
         "synced",
+        "touched_cell",
         "volume",
     )
 
@@ -81,6 +82,7 @@ class ServedVolume:
         self.epoch_cell = control.epoch_cell(slot)
         self.state_cell = control.slot_cell(slot, Slot.STATE)
         self.stats_base = control.volume_base(worker, slot)
+        self.touched_cell = control.worker_base(worker) + Counter.TOUCHED
         self.membership = ServedMembership(control, slot, Path(volume.file.path), worker)
         self.synced = synced
         self.reads = 0
@@ -111,6 +113,7 @@ class ServedVolume:
 
     def find(self, key: int, alternate: int) -> IndexEntry | None:
         """The index entry of a needle, deleted ones included. Raises IndexDamaged, which sets the volume aside."""
+        self.control.cells[self.touched_cell] = self.slot + 1
         try:
             return self.volume.find(key, alternate)
         except IndexDamaged as error:

@@ -159,6 +159,7 @@ class Counter(enum.IntEnum):
     PASSED_ON = 26
     DAMAGED = 29  # the needle with wrong bytes that it met last, see pack_damaged
     REPAIRED_READS = 30
+    TOUCHED = 31  # 1 + slot of the volume whose index was looked at last
 
 
 class VolumeCell(enum.IntEnum):

@@ -172,6 +172,7 @@ class FastReader:
         epoch = self._cells[served.epoch_cell]  # before the index: what changes meanwhile voids what is made of it
         name = int(key_and_cookie, 16)
         key, cookie = name >> _COOKIE_BITS, name & _COOKIE_MASK
+        self._cells[served.touched_cell] = served.slot + 1  # see haystack.store.crashes
         try:
             value = served.volume.index.get_raw(KEY.pack(key, 0))
             if value is None:

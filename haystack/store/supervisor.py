@@ -24,12 +24,13 @@ from typing import Any
 from aiohttp import web
 
 from haystack.config import StoreSettings
-from haystack.errors import ConfigError
+from haystack.errors import ConfigError, HaystackError
 from haystack.store.addresses import advertised_host, join, reserve_address
 from haystack.store.admin import AdminApi
 from haystack.store.confirmations import Confirmer, watch_tails
-from haystack.store.control import ControlBlock, Header, VolumeState
+from haystack.store.control import ControlBlock, Counter, Header, VolumeState
 from haystack.store.copies.service import Copies, copies_service
+from haystack.store.crashes import Crashes
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Document, Documents, StoreFacts
 from haystack.store.folder import DataFolder
@@ -37,6 +38,7 @@ from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
 from haystack.store.replication.memberships import Memberships
 from haystack.store.replication.service import ReplicationService
+from haystack.store.scrub.mending import rebuild_index
 from haystack.store.settings import Timing, WorkerSettings
 from haystack.store.store_volume import StoreVolume
 from haystack.store.upkeep import FolderKeeper
@@ -108,6 +110,7 @@ class _Store:
         self._confirmers: list[Confirmer] = []
         self._heartbeats: Heartbeats | None = None
         self._workers: Workers | None = None
+        self._crashes = Crashes()
         self._background: set[asyncio.Task[None]] = set()
         self._listening = asyncio.Event()
 
@@ -292,9 +295,20 @@ class _Store:
         for confirmer in self._confirmers:
             confirmer.ask_all()
 
-    def _on_death(self) -> None:
+    def _on_death(self, worker: int, exit_code: int | None) -> None:
         self._control.void_caches()
-        self._spawn(self._after_death())
+        cell = self._control.worker_base(worker) + Counter.TOUCHED
+        touched, self._control.cells[cell] = self._control.cells[cell], 0
+        blamed = self._crashes.blames(touched - 1 if touched else None, exit_code)
+        entry = self._volumes.at(touched - 1) if blamed else None
+        self._spawn(self._after_death() if entry is None else self._renew_index(entry))
+
+    async def _renew_index(self, entry: StoreVolume) -> None:
+        try:
+            await rebuild_index(self._volumes, entry, "workers end when they look into it")
+        except HaystackError as error:
+            _log.error("volume %d: its index is not made anew: %s", entry.id, error)
+        await self._after_death()  # not before: it looks into the indexes as well
 
     async def _after_death(self) -> None:
         await self._volumes.forget_dead_readers()

@@ -80,7 +80,8 @@ class Workers:
     settings: of each worker.
     control: is inherited by them.
     lock_fds: further descriptors to inherit.
-    on_death: called when a worker has died and before it is started again.
+    on_death: called with the number of a worker that has died, and its exit code as of ``subprocess`` (None when it
+        could not be started), before it is started again.
     open_link: gives a worker that is to be started its end of a connection to us, see haystack.store.replication.link.
     """
 
@@ -91,7 +92,7 @@ class Workers:
         timing: Timing,
         *,
         lock_fds: Sequence[int] = (),
-        on_death: Callable[[], None] = lambda: None,
+        on_death: Callable[[int, int | None], None] = lambda number, exit_code: None,
         command: Command = worker_command,
         open_link: OpenLink | None = None,
     ) -> None:
@@ -143,7 +144,7 @@ class Workers:
             ending = await worker.run()
             listened = worker.listens.is_set()
             worker.listens.clear()
-            self._on_death()
+            self._on_death(worker.number, worker.exit_code)
             self._control.cells[Header.RESTARTS] += 1
             if time.monotonic() - started > self._timing.worker_stable_seconds:
                 failures = 0
@@ -183,6 +184,11 @@ class _Worker:
     def pid(self) -> int | None:
         """The process id while it runs."""
         return self._process.pid if self._process is not None and not self._ended.is_set() else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended the last time, as of ``subprocess``."""
+        return self._process.returncode if self._process is not None else None
 
     async def run(self) -> str:
         """Start the process and wait for its end; returns how it ended."""

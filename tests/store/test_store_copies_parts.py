@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from haystack.store.copies.bandwidth import Bandwidth
 from haystack.store.copies.fresh import ABANDONED_SECONDS, remove_abandoned
 from haystack.store.copies.prefix import BLOCK_BYTES, calls, windows
 from haystack.store.copies.ranges import MAX_HASHED_BYTES
+from haystack.store.crashes import WITHIN_SECONDS, Crashes
 from haystack.store.scrub.examine import examine
 from haystack.store.scrub.restore import index_lacks, restore
 from haystack.volume import Damage, NewNeedle, ScannedNeedle, Volume
@@ -241,3 +243,17 @@ def test_reading_past_the_page_cache_gives_the_same_bytes(tmp_path: Path) -> Non
     past.close()
     assert file.pread(1, 0) == raw[:1]
     file.close()
+
+
+def test_only_a_volume_that_is_there_at_every_crash_is_blamed() -> None:
+    now = 0.0
+    crashes = Crashes(lambda: now)
+    bus, killed = -signal.SIGBUS, -signal.SIGKILL
+    assert not any(crashes.blames(4, code) for code in (killed, 1, 0, None) * 5)
+    assert not any(crashes.blames(None, bus) for _ in range(5))
+    assert [crashes.blames(4, bus), crashes.blames(5, bus), crashes.blames(4, -signal.SIGSEGV)] == [False] * 3
+    assert crashes.blames(4, bus)
+    assert not crashes.blames(4, bus)
+    now += WITHIN_SECONDS + 1
+    assert [crashes.blames(4, bus), crashes.blames(5, bus), crashes.blames(4, bus)] == [False] * 3
+    assert crashes.blames(4, bus)

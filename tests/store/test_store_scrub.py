@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from copies_harness import fill, flip, photo, replicas, require_same
-from supervisor_harness import StoreProcess, fid, until_async
+from supervisor_harness import StoreProcess, fid, until, until_async
 
 from haystack.store.scrub.examine import examine
 from haystack.store.scrub.record import ScrubRecord
@@ -223,3 +225,32 @@ async def test_a_copy_that_cannot_be_opened_can_be_deleted(tmp_path: Path) -> No
         assert not (tmp_path / "a" / "1.vol").exists()
         await store.make_volume(1)
         await fill(store, 1, range(1, 3))
+
+
+async def test_an_index_that_ends_workers_is_made_anew(tmp_path: Path) -> None:
+    async with StoreProcess(tmp_path / "a", timing={"restart_most_seconds": 0.05}) as store:
+        await store.make_volume(1)
+        await store.make_volume(2)
+        await fill(store, 1, range(1, 20))
+        assert await store.put(fid(2, 5), photo(5)) == 201
+        for _ in range(3):
+            assert await store.get(fid(1, 7)) == photo(7)
+            before = store.workers()
+            os.kill(before[0], signal.SIGBUS)
+            await restarted(store, before)
+            await until_async(lambda: answers(store))
+        await until(lambda: "index rebuilt" in store.log)
+        await store.until_volume(1, state="writable", liveCount=19)
+        assert await store.get(fid(1, 7)) == photo(7)
+        assert store.log.count("taken out of service") == 1
+
+
+async def restarted(store: StoreProcess, before: list[int]) -> None:
+    await until(lambda: store.workers() and store.workers() != before)
+
+
+async def answers(store: StoreProcess) -> bool:
+    try:
+        return await store.get(fid(2, 5)) == photo(5)
+    except aiohttp.ClientError:
+        return False
