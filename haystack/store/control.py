@@ -77,6 +77,7 @@ class FolderState(enum.IntEnum):
     FAILED = 2
 
 
+@enum.unique
 class Slot(enum.IntEnum):
     """Cells of a volume's slot. From SIZE_BYTES on: what the supervisor last saw, for metrics."""
 
@@ -101,7 +102,7 @@ class Slot(enum.IntEnum):
     SCRUBBED_MS = 18  # end of the last full pass, milliseconds since 1970
     BROKEN_BYTES = 19  # damaged, and no copy could mend them
     MENDED = 20  # ranges mended
-    COMMITTED_BASE = 18  # committed tail as the supervisor knows it, apart from what the workers have published
+    COMMITTED_BASE = 21  # committed tail as the supervisor knows it, apart from what the workers have published
 
 
 class VolumeState(enum.IntEnum):
@@ -162,6 +163,7 @@ class Counter(enum.IntEnum):
     TOUCHED = 31  # 1 + slot of the volume whose index was looked at last
 
 
+@enum.unique
 class VolumeCell(enum.IntEnum):
     """Cells of one volume in a worker's region."""
 
@@ -294,10 +296,19 @@ class ControlBlock:
         self.cells[base + Slot.EPOCH] = _void_epoch()
 
     def forget_tails(self, slot: int) -> None:
-        """Forget how far a volume was durable (supervisor): it was cut, and no worker has it open."""
+        """Forget how far a volume was durable (supervisor), while no worker has it open: it is to be changed.
+
+        What all copies have is kept, see :meth:`limit_committed`.
+        """
+        self.cells[_slot_base(slot) + Slot.COMMITTED_BASE] = self.committed_tail(slot)
         for worker in range(self.workers):
             for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL):
                 self.cells[self.volume_base(worker, slot) + cell] = 0
+
+    def limit_committed(self, slot: int, tail: int) -> None:
+        """After :meth:`forget_tails`: the volume ends at ``tail`` now."""
+        cell = _slot_base(slot) + Slot.COMMITTED_BASE
+        self.cells[cell] = min(self.cells[cell], tail)
 
     def slots(self) -> Iterator[SlotView]:
         """All volumes."""
