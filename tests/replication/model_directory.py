@@ -290,7 +290,7 @@ class ModelDirectory(Party):
             answer = await self._network.call(DIRECTORY, record.primary, Admit(epoch, member_of(store)), ADMIT_SECONDS)
         except Lost:
             return
-        if answer.status == 200 and self.record.epoch == epoch:
+        if is_admitted(answer) and self.record.epoch == epoch:
             gone = [member for member in self.record.members if not self._alive(member)]
             changed = failure.admitted(self.record, store, gone=gone, now_ms=int(self._loop.time() * 1000))
             self._write(changed, f"{store} is admitted")
@@ -315,3 +315,8 @@ class ModelDirectory(Party):
             return
         if answer.status in (200, 404):
             self._write(failure.forgotten(self.record, store), f"{store} has given up its copy")
+
+
+def is_admitted(answer: Answer) -> bool:
+    """A copy counts only after the primary has promised to wait for it, and has sent it all it lacked."""
+    return answer.status == 200

@@ -5,6 +5,7 @@ A mutation replaces one rule in its module, where everybody looks it up. The mod
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,11 +13,17 @@ from types import ModuleType
 from typing import Any
 from unittest import mock
 
+import model_directory
+import model_store
+from model_run import Outcome, Script, plan_of, run
+from model_scripts import TWO_STORES, deposed_and_back
+from model_world import LogFile
+
 from directory.decisions import failure
 from directory.decisions import membership as admission
 from haystack.store.replication import rules
 from haystack.store.replication.membership import Membership
-from haystack.store.replication.rules import Confirmation, Duty, Judgement, May, Next, Push, Standing, Verdict
+from haystack.store.replication.rules import Judgement, May, Push, Standing, Verdict
 
 Change = Callable[[Any], Any]
 """From the real rule to the one that takes its place."""
@@ -30,12 +37,16 @@ class Mutation:
     ----------
     name: what is not done any more, in words.
     module, rule: where the check is.
+    seeds: runs that were seen to find it; others are tried when they do not any more.
+    script: a run that finds it, for what chance would take too long.
     """
 
     name: str
     module: ModuleType
     rule: str
     change: Change
+    seeds: tuple[int, ...] = ()
+    script: Script | None = None
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -55,41 +66,12 @@ def _no_epoch_check(real: Any) -> Any:
     return judge_epoch
 
 
-def _stale_takes_batches(real: Any) -> Any:
-    def judge_epoch(standing: Standing, epoch: int) -> Verdict:
-        duty = Duty.FOLLOWER if standing.duty is Duty.STALE else standing.duty
-        return Verdict(real(Standing(standing.epoch, duty), epoch))
-
-    return judge_epoch
-
-
 def _no_gap_check(real: Any) -> Any:
     def judge_batch(standing: Standing, tail: int, epoch: int, start: int, end: int) -> Judgement:
         judged = real(standing, tail, epoch, start, end)
         return Judgement(Verdict.APPEND, start) if judged.verdict is Verdict.GAP else judged
 
     return judge_batch
-
-
-def _any_epoch_confirms(real: Any) -> Any:
-    def has_confirmed(now: Membership, found: Confirmation | None, start: int, end: int) -> bool:
-        return found is not None and found.start <= start and found.end >= end
-
-    return has_confirmed
-
-
-def _any_bytes_confirm(real: Any) -> Any:
-    def has_confirmed(now: Membership, found: Confirmation | None, start: int, end: int) -> bool:
-        return found is not None and found.epoch == now.epoch
-
-    return has_confirmed
-
-
-def _tail_confirms(real: Any) -> Any:
-    def confirms(epoch: int, start: int, end: int, tail: int) -> Confirmation:
-        return Confirmation(epoch, 0, tail)
-
-    return confirms
 
 
 def _majority_confirms(real: Any) -> Any:
@@ -150,6 +132,13 @@ def _epoch_stays(real: Any) -> Any:
     return without
 
 
+def _later(real: Any) -> Any:
+    async def sync(log: LogFile, seconds: float) -> None:
+        asyncio.get_running_loop().create_task(log.sync(seconds))
+
+    return sync
+
+
 def _any_membership_is_believed(real: Any) -> Any:
     def admit(record: Any, reported: Any, store_id: str, **more: Any) -> Any:
         if record is not None and reported.primary is not None and reported.epoch <= record.epoch:
@@ -160,30 +149,45 @@ def _any_membership_is_believed(real: Any) -> Any:
 
 
 MUTATIONS = (
-    Mutation("a replica takes batches of any epoch", rules, "judge_epoch", _no_epoch_check),
-    Mutation("a stale copy takes batches", rules, "judge_epoch", _stale_takes_batches),
+    Mutation("a replica takes batches of any epoch", rules, "judge_epoch", _no_epoch_check, seeds=(1565,)),
     Mutation("a replica appends behind a gap", rules, "judge_batch", _no_gap_check),
-    Mutation("a replica does not compare what it has already", rules, "judge_overlap", always(Verdict.APPEND)),
+    Mutation("a replica does not compare what it has already", rules, "judge_overlap", always(Verdict.APPEND), (39,)),
     Mutation("any Store appends", rules, "may_append", always(True)),
-    Mutation("a Store that does not lead acknowledges", rules, "leads", always(True)),
-    Mutation("what a deposed primary appended is acknowledged when it leads again", rules, "same_reign", always(True)),
+    Mutation(
+        "a primary acknowledges what it appended in an earlier reign",
+        rules,
+        "same_reign",
+        always(True),
+        script=deposed_and_back,
+    ),
     Mutation("uploads are acknowledged with fewer copies than promised", rules, "enough_copies", always(True)),
     Mutation("nobody's confirmation is waited for", rules, "all_confirmed", always(True)),
     Mutation("the majority's confirmation suffices", rules, "all_confirmed", _majority_confirms),
-    Mutation("confirmations of an older epoch count", rules, "has_confirmed", _any_epoch_confirms),
-    Mutation("confirmations of other bytes count", rules, "has_confirmed", _any_bytes_confirm),
-    Mutation("a tail counts as confirmation of all below it", rules, "confirms", _tail_confirms),
     Mutation("learners are not waited for", rules, "all_confirmed", _learners_not_waited_for),
-    Mutation("an answer with a short tail counts", rules, "judge_answer", always(Next.COUNT)),
-    Mutation("an older membership is taken", rules, "supersedes", always(Push.TAKE)),
-    Mutation("the same membership drops the learners", rules, "supersedes", _same_epoch_is_taken),
+    Mutation("an older membership is taken", rules, "supersedes", always(Push.TAKE), (50,)),
+    Mutation("the same membership drops the learners", rules, "supersedes", _same_epoch_is_taken, (89,)),
     Mutation("any copy may be cut", rules, "may_follow", always(True)),
-    Mutation("any copy may be deleted", rules, "may_delete", always(True)),
-    Mutation("a learner is admitted under any epoch", rules, "may_admit", always(True)),
-    Mutation("the reign never changes", rules, "next_reign", always(0)),
+    Mutation("any copy may be deleted", rules, "may_delete", always(True), seeds=(1523,)),
+    Mutation("the reign never changes", rules, "next_reign", always(0), script=deposed_and_back),
     Mutation("everything is acknowledged at once", rules, "may_acknowledge", always(May.YES)),
     Mutation("a stale copy may lead", failure, "without", _stale_leads),
     Mutation("the last copy in sync is given up for a stale one", failure, "without", _last_is_removed),
     Mutation("a new membership keeps the epoch", failure, "without", _epoch_stays),
+    Mutation("a copy that the primary has not admitted counts", model_directory, "is_admitted", always(True)),
+    Mutation("a primary acknowledges before its own bytes are durable", model_store, "durable_here", _later),
+    Mutation("a replica answers before its bytes are durable", model_store, "durable_there", _later),
     Mutation("the Directory believes older memberships", admission, "admit", _any_membership_is_believed),
 )
+
+
+def found(mutation: Mutation, seeds: range) -> Outcome | None:
+    """Return the first run that finds the bug; None when none of those tried does."""
+    with mutation.applied():
+        if mutation.script is not None:
+            outcome = run(TWO_STORES, mutation.script)
+            return outcome if outcome.problem else None
+        for seed in (*mutation.seeds, *seeds):
+            outcome = run(plan_of(seed))
+            if outcome.problem:
+                return outcome
+    return None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
 
 from model_directory import DirectoryDisk, ModelDirectory, Where
 from model_history import UNIT, Copy, History, Violated
-from model_messages import DIRECTORY, Answer, Write
+from model_messages import DIRECTORY, Admit, Answer, Batch, DeleteCopy, Follow, PutMembership, Write
 from model_store import Disk, ModelStore
 from model_world import CALM, LogFile, Lost, Network, Weather, simulate
 
@@ -31,7 +31,19 @@ MIXED = (
 )
 """What may happen next; everything as likely as it is often here."""
 
-LATE = ("late", "late", "late", "store", "store", "calm", "directory", "blink", "cut")
+LATE = (
+    *("stray order",) * 6,
+    *("stray batch",) * 3,
+    "late",
+    "late",
+    "store",
+    "store",
+    "calm",
+    "calm",
+    "directory",
+    "blink",
+    "cut",
+)
 """Old orders and batches arrive when the world has moved on."""
 
 ISOLATED = ("isolate", "isolate", "store", "store", "calm but isolated", "calm but isolated", "calm")
@@ -43,13 +55,21 @@ CRASHES = ("blink", "blink", "blink", "blink lead", "blink lead", "store", "calm
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What kind of run it is."""
+    """What kind of run it is.
+
+    Parameters
+    ----------
+    chaos_seconds: virtual time in which things go wrong.
+    astray: share of the clients' requests that go to any Store.
+    events: what may happen, each as likely as it is often there.
+    """
 
     seed: int
     stores: int = 4
     replication: str = "002"
     chaos_seconds: float = 45.0
     client_pause_seconds: float = 0.06
+    astray: float = 0.1
     events: tuple[str, ...] = ()
 
     @property
@@ -141,18 +161,18 @@ class Run:
 
     # -- what happens
 
-    async def go(self) -> Outcome:
+    async def go(self, script: Script | None = None) -> Outcome:
+        """Let things happen by chance, or as a script says; then repair everything, and look whether all is well."""
         self.start_directory()
         for name in self.names:
             self.start_store(name)
-        clients = [asyncio.create_task(self._client(number)) for number in range(CLIENTS)]
+        clients: list[asyncio.Task[None]] = []
         try:
-            deadline = self.history.now() + self.plan.chaos_seconds
-            while self.history.now() < deadline:
-                await asyncio.sleep(self.dice.choice((0.05, 0.3, 1.0, 4.0)) * self.dice.random())
-                self._raise_failures()
-                self._one_event()
-                self.outcome.faults += 1
+            if script is None:
+                clients += [asyncio.create_task(self._client(number)) for number in range(CLIENTS)]
+                await self._chaos()
+            else:
+                await script(self)
             for client in clients:
                 client.cancel()
             await self._rest()
@@ -162,6 +182,14 @@ class Run:
             for client in clients:
                 client.cancel()
         return self.outcome
+
+    async def _chaos(self) -> None:
+        deadline = self.history.now() + self.plan.chaos_seconds
+        while self.history.now() < deadline:
+            await asyncio.sleep(self.dice.choice((0.05, 0.3, 1.0, 4.0)) * self.dice.random())
+            self._raise_failures()
+            self._one_event()
+            self.outcome.faults += 1
 
     def _one_event(self) -> None:
         dice, name = self.dice, self.dice.choice(self.names)
@@ -198,6 +226,10 @@ class Run:
                 self.network.release(name)
             case "late":
                 self.network.weather = Weather(late=0.3, doubled=0.3)
+            case "stray order":
+                self.network.repeat(lambda message: isinstance(message, (Follow, Admit, DeleteCopy, PutMembership)))
+            case "stray batch":
+                self.network.repeat(lambda message: isinstance(message, Batch))
             case "isolate":
                 lead = self.directory_disk.record.primary
                 self.history.note(f"{lead} does not hear the Directory any more")
@@ -241,7 +273,7 @@ class Run:
             return False
         if any(self.stores[name].standing.epoch != record.epoch for name in holders):
             return False
-        if not await self._upload(record.primary):
+        if not await self.upload(record.primary):
             return False
         return len({bytes(disk.log.content) for disk in self.disks.values() if disk.log is not None}) == 1
 
@@ -259,22 +291,22 @@ class Run:
                 store: str = await self.network.call(f"client{number}", DIRECTORY, Where(), 0.3)
             except Lost:
                 store = dice.choice(self.names)
-            if dice.random() < 0.1:
+            if dice.random() < self.plan.astray:
                 store = dice.choice(self.names)
             if self.acknowledged and dice.random() < 0.25:
-                await self._write(store, Write(Kind.DELETE, dice.choice(self.acknowledged)), f"client{number}")
+                await self.write(store, Write(Kind.DELETE, dice.choice(self.acknowledged)), f"client{number}")
             else:
-                await self._upload(store, f"client{number}")
+                await self.upload(store, f"client{number}")
 
-    async def _upload(self, store: str, client: str = "client") -> bool:
+    async def upload(self, store: str, client: str = "client") -> bool:
         self._next_key += 1
         key = self._next_key
-        if await self._write(store, Write(Kind.UPLOAD, key), client):
+        if await self.write(store, Write(Kind.UPLOAD, key), client):
             self.acknowledged.append(key)
             return True
         return False
 
-    async def _write(self, store: str, write: Write, client: str) -> bool:
+    async def write(self, store: str, write: Write, client: str) -> bool:
         try:
             answer: Answer = await self.network.call(client, store, write, WRITE_PATIENCE_SECONDS)
         except Lost:
@@ -282,11 +314,15 @@ class Run:
         return answer.status == 201
 
 
-def run(plan: Plan) -> Outcome:
+Script = Callable[[Run], Awaitable[None]]
+"""What happens in a run, one thing after the other."""
+
+
+def run(plan: Plan, script: Script | None = None) -> Outcome:
     """Run the model once."""
 
     async def main() -> Outcome:
-        return await Run(plan).go()
+        return await Run(plan).go(script)
 
     outcome: Outcome = simulate(main())
     return outcome
@@ -294,6 +330,13 @@ def run(plan: Plan) -> Outcome:
 
 def plan_of(seed: int) -> Plan:
     """Return the plan of a seed: two copies on three Stores or three on four; the emphasis changes."""
-    events, pause_seconds = ((MIXED, 0.06), (LATE, 0.3), (ISOLATED, 1.5), (CRASHES, 0.03))[seed // 2 % 4]
     stores, replication = ((3, "001"), (4, "002"))[seed % 2]
-    return Plan(seed, stores, replication, client_pause_seconds=pause_seconds, events=events)
+    plan = Plan(seed, stores, replication, events=MIXED)
+    match seed // 2 % 4:
+        case 1:
+            return replace(plan, events=LATE, client_pause_seconds=0.5)
+        case 2:
+            return replace(plan, events=ISOLATED, client_pause_seconds=15.0, astray=0.6, chaos_seconds=120.0)
+        case 3:
+            return replace(plan, events=CRASHES, client_pause_seconds=0.03)
+    return plan

@@ -33,10 +33,10 @@ from haystack.store.replication.membership import Membership
 from haystack.store.replication.rules import Confirmation, Duty, Kind, Push, Standing, Verdict
 
 BATCH_SECONDS = 1.5
-WAIT_SECONDS = 15.0
+WAIT_SECONDS = 25.0
 """How long a write waits; longer than in earnest, so that it meets more changes of membership."""
 
-LAZY_SECONDS = (0.0, 0.0, 0.0, 0.02, 4.0)
+LAZY_SECONDS = (0.0, 0.0, 0.0, 0.02, 9.0)
 COMMITTED_WRITTEN = 0.1
 """How often the committed tail is written down when it moves."""
 
@@ -189,7 +189,7 @@ class ModelStore(Party):
             waiting = rules.Waiting(write.kind, start, self.log.tail, self._reign)
         copies = Copies(self, waiting)
         copies.send()
-        await self.log.sync(self._dice.uniform(*SYNC_SECONDS))
+        await durable_here(self.log, self._dice.uniform(*SYNC_SECONDS))
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 return await self._acknowledge(waiting, copies, needle)
@@ -199,7 +199,8 @@ class ModelStore(Party):
     async def _acknowledge(self, waiting: rules.Waiting, copies: Copies, needle: bytes) -> Answer:
         while True:
             now = self.disk.members
-            assert now is not None
+            if now is None:
+                return Answer(503, "the copy is gone")
             may = rules.may_acknowledge(now, self.name, self._reign, copies.confirmed, waiting)
             if may is rules.May.YES:
                 self._history.acknowledge(self.name, now.epoch, waiting.start, needle)
@@ -307,7 +308,7 @@ class ModelStore(Party):
             await asyncio.sleep(GAP_SECONDS / 4)
         if verdict is not Verdict.APPEND:
             return Answer(409, verdict.value, tail=tail, epoch=self.standing.epoch)
-        await self.log.sync(self._dice.uniform(*SYNC_SECONDS))
+        await durable_there(self.log, self._dice.uniform(*SYNC_SECONDS))
         return Answer(200, tail=tail)
 
     def _read_bytes(self, start: int) -> Answer:
@@ -428,6 +429,16 @@ class Copies:
         if confirmation is not None:
             self.confirmed[store] = confirmation
             self._store.wake()
+
+
+async def durable_here(log: LogFile, seconds: float) -> None:
+    """A primary makes an append durable before it asks whether it may acknowledge it."""
+    await log.sync(seconds)
+
+
+async def durable_there(log: LogFile, seconds: float) -> None:
+    """A replica makes a batch durable before it answers."""
+    await log.sync(seconds)
 
 
 def shared_bytes(mine: bytes | bytearray, theirs: bytes) -> int:

@@ -18,8 +18,11 @@ from typing import Any
 MESSAGE_SECONDS = (0.0005, 0.02)
 """Usual time of a message, shortest and longest."""
 
-LATE_MESSAGE_SECONDS = (0.2, 6.0)
+LATE_MESSAGE_SECONDS = (0.2, 14.0)
 """Time of a message that is held up: some arrive long after their sender has given up and the epoch has changed."""
+
+CLIENT = "client"
+"""Names of clients begin so. What they send comes late or twice like all else, but never after the run has gone on."""
 
 MAX_TURNS = 3_000_000
 
@@ -132,6 +135,7 @@ class Network:
         self._parties: dict[str, Party] = {}
         self._cut: set[tuple[str, str]] = set()
         self._held: dict[str, list[Callable[[], None]]] = {}
+        self._sent: list[tuple[str, str, Any]] = []
 
     def attach(self, party: Party) -> None:
         """The party is up: it gets what is sent to its name."""
@@ -162,6 +166,8 @@ class Network:
     async def call(self, sender: str, receiver: str, message: Any, timeout_seconds: float) -> Any:
         """Send a message and return the answer. Raises Lost when none comes in time."""
         answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if not sender.startswith(CLIENT):
+            self._sent.append((sender, receiver, message))
 
         def deliver_answer(answer: Any) -> None:
             if not answered.done():
@@ -184,6 +190,15 @@ class Network:
                 return await answered
         except TimeoutError:
             raise Lost(f"{sender} to {receiver}: no answer") from None
+
+    def repeat(self, wanted: Callable[[Any], bool]) -> None:
+        """Deliver a message of the past once more, as if it had been held up until now; the answer is lost."""
+        sent = [one for one in self._sent if wanted(one[2])]
+        if sent:
+            sender, receiver, message = self._dice.choice(sent)
+            party = self._parties.get(receiver)
+            if party is not None and receiver not in self._held:
+                party.spawn(party.handle(sender, message))
 
     def _send(self, sender: str, receiver: str, deliver: Callable[[], None]) -> None:
         self.counts["messages"] += 1
