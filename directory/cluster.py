@@ -181,6 +181,9 @@ class Cluster:
 
     def _accounted_for(self, store_id: str, volume: VolumeDocument) -> bool:
         record = self.records.get(volume.volume)
+        if record is not None and store_id in record.stale:
+            known = self.stores[store_id].misfits.get(volume.volume)
+            return known is Standing.STALE and record.uuid == volume.uuid and volume.epoch <= record.epoch
         return (
             record is not None
             and record.uuid == volume.uuid

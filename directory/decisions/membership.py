@@ -64,8 +64,9 @@ def admit(
     if record.primary == store_id:
         record = replace(
             record,
-            # A Directory that was restored from an old backup must not fall behind what the Stores were granted.
-            epoch=max(record.epoch, reported.epoch),
+            # A Directory that was restored from an old backup must not fall behind what the Stores were granted. Of
+            # several copies only a document says which are in sync under an epoch.
+            epoch=max(record.epoch, reported.epoch) if record.promised == 1 else record.epoch,
             state=reported.state,
             max_bytes=reported.max_bytes,
             size_bytes=reported.size_bytes,

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from directory.decisions import liveness
-from directory.decisions.choice import Candidate, Where, WriteTable, take_turns, weights
+from directory.decisions.choice import Candidate, CopyPlace, Where, WriteTable, take_turns, weights
 from directory.decisions.confirmations import MAX_RENDITIONS, apply_needles
 from directory.decisions.growth import plan_growth, volumes_wanted
 from directory.decisions.liveness import Liveness
 from directory.decisions.membership import Standing, admit, worth_writing
+from directory.decisions.replication import parse_replication
 from directory.decisions.spaces import FolderSpace, refusal
 from directory.messages import DELETED, STORED, Needle, VolumeDocument
 from directory.settings import MAX_VOLUMES_PER_FOLDER
@@ -397,3 +398,87 @@ def test_a_photos_record_has_a_limit() -> None:
 def test_records_survive_packing() -> None:
     photo = applied({}, [needle(1, alternate=2**32 - 1, size=9), needle(1, cookie=12)])[1]
     assert PhotoRecord.unpack(photo.pack()) == photo
+
+
+# -- memberships that Stores report
+
+
+def reported(epoch: int, in_sync: str, **changes: object) -> VolumeDocument:
+    changes = {"replication": "002", "primary": in_sync[0], "in_sync": tuple(in_sync), **changes}
+    return volume_document(epoch=epoch, **changes)
+
+
+@given(st.permutations([("a", 7, "ab"), ("b", 7, "ab"), ("c", 5, "abc"), ("d", 3, "dab")]))
+def test_without_a_disk_the_highest_epoch_wins_in_any_order(reports: list[tuple[str, int, str]]) -> None:
+    known: VolumeRecord | None = None
+    for store_id, epoch, in_sync in reports:
+        known = admit(known, reported(epoch, in_sync), store_id, abandoned=False, now_ms=9).record
+        assert known.primary in known.in_sync and set(known.in_sync) <= set(known.members)
+    assert known is not None
+    assert (known.epoch, known.primary, set(known.in_sync)) == (7, "a", {"a", "b"})
+    assert set(known.members) == {"a", "b", "c", "d"} and known.degraded_since_ms == 9
+    for store_id, epoch, in_sync in reports:
+        verdict = admit(known, reported(epoch, in_sync), store_id, abandoned=False, now_ms=10)
+        assert verdict.standing is (Standing.MEMBER if store_id in "ab" else Standing.STALE)
+        assert verdict.record == known
+
+
+def test_a_document_that_was_lost_gives_way_to_any_other() -> None:
+    without = volume_document(epoch=40, replication="001")
+    known = admit(None, without, "c", abandoned=False, now_ms=9).record
+    assert (known.epoch, known.in_sync) == (1, ("c",)) and known.degraded_since_ms == 9
+    known = admit(known, reported(2, "ab", replication="001"), "b", abandoned=False, now_ms=9).record
+    assert (known.epoch, known.primary, known.in_sync, known.stale) == (2, "a", ("a", "b"), ("c",))
+
+
+def test_a_stale_copy_of_a_volume_that_moved_never_takes_over() -> None:
+    moved = record(epoch=3, primary="s2", in_sync=("s2",), members=("s2",))
+    for document in (volume_document(), volume_document(epoch=2, stale=True)):
+        verdict = admit(moved, document, "s1", abandoned=True, now_ms=9)
+        assert verdict.standing is Standing.STALE
+        assert (verdict.record.in_sync, verdict.record.members) == (("s2",), ("s2", "s1"))
+
+
+def test_records_of_the_first_format_are_read() -> None:
+    packed = record().pack()
+    del packed["members"], packed["degradedSinceMs"]
+    assert VolumeRecord.unpack(3, packed) == record()
+
+
+def test_the_room_of_all_copies_counts() -> None:
+    full = CopyPlace("s2", "f2", 1 * GIB)
+    lone, pair = candidate(1), candidate(2, others=(full,))
+    weight_lone, weight_pair = weights([lone, pair])
+    assert weight_pair == 1 * GIB < weight_lone
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(2, 1000)), min_size=1, max_size=8),
+    st.sampled_from(["001", "010", "100", "011", "110"]),
+    st.integers(1, 9),
+)
+def test_growth_of_copies_comes_to_an_end(rows: list[tuple[str, str, int]], text: str, target: int) -> None:
+    """One round of growth leaves nothing wanted, or says why; no volume has two copies on one Store."""
+    replication = parse_replication(text)
+    folders = [
+        space(f"f{n}", store_id=f"s{n}", url=f"s{n}:1", data_center=center, rack=rack, free_bytes=free_gib * GIB)
+        for n, (center, rack, free_gib) in enumerate(rows)
+    ]
+    wanted = volumes_wanted(folders, target, replication=replication, writable=0)
+    assert wanted >= target
+    plan = plan_growth(folders, wanted, target=target, replication=replication)
+    assert bool(plan.reason) == (len(plan.volumes) < wanted)
+    counts = Counter(place.folder for volume in plan.volumes for place in volume.places)
+    for volume in plan.volumes:
+        assert len({place.store_id for place in volume.places}) == replication.copies
+    grown = [replace(folder, writable=counts[folder.folder]) for folder in folders]
+    again = volumes_wanted(grown, target, replication=replication, writable=len(plan.volumes))
+    assert again == 0 or not plan.volumes
+
+
+def test_stores_that_come_and_go_leave_no_trail_of_volumes() -> None:
+    folders = [space(f"f{n}", store_id=f"s{n}") for n in range(3)]
+    replication = parse_replication("001")
+    assert volumes_wanted(folders, 7, replication=replication, writable=1, still_open=56) == 0
+    assert volumes_wanted(folders, 7, replication=replication, writable=0, still_open=56) > 0
+    assert volumes_wanted(folders, 7, replication=replication, writable=7, spread=False) == 0

@@ -15,9 +15,11 @@ import pytest
 from memory_storage import MemoryStorage
 from storage_contract import StorageContract, version_of
 
+from directory import transactions
 from directory.errors import StorageConflict
 from directory.lmdb_storage import LmdbStorage
 from directory.storage import Put, Storage, Table
+from directory.tables import FORMAT_VERSION, META_FORMAT
 from haystack.errors import DiskError, FolderError, OutOfSpace
 
 COMMITTER = """
@@ -201,4 +203,19 @@ def test_a_conflict_is_no_failure(tmp_path: Path) -> None:
     storage.commit([Put(Table.META, b"k", 0, 1)])
     assert storage.failure is None
     assert version_of(storage, Table.META, b"k") > 0
+    storage.close()
+
+
+def test_a_storage_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    storage = LmdbStorage(tmp_path / "db")
+    cluster_id = transactions.prepare(storage)
+    stored = storage.get(Table.META, META_FORMAT)
+    assert stored is not None and stored.value == FORMAT_VERSION
+    storage.commit([Put(Table.META, META_FORMAT, stored.version, 1)])
+    assert transactions.prepare(storage) == cluster_id
+    known = storage.get(Table.META, META_FORMAT)
+    assert known is not None and known.value == FORMAT_VERSION
+    storage.commit([Put(Table.META, META_FORMAT, known.version, FORMAT_VERSION + 1)])
+    with pytest.raises(FolderError, match="use the release"):
+        transactions.prepare(storage)
     storage.close()
