@@ -96,7 +96,7 @@ def _checksum(volume: Volume, needle: ScannedNeedle) -> int:
 
 def _is_live(volume: Volume, needle: ScannedNeedle) -> bool:
     header = needle.header
-    if header.is_tombstone:
+    if header.is_marker:
         return False
     entry = volume.index.get(header.key, header.alternate)
     return entry is not None and entry.offset == needle.offset and not entry.deleted

@@ -300,7 +300,7 @@ def _verified(served: ServedVolume, target: Target, entry: IndexEntry, raw: memo
 def _require_named(served: ServedVolume, target: Target, entry: IndexEntry, needle: Needle) -> None:
     fid, header = target.fid, needle.header
     found = (header.key, header.alternate, header.data_bytes, header.meta_bytes)
-    if found != (fid.key, fid.alternate, entry.data_bytes, entry.meta_bytes) or header.is_tombstone:
+    if found != (fid.key, fid.alternate, entry.data_bytes, entry.meta_bytes) or header.is_marker:
         problem = f"holds photo {header.key:x}, alternate {header.alternate}; the index says {fid.key:x} or other sizes"
         raise WrongNeedle(served.volume.file.path, needle.offset, problem)
     if header.cookie != fid.cookie:

@@ -8,7 +8,7 @@
 
 from haystack.volume.check import CheckReport, check_volume
 from haystack.volume.layout import NeedleHeader, NeedleMeta, Superblock
-from haystack.volume.operations import Delete, Deleted, NewNeedle, Put, Stored
+from haystack.volume.operations import Delete, Deleted, NewNeedle, Put, Stored, Undelete, Undeleted
 from haystack.volume.reading import Needle
 from haystack.volume.scan import Damage, ScannedNeedle
 from haystack.volume.volume import Volume, VolumeStat
@@ -26,6 +26,8 @@ __all__ = [
     "ScannedNeedle",
     "Stored",
     "Superblock",
+    "Undelete",
+    "Undeleted",
     "Volume",
     "VolumeStat",
     "check_volume",

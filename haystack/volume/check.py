@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from haystack.errors import IndexDamaged, UnknownFormat
@@ -89,7 +90,8 @@ def check_volume(
             end = opened.state().tail if opened else file.size_bytes()
             _check_end(report, file, end, opened)
             walked = scan(file, seed, SUPERBLOCK_BYTES, end, verify=full)
-            _Check(report, opened, progress, end).run(walked)
+            later = partial(scan, file, seed, end, verify=False)
+            _Check(report, opened, progress, end, later).run(walked)
         finally:
             if opened and own:
                 opened.close()
@@ -136,14 +138,18 @@ class _Check:
         index: NeedleIndex | None,
         progress: Callable[[int, int], None] | None,
         end: int,
+        later: Callable[[int], Iterator[ScannedNeedle | Damage]],
     ) -> None:
         self._report = report
         self._index = index
         self._progress = progress
         self._end = end
+        self._later = later
         self._current = 0
         self._deleted = 0
         self._deletions = 0
+        self._disagreeing: dict[tuple[int, int], str] = {}
+        """Names whose last marker so far says otherwise than the index, and where it is."""
 
     def run(self, walked: Iterator[ScannedNeedle | Damage]) -> None:
         for count, item in enumerate(walked, 1):
@@ -153,6 +159,7 @@ class _Check:
                 self._needle(item, item.header)
             if self._progress and count % PROGRESS_NEEDLES == 0:
                 self._progress(item.end, self._end)
+        self._compare_markers()
         if self._index:
             state = self._index.state()
             if state.tail == self._end:  # otherwise somebody appends meanwhile, and the sums are of another moment
@@ -165,12 +172,10 @@ class _Check:
         whole = isinstance(item, ScannedNeedle)
         entry = self._index.get(header.key, header.alternate) if self._index else None
         where = f"photo {header.key:x}, alternate {header.alternate} at offset {item.offset}"
-        if header.is_tombstone:
-            self._report.tombstones += whole
+        if header.is_marker:
+            self._report.tombstones += whole and header.is_tombstone
             if entry is not None and entry.offset < item.offset:
-                self._deletions += 1
-                if not entry.deleted:
-                    self._report.add(f"{where} was deleted, but the index still has it")
+                self._marker(header, entry, where)
             return
         self._report.needles += whole
         if self._index is None:
@@ -179,6 +184,31 @@ class _Check:
             self._report.add(f"{where} is not in the index")
         elif entry.offset == item.offset:
             self._matched(header, entry, where)
+
+    def _marker(self, header: NeedleHeader, entry: IndexEntry, where: str) -> None:
+        """A marker behind the needle that the index has; the last one of a name must agree with it."""
+        name = header.key, header.alternate
+        if header.is_undelete:
+            disagrees = f"{where} was brought back, but the index has it deleted" if entry.in_trash else ""
+        else:
+            self._deletions += 1
+            disagrees = "" if entry.deleted else f"{where} was deleted, but the index still has it"
+        if disagrees:
+            self._disagreeing[name] = disagrees
+        else:
+            self._disagreeing.pop(name, None)
+
+    def _compare_markers(self) -> None:
+        if self._index is not None and self._disagreeing:
+            # Photos that were deleted, or brought back, while this walk went on are no problem.
+            for item in self._later(max(self._end, self._index.state().tail)):
+                header = item.header
+                if header is not None and header.is_marker and (header.key, header.alternate) in self._disagreeing:
+                    entry = self._index.get(header.key, header.alternate)
+                    if entry is not None:
+                        self._marker(header, entry, f"photo {header.key:x} at offset {item.offset}")
+        for problem in self._disagreeing.values():
+            self._report.add(problem)
 
     def _matched(self, header: NeedleHeader, entry: IndexEntry, where: str) -> None:
         if (entry.data_bytes, entry.meta_bytes) != (header.data_bytes, header.meta_bytes):

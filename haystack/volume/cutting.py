@@ -82,7 +82,7 @@ def _simple(volume: Volume, at: int, tail: int) -> list[tuple[int, NeedleHeader]
         return None
     found = []
     for item in scan(volume.file, volume.seed, at, tail, verify=False):
-        if isinstance(item, Damage) or item.header.is_tombstone:
+        if isinstance(item, Damage) or item.header.is_marker:
             return None
         entry = volume.index.get(item.header.key, item.header.alternate)
         if entry is None or entry.deleted or entry.offset != item.offset:

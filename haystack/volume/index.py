@@ -36,24 +36,31 @@ MAX_READERS = 1024
 """Read transactions at once over all processes; LMDB's 126 would be few for many workers with threads."""
 
 PAGE_BYTES = 4096
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 KEY = struct.Struct(">QI")
 VALUE = struct.Struct("<IBIHB")
+DELETED_VALUE = struct.Struct("<IBIHBQ")
 STATE = struct.Struct("<H16sIQQQQQQQ")
 STATE_KEY = b"\0"
 
 DELETED = 1
-"""Flag of an entry whose needle a tombstone deleted; the offset stays, so that a deletion can be taken back."""
+"""Flag of an entry whose needle a tombstone deleted; the offset stays, so that a deletion can be taken back. The
+time of the deletion is behind such an entry, so that it can be told whether it still may."""
+DELETED_NOW = 2
+"""Flag beside :data:`DELETED`: it cannot be taken back."""
+EXPIRES = 4
+"""Flag of an entry whose needle has an end. When that is, its header says."""
 
 
 class IndexEntry(NamedTuple):
-    """Where a needle is: byte offset, sizes of data and metadata in bytes, flags."""
+    """Where a needle is: byte offset, sizes of data and metadata in bytes, flags, time of its deletion in ms."""
 
     offset: int
     data_bytes: int
     meta_bytes: int
     flags: int
+    deleted_ms: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -63,20 +70,42 @@ class IndexEntry(NamedTuple):
     def deleted(self) -> bool:
         return bool(self.flags & DELETED)
 
+    @property
+    def in_trash(self) -> bool:
+        """Whether it is deleted, but not for good."""
+        return self.flags & (DELETED | DELETED_NOW) == DELETED
+
+    @property
+    def expires(self) -> bool:
+        return bool(self.flags & EXPIRES)
+
     def pack(self) -> bytes:
         return pack_entry(*self)
 
     @classmethod
     def unpack(cls, raw: bytes | memoryview) -> IndexEntry:
-        if len(raw) != VALUE.size:
-            raise IndexDamaged(f"an index entry has {len(raw)} bytes, expected {VALUE.size}")
-        low, high, data_bytes, meta_bytes, flags = VALUE.unpack(raw)
-        return cls((high << 32 | low) * ALIGNMENT, data_bytes, meta_bytes, flags)
+        deleted_ms = 0
+        if len(raw) == VALUE.size:
+            low, high, data_bytes, meta_bytes, flags = VALUE.unpack(raw)
+        elif len(raw) == DELETED_VALUE.size:
+            low, high, data_bytes, meta_bytes, flags, deleted_ms = DELETED_VALUE.unpack(raw)
+        else:
+            raise IndexDamaged(f"an index entry has {len(raw)} bytes, expected {VALUE.size} or {DELETED_VALUE.size}")
+        if (len(raw) == DELETED_VALUE.size) != bool(flags & DELETED):
+            raise IndexDamaged(f"an index entry with flags {flags} has {len(raw)} bytes")
+        return cls((high << 32 | low) * ALIGNMENT, data_bytes, meta_bytes, flags, deleted_ms)
 
 
-def pack_entry(offset: int, data_bytes: int, meta_bytes: int, flags: int) -> bytes:
+def entry_flags(expires: int) -> int:
+    """Flags of the entry of a needle that was just stored."""
+    return EXPIRES if expires else 0
+
+
+def pack_entry(offset: int, data_bytes: int, meta_bytes: int, flags: int, deleted_ms: int = 0) -> bytes:
     """The LMDB value of a needle, see :class:`IndexEntry`. Raises struct.error when a number is out of range."""
     unit = offset // ALIGNMENT
+    if flags & DELETED:
+        return DELETED_VALUE.pack(unit & 0xFFFFFFFF, unit >> 32, data_bytes, meta_bytes, flags, deleted_ms)
     return VALUE.pack(unit & 0xFFFFFFFF, unit >> 32, data_bytes, meta_bytes, flags)
 
 
@@ -89,7 +118,7 @@ class IndexState:
     uuid, generation: of the volume that it belongs to.
     tail: end of what is covered; the next needle goes there. Bytes from the start of the file.
     live_count, live_bytes: needles that can be read, and the bytes that they take in the volume.
-    deleted_count, deleted_bytes: needles that are deleted or superseded, tombstones included in the bytes.
+    deleted_count, deleted_bytes: needles that are deleted or superseded, markers included in the bytes.
     max_key: largest photo id stored.
     last_append_ms: time of the last needle, milliseconds since 1970.
     """
@@ -227,20 +256,45 @@ class IndexWriter:
         state.last_append_ms = max(state.last_append_ms, last_ms)
         return True
 
-    def delete(self, key: int, alternate: int, tombstone_bytes: int, time_ms: int) -> bool:
-        """Mark a needle deleted by a tombstone of that size; False when there is no live one (the tombstone counts)."""
+    def delete(self, key: int, alternate: int, tombstone_bytes: int, time_ms: int, *, now: bool = False) -> bool:
+        """Mark a needle deleted by a tombstone of that size; False when there is no live one (the tombstone counts).
+
+        Parameters
+        ----------
+        now: for good, also what is in the trash already.
+        """
         state = self.state
-        state.deleted_bytes += tombstone_bytes
-        state.last_append_ms = max(state.last_append_ms, time_ms)
+        self._count_marker(tombstone_bytes, time_ms)
         old = self.get(key, alternate)
+        flags = DELETED | DELETED_NOW if now else DELETED
         if old is None or old.deleted:
+            if old is not None and old.flags | flags != old.flags:
+                self._put(key, alternate, old._replace(flags=old.flags | flags))
             return False
-        self._put(key, alternate, old._replace(flags=old.flags | DELETED))
+        self._put(key, alternate, old._replace(flags=old.flags | flags, deleted_ms=time_ms))
         state.live_count -= 1
         state.live_bytes -= old.total_bytes
         state.deleted_count += 1
         state.deleted_bytes += old.total_bytes
         return True
+
+    def undelete(self, key: int, alternate: int, marker_bytes: int, time_ms: int) -> bool:
+        """Take back the deletion of a needle by a marker of that size; False when it is not in the trash."""
+        state = self.state
+        self._count_marker(marker_bytes, time_ms)
+        old = self.get(key, alternate)
+        if old is None or not old.in_trash:
+            return False
+        self._put(key, alternate, old._replace(flags=old.flags & ~DELETED, deleted_ms=0))
+        state.live_count += 1
+        state.live_bytes += old.total_bytes
+        state.deleted_count -= 1
+        state.deleted_bytes -= old.total_bytes
+        return True
+
+    def _count_marker(self, marker_bytes: int, time_ms: int) -> None:
+        self.state.deleted_bytes += marker_bytes
+        self.state.last_append_ms = max(self.state.last_append_ms, time_ms)
 
     def take_back(self, key: int, alternate: int, entry: IndexEntry) -> None:
         """Remove the entry of a needle that is cut off; for one that superseded nothing and was not deleted."""

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from haystack.volume.index import KEY, pack_entry
+from haystack.volume.index import KEY, entry_flags, pack_entry
 from haystack.volume.layout import (
     ALIGNMENT,
     MAX_DATA_BYTES,
@@ -78,7 +78,7 @@ def lay_out_new(
             )
             needle, checksum = enclose(head + meta, data, padding_bytes(meta_bytes, data_bytes), seed)
             pieces += needle
-            entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, 0)
+            entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires))
             outcomes.append([Stored(offset, data_bytes, checksum)])
             offset += needle_bytes(meta_bytes, data_bytes)
             if key > largest_key:

@@ -46,15 +46,37 @@ class Put(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete one needle by an appended tombstone."""
+    """Delete one needle by an appended tombstone.
+
+    Parameters
+    ----------
+    now: skip the trash; what is in the trash already leaves it.
+    """
 
     key: int
     cookie: int
     time_ms: int
     alternate: int = 0
+    now: bool = False
 
 
-Operation = Put | Delete
+@dataclass(frozen=True, slots=True)
+class Undelete:
+    """Take back the deletion of one needle.
+
+    Parameters
+    ----------
+    retention_ms: refuse it when the needle was deleted longer ago; None for no limit.
+    """
+
+    key: int
+    cookie: int
+    time_ms: int
+    alternate: int = 0
+    retention_ms: int | None = None
+
+
+Operation = Put | Delete | Undelete
 
 
 class Stored(NamedTuple):
@@ -72,7 +94,14 @@ class Deleted:
     data_bytes: int
 
 
-Outcome = list[Stored] | Deleted | HaystackError
+@dataclass(frozen=True, slots=True)
+class Undeleted:
+    """What an undelete brought back: bytes of data of the needle."""
+
+    data_bytes: int
+
+
+Outcome = list[Stored] | Deleted | Undeleted | HaystackError
 """What became of one operation; an error concerns that operation alone and left nothing behind."""
 
 

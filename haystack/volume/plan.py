@@ -13,7 +13,7 @@ from haystack.errors import (
 )
 from haystack.fid import MAX_ALTERNATE, MAX_COOKIE, MAX_KEY
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, IndexWriter
+from haystack.volume.index import IndexEntry, IndexWriter, entry_flags
 from haystack.volume.layout import (
     ALIGNMENT,
     HEADER_BYTES,
@@ -31,7 +31,17 @@ from haystack.volume.layout import (
     pack_needle,
     padding_bytes,
 )
-from haystack.volume.operations import Delete, Deleted, NewNeedle, Operation, Outcome, Put, Stored
+from haystack.volume.operations import (
+    Delete,
+    Deleted,
+    NewNeedle,
+    Operation,
+    Outcome,
+    Put,
+    Stored,
+    Undelete,
+    Undeleted,
+)
 
 MAX_TIME_MS = 2**64 - 1
 
@@ -58,13 +68,16 @@ class Plan:
         self._seed = seed
         self._durable = durable
         self._max_bytes = max_bytes
-        self._new_cookies: dict[tuple[int, int], int] = {}
+        self._new: dict[tuple[int, int], tuple[int, int]] = {}
+        """Cookie and end of what this append itself stores."""
 
     def add(self, operation: Operation) -> Outcome:
         """Lay out one operation; an error that concerns it alone is its outcome."""
         try:
             if isinstance(operation, Delete):
                 return self._delete(operation)
+            if isinstance(operation, Undelete):
+                return self._undelete(operation)
             existing = self._require_allowed(operation)
             size = len(operation.needles)
             return [
@@ -90,7 +103,7 @@ class Plan:
             _require_name(needle)
             total_bytes += _require_fits(needle)
             existing = self._writer.get(needle.key, needle.alternate)
-            if existing is not None and self._cookie_of(needle.key, needle.alternate, existing) != needle.cookie:
+            if existing is not None and self._head_of(needle.key, needle.alternate, existing)[0] != needle.cookie:
                 raise CookieMismatch(
                     f"photo {needle.key:x}, alternate {needle.alternate} exists with another cookie; "
                     "get a new fid from /dir/assign"
@@ -123,50 +136,86 @@ class Plan:
         pieces, checksum = enclose(head + meta, needle.data, padding_bytes(meta_bytes, data_bytes), self._seed)
         self.pieces += pieces
         self.tail = offset + needle_bytes(meta_bytes, data_bytes)
-        entry = IndexEntry(offset, data_bytes, meta_bytes, 0)
+        entry = IndexEntry(offset, data_bytes, meta_bytes, entry_flags(needle.expires))
         self._writer.replace(needle.key, needle.alternate, entry, needle.time_ms, old)
         if old is not None:
             self.changed = True
-        self._new_cookies[needle.key, needle.alternate] = needle.cookie
+        self._new[needle.key, needle.alternate] = needle.cookie, needle.expires
         return Stored(offset, data_bytes, checksum)
 
     def _delete(self, delete: Delete) -> Deleted:
-        _require_name(delete)
-        existing = self._writer.get(delete.key, delete.alternate)
-        if existing is None or existing.deleted:
-            raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
-        if self._cookie_of(delete.key, delete.alternate, existing) != delete.cookie:
-            raise NeedleNotFound(f"photo {delete.key:x}, alternate {delete.alternate} is not here")
+        existing = self._named(delete)
+        if existing.deleted and not (delete.now and existing.in_trash):
+            raise _not_here(delete)
+        size_bytes = self._mark(delete, Flags.TOMBSTONE | Flags.NOW if delete.now else Flags.TOMBSTONE)
+        self._writer.delete(delete.key, delete.alternate, size_bytes, delete.time_ms, now=delete.now)
+        return Deleted(existing.data_bytes)
+
+    def _undelete(self, undelete: Undelete) -> Undeleted:
+        existing = self._named(undelete)
+        if not existing.in_trash:
+            raise NeedleNotFound(
+                f"photo {undelete.key:x}, alternate {undelete.alternate} is not in the trash: "
+                f"{'it was deleted for good' if existing.deleted else 'it is not deleted'}"
+            )
+        age_ms = undelete.time_ms - existing.deleted_ms
+        if undelete.retention_ms is not None and age_ms > undelete.retention_ms:
+            raise NeedleNotFound(
+                f"photo {undelete.key:x}, alternate {undelete.alternate} was deleted {age_ms // 1000} s ago; "
+                f"the trash keeps photos for {undelete.retention_ms // 1000} s"
+            )
+        size_bytes = self._mark(undelete, Flags.UNDELETE)
+        self._writer.undelete(undelete.key, undelete.alternate, size_bytes, undelete.time_ms)
+        return Undeleted(existing.data_bytes)
+
+    def _named(self, operation: Delete | Undelete) -> IndexEntry:
+        """The entry of the needle that an operation names, deleted or not; one that has expired is not here."""
+        _require_name(operation)
+        existing = self._writer.get(operation.key, operation.alternate)
+        if existing is None:
+            raise _not_here(operation)
+        cookie, expires = self._head_of(operation.key, operation.alternate, existing)
+        if cookie != operation.cookie or (expires and operation.time_ms >= expires * 1000):
+            raise _not_here(operation)
+        return existing
+
+    def _mark(self, operation: Delete | Undelete, flags: Flags) -> int:
+        """Lay out a needle without data; returns its bytes."""
         header = NeedleHeader(
-            key=delete.key,
-            cookie=delete.cookie,
-            alternate=delete.alternate,
+            key=operation.key,
+            cookie=operation.cookie,
+            alternate=operation.alternate,
             data_bytes=0,
             meta_bytes=0,
-            time_ms=delete.time_ms,
-            flags=Flags.TOMBSTONE,
+            time_ms=operation.time_ms,
+            flags=flags,
             durable_distance=self._distance(),
         )
         pieces, _ = pack_needle(header, b"", (), self._seed)
         self.pieces += pieces
         self.tail += header.total_bytes
-        self._writer.delete(delete.key, delete.alternate, header.total_bytes, delete.time_ms)
         self.changed = True
-        return Deleted(existing.data_bytes)
+        return header.total_bytes
 
     def _distance(self) -> int:
         if self._durable is None:
             return UNKNOWN_DISTANCE
         return min((self.tail - self._durable) // ALIGNMENT, UNKNOWN_DISTANCE)
 
-    def _cookie_of(self, key: int, alternate: int, entry: IndexEntry) -> int:
-        known = self._new_cookies.get((key, alternate))
+    def _head_of(self, key: int, alternate: int, entry: IndexEntry) -> tuple[int, int]:
+        """Cookie and end (seconds since 1970, 0 for none) of a needle."""
+        known = self._new.get((key, alternate))
         if known is not None:
             return known
         try:
-            return NeedleHeader.unpack(self._file.pread(HEADER_BYTES, entry.offset), self._seed).cookie
+            header = NeedleHeader.unpack(self._file.pread(HEADER_BYTES, entry.offset), self._seed)
         except LayoutError as error:
             raise DamagedNeedle(self._file.path, entry.offset, str(error)) from error
+        return header.cookie, header.expires
+
+
+def _not_here(operation: Delete | Undelete) -> NeedleNotFound:
+    return NeedleNotFound(f"photo {operation.key:x}, alternate {operation.alternate} is not here")
 
 
 def _require_fits(needle: NewNeedle) -> int:
@@ -183,7 +232,7 @@ def _require_fits(needle: NewNeedle) -> int:
     return needle_bytes(len(needle.meta), data_bytes)
 
 
-def _require_name(operation: NewNeedle | Delete) -> None:
+def _require_name(operation: NewNeedle | Delete | Undelete) -> None:
     if (
         0 <= operation.key <= MAX_KEY
         and 0 <= operation.cookie <= MAX_COOKIE

@@ -93,7 +93,7 @@ class NeedleReader:
             header = NeedleHeader.unpack(first, self.seed)
         except LayoutError as error:
             raise NeedleNotFound(f"no needle at offset {offset}") from error
-        if (header.key, header.alternate, header.cookie) != (key, alternate, cookie) or header.is_tombstone:
+        if (header.key, header.alternate, header.cookie) != (key, alternate, cookie) or header.is_marker:
             raise NeedleNotFound(f"photo {key:x} is not at offset {offset}")
         return self.read(IndexEntry(offset, header.data_bytes, header.meta_bytes, 0), first)
 

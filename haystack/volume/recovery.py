@@ -21,8 +21,9 @@ from pathlib import Path
 
 from haystack.errors import IndexDamaged, OutOfSpace
 from haystack.volume.dirty import DirtyMarker
+from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, sync_folder
-from haystack.volume.index import IndexEntry, IndexState, IndexWriter, NeedleIndex, remove_index
+from haystack.volume.index import IndexState, IndexWriter, NeedleIndex, remove_index
 from haystack.volume.layout import ALIGNMENT, SUPERBLOCK_BYTES, UNKNOWN_DISTANCE, Superblock
 from haystack.volume.scan import CHUNK_BYTES, Damage, ScannedNeedle, scan
 
@@ -249,12 +250,7 @@ def torn_name(path: Path, tail: int, now: float) -> Path:
 
 def enter_needle(writer: IndexWriter, needle: ScannedNeedle) -> None:
     """Enter a scanned needle into the index, as its append did."""
-    header = needle.header
-    if header.is_tombstone:
-        writer.delete(header.key, header.alternate, header.total_bytes, header.time_ms)
-    else:
-        entry = IndexEntry(needle.offset, header.data_bytes, header.meta_bytes, 0)
-        writer.store(header.key, header.alternate, entry, header.time_ms)
+    enter_header(writer, needle.offset, needle.header)
 
 
 def save_range(file: VolumeFile, start: int, end: int, target: Path) -> None:

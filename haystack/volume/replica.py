@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from haystack.errors import HaystackError, VolumeFileError
 from haystack.volume.append import Appender
+from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, IndexWriter, NeedleIndex
+from haystack.volume.index import IndexWriter, NeedleIndex
 from haystack.volume.layout import (
     HEADER_BYTES,
     SUPERBLOCK_BYTES,
@@ -164,10 +165,5 @@ def _enter(writer: IndexWriter, needles: Sequence[SentNeedle]) -> bool:
     """Enter needles into the index; returns whether one of them changes what was there."""
     changed = False
     for offset, header in needles:
-        if header.is_tombstone:
-            writer.delete(header.key, header.alternate, header.total_bytes, header.time_ms)
-            changed = True
-        else:
-            entry = IndexEntry(offset, header.data_bytes, header.meta_bytes, 0)
-            changed |= writer.store(header.key, header.alternate, entry, header.time_ms) is not None
+        changed |= enter_header(writer, offset, header)
     return changed

@@ -48,7 +48,17 @@ from haystack.volume.layout import (
     NeedleMeta,
     Superblock,
 )
-from haystack.volume.operations import Appended, Delete, Deleted, NewNeedle, Operation, Put, Stored
+from haystack.volume.operations import (
+    Appended,
+    Delete,
+    Deleted,
+    NewNeedle,
+    Operation,
+    Put,
+    Stored,
+    Undelete,
+    Undeleted,
+)
 from haystack.volume.reading import NeedleReader
 from haystack.volume.recovery import Progress, RecoveryReport, recover
 from haystack.volume.replica import Judge, Landed, append_batch, read_batch
@@ -394,11 +404,12 @@ class Volume(NeedleReader):
         alternate: int = 0,
         meta: NeedleMeta | None = None,
         time_ms: int | None = None,
+        expires: int = 0,
     ) -> Stored:
         """Store one photo durably. Raises CookieMismatch, VolumeReadOnly (full), TooLarge, OutOfSpace, DiskError."""
         packed = meta.pack() if meta else b""
         when = _now_ms() if time_ms is None else time_ms
-        return self.put_many([NewNeedle(key, cookie, (data,), when, alternate, packed)])[0]
+        return self.put_many([NewNeedle(key, cookie, (data,), when, alternate, packed, expires)])[0]
 
     def put_many(self, needles: Sequence[NewNeedle]) -> list[Stored]:
         """Store several needles durably, all or none. Raises as :meth:`put`."""
@@ -406,13 +417,40 @@ class Volume(NeedleReader):
         assert isinstance(outcome, list)
         return outcome
 
-    def delete(self, key: int, cookie: int, *, alternate: int = 0, time_ms: int | None = None) -> int:
-        """Delete a needle durably; returns the bytes of its data. Raises NeedleNotFound, OutOfSpace, DiskError."""
-        outcome = self._one(Delete(key, cookie, _now_ms() if time_ms is None else time_ms, alternate))
+    def delete(
+        self, key: int, cookie: int, *, alternate: int = 0, time_ms: int | None = None, now: bool = False
+    ) -> int:
+        """Delete a needle durably; returns the bytes of its data. Raises NeedleNotFound, OutOfSpace, DiskError.
+
+        Parameters
+        ----------
+        now: skip the trash.
+        """
+        outcome = self._one(Delete(key, cookie, _now_ms() if time_ms is None else time_ms, alternate, now))
         assert isinstance(outcome, Deleted)
         return outcome.data_bytes
 
-    def _one(self, operation: Operation) -> list[Stored] | Deleted:
+    def undelete(
+        self,
+        key: int,
+        cookie: int,
+        *,
+        alternate: int = 0,
+        time_ms: int | None = None,
+        retention_ms: int | None = None,
+    ) -> int:
+        """Take back a deletion durably; returns the bytes of the needle's data. Raises as :meth:`delete`.
+
+        Parameters
+        ----------
+        retention_ms: see :class:`~haystack.volume.operations.Undelete`.
+        """
+        when = _now_ms() if time_ms is None else time_ms
+        outcome = self._one(Undelete(key, cookie, when, alternate, retention_ms))
+        assert isinstance(outcome, Undeleted)
+        return outcome.data_bytes
+
+    def _one(self, operation: Operation) -> list[Stored] | Deleted | Undeleted:
         if self.file.readonly:
             raise VolumeReadOnly(f"{self.file.path}: opened read-only")
         appended = self.append([operation])

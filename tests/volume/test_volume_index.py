@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from haystack.errors import IndexDamaged, InvalidRequest, VolumeUnavailable
 from haystack.volume import NewNeedle, Put, Volume
-from haystack.volume.index import PAGE_BYTES, STATE_KEY, IndexEntry, IndexState, NeedleIndex, index_key, remove_index
+from haystack.volume.index import (
+    DELETED,
+    DELETED_NOW,
+    PAGE_BYTES,
+    STATE_KEY,
+    IndexEntry,
+    IndexState,
+    NeedleIndex,
+    entry_flags,
+    index_key,
+    remove_index,
+)
 
 UUID = bytes(range(16))
 
@@ -37,15 +48,24 @@ def test_index_order_and_sums(tmp_path_factory: pytest.TempPathFactory, ops: lis
     tail, puts, needles_bytes = 64, 0, 0
     with index.write() as writer:
         for key, alternate, size in ops:
+            old = model.get((key, alternate))
             if size % 5 == 4:
-                old = model.get((key, alternate))
-                was_live = old is not None and not old.deleted
-                assert writer.delete(key, alternate, 72, size) == was_live
+                was_live, now = old is not None and not old.deleted, size % 3 == 0
+                assert writer.delete(key, alternate, 72, size, now=now) == was_live
                 if old is not None:
-                    model[key, alternate] = old._replace(flags=1)
+                    model[key, alternate] = old._replace(
+                        flags=old.flags | (DELETED | DELETED_NOW if now else DELETED),
+                        deleted_ms=size if was_live else old.deleted_ms,
+                    )
                 needles_bytes += 72
                 continue
-            entry = IndexEntry(tail, size, size % 3, 0)
+            if size % 5 == 3:
+                assert writer.undelete(key, alternate, 72, size) == (old is not None and old.in_trash)
+                if old is not None and old.in_trash:
+                    model[key, alternate] = old._replace(flags=old.flags & ~DELETED, deleted_ms=0)
+                needles_bytes += 72
+                continue
+            entry = IndexEntry(tail, size, size % 3, entry_flags(size % 2))
             tail += entry.total_bytes
             needles_bytes += entry.total_bytes
             puts += 1

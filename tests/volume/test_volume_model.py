@@ -1,4 +1,4 @@
-"""A dictionary beside a volume: random puts, deletes, crashes of process and machine, damage and loss of the index."""
+"""A dictionary beside a volume: random puts, deletes and undeletes, crashes of all kinds, damage, lost indexes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from volume_faults import Disk, abandon, flip, memory_folder
 
 from haystack.errors import CookieMismatch, DamagedNeedle, HaystackError, NeedleNotFound, VolumeUnavailable
-from haystack.volume import Delete, NeedleMeta, NewNeedle, Put, ScannedNeedle, Volume, check_volume
+from haystack.volume import Delete, NeedleMeta, NewNeedle, Put, ScannedNeedle, Undelete, Volume, check_volume
 from haystack.volume.layout import HEADER_BYTES, SUPERBLOCK_BYTES, NeedleHeader, needle_bytes, pack_needle
 from haystack.volume.operations import Operation
 
@@ -30,7 +30,7 @@ seeds = st.integers(0, 2**32)
 
 @dataclass
 class Record:
-    """One needle of the volume as the model has it; ``data`` None for a tombstone."""
+    """One needle of the volume as the model has it; ``data`` None for a marker: ``kind`` is which."""
 
     offset: int
     key: int
@@ -40,6 +40,9 @@ class Record:
     batch: int
     acked: bool
     damage: str = ""
+    kind: str = "put"
+    time_ms: int = 0
+    expires: int = 0
 
     @property
     def total_bytes(self) -> int:
@@ -48,6 +51,15 @@ class Record:
     @property
     def end(self) -> int:
         return self.offset + self.total_bytes
+
+
+@dataclass
+class Named:
+    """What a name stands for: its latest photo, and whether that is live, in the trash since a time, or gone."""
+
+    photo: Record
+    state: str = "live"
+    deleted_ms: int = 0
 
 
 def cookie_of(key: int, alternate: int) -> int:
@@ -82,9 +94,26 @@ class VolumeMachine(RuleBasedStateMachine):
 
     # -- what the model expects
 
+    def _names(self) -> dict[tuple[int, int], Named]:
+        """All of the log, carried out in its order."""
+        found: dict[tuple[int, int], Named] = {}
+        for record in self.log:
+            name = record.key, record.alternate
+            known = found.get(name)
+            if record.kind == "put":
+                found[name] = Named(record)
+            elif known is None:
+                continue
+            elif record.kind == "undelete":
+                known.state = "live" if known.state == "trash" else known.state
+            else:
+                known.deleted_ms = record.time_ms if known.state == "live" else known.deleted_ms
+                known.state = "gone" if record.kind == "delete now" else known.state.replace("live", "trash")
+        return found
+
     def _current(self) -> dict[tuple[int, int], Record]:
-        """The latest record of each name; a tombstone means deleted."""
-        return {(record.key, record.alternate): record for record in self.log}
+        """The photos that can be read."""
+        return {name: known.photo for name, known in self._names().items() if known.state == "live"}
 
     def _rebuilt(self) -> None:
         """A needle with a damaged header is not there for a new index."""
@@ -98,40 +127,50 @@ class VolumeMachine(RuleBasedStateMachine):
 
     def _append(self, operation: Operation, *, ack: bool) -> None:
         tail = self.volume.tail()
-        current = self._current()
+        before = self._names()
         names = (
-            [(operation.key, operation.alternate)]
-            if isinstance(operation, Delete)
-            else [(needle.key, needle.alternate) for needle in operation.needles]
+            [(needle.key, needle.alternate) for needle in operation.needles]
+            if isinstance(operation, Put)
+            else [(operation.key, operation.alternate)]
         )
         appended = self.volume.append([operation])
         outcome = appended.outcomes[0]
-        olds = [current.get(name) for name in names]
         # The cookie of a needle is read from its header, a deleted one's from the needle before its tombstone.
-        heads = [self._head(name) for name in names]
-        if isinstance(operation, Delete) and (olds[0] is None or olds[0].data is None):
-            assert isinstance(outcome, NeedleNotFound)
-            return
-        if any(head is not None and head.damage == "header" for head in heads):
+        if any(name in before and before[name].photo.damage == "header" for name in names):
             assert isinstance(outcome, DamagedNeedle), outcome
+            return
+        if not isinstance(operation, Put) and not self._allowed(operation, before.get(names[0])):
+            assert isinstance(outcome, NeedleNotFound)
             return
         assert not isinstance(outcome, HaystackError), outcome
         self.batches += 1
-        if isinstance(operation, Delete):
-            self.log.append(Record(tail, operation.key, operation.alternate, None, b"", self.batches, False))
-        else:
+        if isinstance(operation, Put):
             for needle in operation.needles:
                 data = b"".join(bytes(piece) for piece in needle.data)
                 self.log.append(Record(tail, needle.key, needle.alternate, data, needle.meta, self.batches, False))
+                self.log[-1].expires = needle.expires
                 tail = self.log[-1].end
+        else:
+            kind = "undelete" if isinstance(operation, Undelete) else "delete now" if operation.now else "delete"
+            record = Record(tail, operation.key, operation.alternate, None, b"", self.batches, False, "", kind)
+            record.time_ms = operation.time_ms
+            self.log.append(record)
         assert appended.tail == self.log[-1].end
         if ack:
             self.volume.sync(appended.tail)
             self._ack_all()
 
+    def _allowed(self, operation: Delete | Undelete, known: Named | None) -> bool:
+        if known is None or (known.photo.expires and operation.time_ms >= known.photo.expires * 1000):
+            return False
+        if isinstance(operation, Delete):
+            return known.state == "live" or (operation.now and known.state == "trash")
+        limit_ms = operation.retention_ms
+        return known.state == "trash" and (limit_ms is None or operation.time_ms - known.deleted_ms <= limit_ms)
+
     def _head(self, name: tuple[int, int]) -> Record | None:
-        puts = [record for record in self.log if (record.key, record.alternate) == name and record.data is not None]
-        return puts[-1] if puts else None
+        known = self._names().get(name)
+        return None if known is None else known.photo
 
     def _needle(self, key: int, alternate: int, data: bytes, meta: bytes) -> NewNeedle:
         self.time_ms += 1
@@ -151,23 +190,42 @@ class VolumeMachine(RuleBasedStateMachine):
         needles = [self._needle(key, alternate, data[at:], b"") for at, (key, alternate) in enumerate(chosen)]
         self._append(Put(tuple(needles)), ack=ack)
 
-    @rule(key=keys, alternate=alternates, ack=st.booleans())
-    def delete(self, key: int, alternate: int, ack: bool) -> None:
-        self._append(Delete(key, cookie_of(key, alternate), self.time_ms, alternate), ack=ack)
+    @rule(key=keys, alternate=alternates, ack=st.booleans(), now=st.booleans())
+    def delete(self, key: int, alternate: int, ack: bool, now: bool) -> None:
+        self._append(Delete(key, cookie_of(key, alternate), self.time_ms, alternate, now), ack=ack)
+
+    @rule(key=keys, alternate=alternates, ack=st.booleans(), retention_ms=st.sampled_from([None, 0, 5, 50]))
+    def undelete(self, key: int, alternate: int, ack: bool, retention_ms: int | None) -> None:
+        self._append(Undelete(key, cookie_of(key, alternate), self.time_ms, alternate, retention_ms), ack=ack)
+
+    @rule(name=st.tuples(keys, alternates), retention_ms=st.sampled_from([None, 10]), later_ms=st.integers(0, 20))
+    def delete_and_take_back(self, name: tuple[int, int], retention_ms: int | None, later_ms: int) -> None:
+        key, alternate = name
+        self.delete(key, alternate, ack=False, now=False)
+        self.time_ms += later_ms
+        self.undelete(key, alternate, ack=True, retention_ms=retention_ms)
+
+    @rule(key=keys, alternate=alternates, seconds=st.integers(0, 2), later_ms=st.integers(0, 1500))
+    def put_for_a_while(self, key: int, alternate: int, seconds: int, later_ms: int) -> None:
+        """Whether it is served any longer is not the engine's business, but what is marked is."""
+        needle = self._needle(key, alternate, b"for a while", b"")
+        self._append(Put((needle._replace(expires=self.time_ms // 1000 + seconds + 1),)), ack=False)
+        self.time_ms += later_ms
+        self.delete(key, alternate, ack=True, now=False)
 
     @rule(key=keys, alternate=alternates)
     def wrong_cookie(self, key: int, alternate: int) -> None:
         tail = self.volume.tail()
-        head, current = self._head((key, alternate)), self._current().get((key, alternate))
+        head = self._head((key, alternate))
         with pytest.raises((NeedleNotFound, DamagedNeedle)):
             self.volume.get(key, 1, alternate=alternate)
         with pytest.raises((NeedleNotFound, DamagedNeedle)):
             self.volume.delete(key, 1, alternate=alternate)
+        with pytest.raises((NeedleNotFound, DamagedNeedle)):
+            self.volume.undelete(key, 1, alternate=alternate)
         if head is not None and head.damage != "header":
             with pytest.raises(CookieMismatch):
                 self.volume.put(key, 1, b"intruder", alternate=alternate)
-        if current is None:
-            assert head is None
         assert self.volume.tail() == tail
 
     # -- opening again
@@ -322,7 +380,7 @@ class VolumeMachine(RuleBasedStateMachine):
 
     def _read(self, key: int, alternate: int, record: Record | None) -> None:
         cookie = cookie_of(key, alternate)
-        if record is None or record.data is None:
+        if record is None:
             with pytest.raises(NeedleNotFound):
                 self.volume.get(key, cookie, alternate=alternate)
             return
@@ -338,7 +396,7 @@ class VolumeMachine(RuleBasedStateMachine):
     def sums_are_right(self) -> None:
         if not hasattr(self, "volume"):
             return
-        live = [record for record in self._current().values() if record.data is not None]
+        live = list(self._current().values())
         state = self.volume.state()
         puts = [record for record in self.log if record.data is not None]
         assert state.live_count == len(live)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from volume_faults import FailingFile, abandon, failing, memory_folder
 
 from haystack.errors import DiskError, HaystackError, OutOfSpace
-from haystack.volume import Delete, NewNeedle, Put, Volume, check_volume
+from haystack.volume import Delete, NewNeedle, Put, Undelete, Volume, check_volume
 from haystack.volume.layout import SUPERBLOCK_BYTES
 from haystack.volume.operations import Operation
 from haystack.volume.replica import BatchDamaged, BatchDiverged, Landed, read_batch
@@ -73,16 +73,28 @@ def require_equal(primary: Volume, replica: Volume) -> None:
 
 names = st.tuples(st.integers(1, 4), st.integers(0, 1))
 needles = st.builds(
-    lambda name, size, time_ms: NewNeedle(
-        name[0], name[0] * 7, (random.Random(size).randbytes(size),), time_ms, name[1]
+    lambda name, size, time_ms, expires: NewNeedle(
+        name[0], name[0] * 7, (random.Random(size).randbytes(size),), time_ms, name[1], b"", expires
     ),
     names,
     st.integers(0, 400),
     st.integers(0, 50),
+    st.sampled_from([0, 0, 1]),
 )
 operations = st.one_of(
     st.lists(needles, min_size=1, max_size=3).map(lambda some: Put(tuple(some))),
-    st.builds(lambda name, time_ms: Delete(name[0], name[0] * 7, time_ms, name[1]), names, st.integers(0, 50)),
+    st.builds(
+        lambda name, time_ms, now: Delete(name[0], name[0] * 7, time_ms, name[1], now),
+        names,
+        st.integers(0, 50),
+        st.booleans(),
+    ),
+    st.builds(
+        lambda name, time_ms, retention_ms: Undelete(name[0], name[0] * 7, time_ms, name[1], retention_ms),
+        names,
+        st.integers(0, 50),
+        st.sampled_from([None, 20]),
+    ),
 )
 waves = st.lists(st.lists(operations, min_size=1, max_size=4), max_size=8)
 
@@ -110,6 +122,12 @@ def test_any_order_cut_and_repetition_makes_equal_copies(some: list[list[Operati
             land(replica, one)
         require_equal(primary, replica)
         assert check_volume(Path(replica.file.path), full=True, index=replica.index).ok
+        state, entries = primary.index.state(), list(primary.index.entries())
+        replica.close()
+        Path(replica.file.path).with_suffix(".idx").unlink()
+        with Volume.open(Path(replica.file.path)) as rebuilt:
+            assert rebuilt.report.rebuilt
+            assert (rebuilt.index.state(), list(rebuilt.index.entries())) == (state, entries)
 
 
 def test_a_batch_says_whether_earlier_answers_became_wrong() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from haystack.errors import HaystackError, VolumeUnavailable
 from haystack.store.replication import rules
 from haystack.store.replication.rules import Duty, Kind, Standing
-from haystack.volume.operations import Delete, Operation, Outcome
+from haystack.volume.operations import Operation, Outcome, Put
 
 _WHY = {
     Duty.DEGRADED: "has fewer copies in sync than promised; get a new fid from /dir/assign",
@@ -24,7 +24,7 @@ class MembershipChanged(VolumeUnavailable):
 
 def kind_of(operation: Operation) -> Kind:
     """What it is to the rules."""
-    return Kind.DELETE if isinstance(operation, Delete) else Kind.UPLOAD
+    return Kind.UPLOAD if isinstance(operation, Put) else Kind.DELETE
 
 
 def refusals(

@@ -59,7 +59,7 @@ class Standing(NamedTuple):
 
 
 class Kind(enum.Enum):
-    """What waits to be acknowledged: an upload (one photo or several), or a delete."""
+    """What waits to be acknowledged: an upload (one photo or several), or a delete (or the taking back of one)."""
 
     UPLOAD = "upload"
     DELETE = "delete"

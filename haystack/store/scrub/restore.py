@@ -10,8 +10,9 @@ import os
 from collections.abc import Sequence
 
 from haystack.errors import DiskError
-from haystack.volume import ScannedNeedle, Volume
+from haystack.volume import NeedleHeader, ScannedNeedle, Volume
 from haystack.volume.hashing import read_exactly
+from haystack.volume.index import IndexEntry
 from haystack.volume.layout import SUPERBLOCK_BYTES
 from haystack.volume.past_cache import PastCache
 
@@ -44,12 +45,19 @@ def index_lacks(volume: Volume, needles: Sequence[ScannedNeedle]) -> bool:
     for needle in needles:
         header = needle.header
         entry = volume.index.get(header.key, header.alternate)
-        if header.is_tombstone:
-            if entry is not None and entry.offset < needle.offset and not entry.deleted:
+        if header.is_marker:
+            if entry is not None and entry.offset < needle.offset and _contradicts(header, entry):
                 return True
         elif entry is None or entry.offset < needle.offset:
             return True
     return False
+
+
+def _contradicts(marker: NeedleHeader, entry: IndexEntry) -> bool:
+    """Whether an entry says otherwise than a marker behind its needle; a later marker may be why."""
+    if marker.is_undelete:
+        return entry.in_trash
+    return not entry.deleted or (marker.skips_trash and entry.in_trash)
 
 
 def _differs(volume: Volume, start: int, raw: bytes) -> bool:
