@@ -184,7 +184,7 @@ class Confirmer:
         if mark is None or mark.entry is not entry or mark.generation != block.generation:
             mark = self._marks[entry.id] = _mark_from(entry, entry.volume, self._saved.get(entry.id, {}))
         limit = self._limit(mark)
-        if mark.confirmed_to > limit:
+        if mark.confirmed_to > limit and entry.membership is None:
             _log.warning(
                 "volume %d has %d bytes, but %d were confirmed: its end was lost, or cut",
                 entry.id,

@@ -160,6 +160,8 @@ def _requests(page: _Page, control: ControlBlock) -> None:
     )
     for name, help_text, counter in _COUNTERS:
         page.counter(name, help_text, [("", control.counter(counter))])
+    waited = control.counter(Counter.COPY_WAIT_MICROSECONDS)
+    page.counter("copy_wait_seconds", "Time that waves of uploads waited for other copies.", [("", waited / 1e6)])
     for name, help_text, counter in _GAUGES:
         page.gauge(name, help_text, [("", control.counter(counter))])
 

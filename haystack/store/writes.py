@@ -34,8 +34,10 @@ from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Histogram, Reason, VolumeCell, VolumeState
 from haystack.store.names import clean_name, name_in_disposition
 from haystack.store.photo_types import photo_type
+from haystack.store.replication.admission import kind_of
 from haystack.store.replication.copying import Unconfirmed
 from haystack.store.replication.deciding import Decider
+from haystack.store.replication.rules import Kind
 from haystack.store.sinks import BufferedSink
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
@@ -163,7 +165,7 @@ class Writer:
         """
 
         def done(outcome: Outcome) -> None:
-            if self._decider is not None and isinstance(operation, Delete) and isinstance(outcome, Unconfirmed):
+            if self._decider is not None and isinstance(outcome, Unconfirmed) and kind_of(operation) is Kind.DELETE:
                 task = asyncio.get_running_loop().create_task(decide(self._decider, outcome))
                 self._deciding.add(task)
                 task.add_done_callback(self._deciding.discard)

@@ -88,7 +88,10 @@ class Outgoing:
             committed = self._volumes.control.committed_tail(entry.slot)
             if entry.stat is not None and committed < entry.stat.size_bytes:
                 stuck[entry.id] = committed
-        waiting = [volume for volume, committed in stuck.items() if self._stuck.get(volume) in (committed, None)]
+        # One that has just been written to is not stuck; one of which nothing is known was never looked at.
+        waiting = [
+            volume for volume, committed in stuck.items() if not committed or self._stuck.get(volume) == committed
+        ]
         self._stuck = stuck
         await asyncio.gather(*(self.bring_up(self._volumes.get(volume)) for volume in waiting))
 
