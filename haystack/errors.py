@@ -72,6 +72,16 @@ class VolumeUnavailable(HaystackError):
     http_status = 503
 
 
+class VolumeMoved(VolumeUnavailable):
+    """The volume was compacted meanwhile and is another file by now; open it anew and try again."""
+
+
+class CompactionFailed(HaystackError):
+    """A compaction was given up, and the volume is as it was."""
+
+    http_status = 409
+
+
 class VolumeReadOnly(HaystackError):
     """The volume takes no writes: full, marked, or opened read-only."""
 

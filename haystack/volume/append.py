@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from haystack.errors import DiskError, HaystackError, InvalidRequest
+from haystack.errors import DiskError, HaystackError, InvalidRequest, VolumeMoved
 from haystack.volume.dirty import DirtyMarker
 from haystack.volume.files import VolumeFile
 from haystack.volume.index import IndexWriter, NeedleIndex
@@ -98,11 +98,23 @@ class Appender:
         return Appended(outcomes, plan.tail, plan.changed, written)
 
     def begin(self, writer: IndexWriter) -> int:
-        """Make sure that an append may begin, under its lock; returns where. Raises DiskError, OutOfSpace."""
+        """Make sure that an append may begin, under its lock; returns where.
+
+        Raises VolumeMoved, DiskError, OutOfSpace.
+        """
+        self.require_in_place()
         tail = writer.state.tail
         self._require_tail(tail)
         self._dirty.set()
         return tail
+
+    def require_in_place(self) -> None:
+        """Whether this still is the volume, under the append lock: what a compaction replaced takes nothing any more.
+
+        Raises VolumeMoved.
+        """
+        if not self._file.is_in_place():
+            raise VolumeMoved(f"{self._file.path}: compacted meanwhile, or removed; open it anew")
 
     @property
     def unsure(self) -> bool:

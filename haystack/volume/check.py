@@ -12,6 +12,7 @@ from haystack.errors import IndexDamaged, UnknownFormat
 from haystack.volume.files import VolumeFile
 from haystack.volume.index import IndexEntry, IndexState, NeedleIndex
 from haystack.volume.layout import SUPERBLOCK_BYTES, NeedleHeader
+from haystack.volume.names import index_path
 from haystack.volume.scan import Damage, ScannedNeedle, scan
 from haystack.volume.volume import read_superblock
 
@@ -84,8 +85,9 @@ def check_volume(
     report = CheckReport(str(path), full)
     file = VolumeFile(path, readonly=True)
     try:
-        seed = read_superblock(file).seed
-        opened, own = _open_index(path, index, report)
+        superblock = read_superblock(file)
+        seed = superblock.seed
+        opened, own = _open_index(path, superblock.generation, index, report)
         try:
             end = opened.state().tail if opened else file.size_bytes()
             _check_end(report, file, end, opened)
@@ -102,11 +104,13 @@ def check_volume(
     return report
 
 
-def _open_index(path: Path, index: NeedleIndex | None, report: CheckReport) -> tuple[NeedleIndex | None, bool]:
+def _open_index(
+    path: Path, generation: int, index: NeedleIndex | None, report: CheckReport
+) -> tuple[NeedleIndex | None, bool]:
     if index is not None:
         return index, False
     try:
-        return NeedleIndex(path.with_suffix(".idx"), readonly=True), True
+        return NeedleIndex(index_path(path, generation), readonly=True), True
     except IndexDamaged as error:
         report.add(f"index: {error}; it is rebuilt when the Store starts")
         return None, False

@@ -47,9 +47,21 @@ class VolumeFile:
             # A photo is one read; the kernel's read-ahead would fetch its neighbours, which nobody asked for.
             os.posix_fadvise(self.read_fd, 0, 0, os.POSIX_FADV_RANDOM)
             self._write_fd = -1 if readonly else os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            status = os.fstat(self.read_fd)
+            self._identity = status.st_dev, status.st_ino
         except OSError as error:
             self.close()
             raise disk_error(self.path, "open it", error) from error
+
+    def is_in_place(self) -> bool:
+        """Whether the path still names this file. Raises DiskError."""
+        try:
+            status = os.stat(self.path)  # noqa: PTH116 - asked at every append, and a Path doubles what it costs
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise disk_error(self.path, "look at it", error) from error
+        return (status.st_dev, status.st_ino) == self._identity
 
     def size_bytes(self) -> int:
         """The file's length now."""

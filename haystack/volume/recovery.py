@@ -25,6 +25,7 @@ from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, sync_folder
 from haystack.volume.index import IndexState, IndexWriter, NeedleIndex, remove_index
 from haystack.volume.layout import ALIGNMENT, SUPERBLOCK_BYTES, UNKNOWN_DISTANCE, Superblock
+from haystack.volume.names import index_path, remove_leftovers
 from haystack.volume.scan import CHUNK_BYTES, Damage, ScannedNeedle, scan
 
 COMMIT_NEEDLES = 50_000
@@ -85,6 +86,7 @@ def recover(
     The caller must be the only one that has the volume open for writing. Raises DiskError or OutOfSpace.
     """
     report = RecoveryReport()
+    remove_leftovers(Path(file.path), superblock.generation)
     index = _open_index(file, superblock, dirty, report)
     try:
         try:
@@ -120,7 +122,7 @@ def _cover(
 
 
 def _open_index(file: VolumeFile, superblock: Superblock, dirty: DirtyMarker, report: RecoveryReport) -> NeedleIndex:
-    path = Path(file.path).with_suffix(".idx")
+    path = index_path(Path(file.path), superblock.generation)
     try:
         if dirty.from_another_boot():
             raise IndexDamaged("the machine stopped while the index had changes that may not have reached the disk")
@@ -137,7 +139,7 @@ def _open_index(file: VolumeFile, superblock: Superblock, dirty: DirtyMarker, re
 
 
 def _new_index(file: VolumeFile, superblock: Superblock, dirty: DirtyMarker) -> NeedleIndex:
-    path = Path(file.path).with_suffix(".idx")
+    path = index_path(Path(file.path), superblock.generation)
     # In this order: a marker of this boot beside the old index would make the next opening trust it.
     remove_index(path)
     dirty.renew()

@@ -135,6 +135,7 @@ def append_batch(file: VolumeFile, index: NeedleIndex, appender: Appender, batch
     changed = False
     try:
         with index.write() as writer:
+            appender.require_in_place()
             tail = writer.state.tail
             shared_to = judge(tail)
             _require_shared(file, batch, shared_to, tail)

@@ -48,6 +48,7 @@ from haystack.volume.layout import (
     NeedleMeta,
     Superblock,
 )
+from haystack.volume.names import index_path
 from haystack.volume.operations import (
     Appended,
     Delete,
@@ -170,11 +171,11 @@ class Volume(NeedleReader):
             raise VolumeExists(f"{path} exists already")
         created = created_ms if created_ms is not None else _now_ms()
         superblock = Superblock(volume, uuid or uuid4().bytes, created, replication=replication)
-        index_path = path.with_suffix(".idx")
-        remove_index(index_path)
+        index_file = index_path(path, 0)
+        remove_index(index_file)
         write_durably(path, superblock.pack())
         DirtyMarker(path, current_boot_id(path.parent)).renew()
-        NeedleIndex.create(index_path, IndexState(superblock.uuid, 0, SUPERBLOCK_BYTES)).close()
+        NeedleIndex.create(index_file, IndexState(superblock.uuid, 0, SUPERBLOCK_BYTES)).close()
         return cls.open(path, max_bytes=max_bytes)
 
     @classmethod
@@ -211,7 +212,7 @@ class Volume(NeedleReader):
             file.close()
             raise
         try:
-            prefetch(path.with_suffix(".idx"), PREFETCHED_INDEX_BYTES)
+            prefetch(index.path, PREFETCHED_INDEX_BYTES)
             _lock_shared(file)
             return cls(
                 file, index, superblock, dirty, max_bytes=max_bytes, report=report, durable_bytes=index.state().tail
@@ -227,14 +228,7 @@ class Volume(NeedleReader):
 
         Raises VolumeUnavailable while it is being recovered, UnknownFormat, IndexDamaged, DiskError.
         """
-        file = VolumeFile(path)
-        try:
-            _lock_shared(file)
-            superblock = read_superblock(file)
-            index = NeedleIndex(path.with_suffix(".idx"))
-        except BaseException:
-            file.close()
-            raise
+        file, superblock, index = _attach(path)
         dirty = DirtyMarker(path, current_boot_id(path.parent))
         return cls(file, index, superblock, dirty, max_bytes=max_bytes, owner=False)
 
@@ -519,6 +513,27 @@ class Volume(NeedleReader):
             max_key=state.max_key,
             last_append_ms=state.last_append_ms,
         )
+
+
+def _attach(path: Path) -> tuple[VolumeFile, Superblock, NeedleIndex]:
+    """The file and the index of the generation that is in force."""
+    while True:
+        file = VolumeFile(path)
+        try:
+            _lock_shared(file)
+            superblock = read_superblock(file)
+            index = NeedleIndex(index_path(path, superblock.generation))
+            if file.is_in_place():
+                return file, superblock, index
+            index.close()
+        except HaystackError:
+            if file.is_in_place():
+                file.close()
+                raise
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # compacted while we looked: the next generation is there
 
 
 def read_superblock(file: VolumeFile) -> Superblock:

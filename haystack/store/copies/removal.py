@@ -12,10 +12,9 @@ from haystack.store.out_of_service import withdrawn
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.volume.files import sync_folder
+from haystack.volume.names import compact_path, index_files
 
 _log = logging.getLogger(__name__)
-
-COMPANIONS = (".idx", ".idx-lock", ".dirty")
 
 
 async def remove_volume(volumes: StoreVolumes, entry: StoreVolume) -> None:
@@ -46,7 +45,8 @@ def _remove_files(path: Path) -> None:
     # The volume first: what is beside it means nothing without it, and the other way round it would come back.
     _unlink(path)
     sync_folder(path.parent)
-    for companion in (*(path.with_suffix(suffix) for suffix in COMPANIONS), *path.parent.glob(f"{path.stem}.torn-*")):
+    torn = path.parent.glob(f"{path.stem}.torn-*")
+    for companion in (*index_files(path), compact_path(path), path.with_suffix(".dirty"), *torn):
         _unlink(companion)
     remove_unfinished(path.parent, int(path.stem))
     sync_folder(path.parent)
