@@ -100,3 +100,5 @@ async def _put_back(volumes: StoreVolumes, entry: StoreVolume, volume: Volume) -
     await _close(volumes, entry, volume)
     if volumes.state(entry) is not VolumeState.FAILED:
         await volumes.recover(entry)
+    # What all copies have, they still have, as far as it is still here.
+    volumes.control.limit_committed(entry.slot, entry.durable_tail)

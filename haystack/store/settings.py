@@ -138,6 +138,7 @@ class Timing:
     stop_confirm_seconds: time at a stop to tell the Directory of the last needles.
     scrub_look_seconds: how often to look for a volume that is to be scrubbed.
     scrub_rest_seconds: from the end of a volume's scrub to the begin of the next one.
+    scrub_rest_broken_seconds: the same for a volume with damage that no copy could mend, when there are copies.
     scrub_save_seconds: how often ``scrub.json`` is written at most during a walk.
     """
 
@@ -159,6 +160,7 @@ class Timing:
     stop_confirm_seconds: float = 2.0
     scrub_look_seconds: float = 10.0
     scrub_rest_seconds: float = 7 * 24 * 3600.0
+    scrub_rest_broken_seconds: float = 600.0
     scrub_save_seconds: float = 10.0
 
 

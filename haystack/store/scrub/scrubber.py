@@ -159,7 +159,9 @@ class Scrubber:
             if not self._can_walk(entry):
                 continue
             record = await self.record(entry)
-            rested = self._clock_ms() - record.finished_ms >= self._timing.scrub_rest_seconds * 1000
+            curable = bool(record.broken and self._peers(entry))
+            rest_seconds = self._timing.scrub_rest_broken_seconds if curable else self._timing.scrub_rest_seconds
+            rested = self._clock_ms() - record.finished_ms >= rest_seconds * 1000
             if record.started_ms or rested:
                 due.append((0 if record.started_ms else 1, record.finished_ms, entry))
         return min(due, key=lambda one: one[:2])[2] if due else None
@@ -253,7 +255,8 @@ class Scrubber:
             return
         self._saved_at = moment
         here = {entry.id for entry in self._volumes.of(self._folder)}
-        records = {volume: one.to_json() for volume, one in self._records.items() if volume in here}
+        saved = {volume: one for volume, one in (self._saved or {}).items() if volume in here}
+        records = saved | {volume: one.to_json() for volume, one in self._records.items() if volume in here}
         try:
             await self._folder.run(write_table, self._path, records)
         except HaystackError as error:
