@@ -46,6 +46,12 @@ _COUNTERS = (
     ("spilled_uploads", "Uploads too large for memory, spilled to disk.", Counter.SPILLED_UPLOADS),
     ("damaged_reads", "Reads that met a needle with wrong bytes.", Counter.DAMAGED_READS),
     ("disk_errors", "Requests that failed because a disk did.", Counter.DISK_ERRORS),
+    ("batches_sent", "Batches sent to other copies of volumes.", Counter.BATCHES_SENT),
+    ("batch_bytes_sent", "Bytes of these batches.", Counter.BATCH_BYTES_SENT),
+    ("batches_received", "Batches received from primaries of volumes.", Counter.BATCHES_RECEIVED),
+    ("batch_bytes_received", "Bytes of these batches.", Counter.BATCH_BYTES_RECEIVED),
+    ("copy_failures", "Times that a copy did not take a batch.", Counter.COPY_FAILURES),
+    ("passed_on", "Requests passed on to the primary of their volume.", Counter.PASSED_ON),
     ("repaired_reads", "Reads that were answered from another copy, ours being damaged.", Counter.REPAIRED_READS),
 )
 _GAUGES = (
