@@ -266,10 +266,9 @@ class Confirmer:
 
 
 def confirmable_tail(entry: StoreVolume, control: ControlBlock) -> int:
-    """Up to where needles may be told to the Directory: what is durable, or, with copies, what all of them have."""
-    if entry.membership is None:
-        return max(entry.durable_tail, control.durable_tail(entry.slot))
-    return control.committed_tail(entry.slot)
+    """Up to where needles may be told to the Directory: what is durable here, and, with copies, on all of them."""
+    durable = max(entry.durable_tail, control.durable_tail(entry.slot))
+    return durable if entry.membership is None else min(durable, control.committed_tail(entry.slot))
 
 
 def may_confirm(entry: StoreVolume, control: ControlBlock) -> bool:
