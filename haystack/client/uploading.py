@@ -20,10 +20,10 @@ from haystack.fid import Fid
 DEFAULT_DEADLINE_SECONDS = 10.0
 """No attempt begins later than this."""
 
-SILENCE_SECONDS = 5.0
+SILENCE_SECONDS = 3.0
 """How long a Store may keep an upload without a word while another one could take it; twice as long each time.
 
-A Store whose replica has failed answers within the time that the Directory needs to decide, which is shorter."""
+A Directory gives a Store up after the same time. One whose replica has failed mostly answers sooner."""
 
 MAX_NAMES_ASIDE = 4
 """Names that are thrown away, one after the other, since their Store failed lately."""
@@ -99,9 +99,12 @@ class Uploader:
         except (Transient, *_REFUSALS) as failure:
             self._failed(upload, fid, address, failure)
             if isinstance(failure, Transient):
-                if upload.source.repeatable:
+                if not upload.source.repeatable:
+                    raise failure.error from failure
+                if upload.fid is not None:
                     raise
-                raise failure.error from failure
+                # How long this Store wants to be left alone does not matter: the next name is of another volume.
+                raise Transient(failure.error) from failure
             # This volume does not take it; another may. Whoever gave the name gets the reason.
             if upload.fid is not None or not upload.source.repeatable:
                 raise

@@ -210,6 +210,15 @@ async def test_a_frozen_store_costs_an_upload_little(cluster: FakeCluster, froze
         assert time.monotonic() - began < 0.1
 
 
+async def test_another_volume_is_not_waited_for(cluster: FakeCluster) -> None:
+    cluster.stores[0].script.append(refuse(503, "degraded", {"Retry-After": "30"}))
+    cluster.assign_to.extend([1, 2])
+    async with make_client(cluster) as client:
+        began = time.monotonic()
+        await client.upload(PHOTO)
+        assert time.monotonic() - began < 5
+
+
 async def test_refusals_do_not_make_the_client_patient(cluster: FakeCluster, frozen: str) -> None:
     cluster.places[3] = [2]
     cluster.stores[2].address = frozen
