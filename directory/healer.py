@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
-from directory.decisions.repair import (
+from directory.decisions.repair import may_give_up, plan_repair
+from directory.decisions.repair_views import (
     Action,
     CopyView,
     Plan,
@@ -22,9 +23,8 @@ from directory.decisions.repair import (
     Step,
     StoreView,
     VolumeView,
-    may_give_up,
-    plan_repair,
 )
+from directory.decisions.spaces import FolderSpace
 from directory.errors import NewerEpoch
 from directory.memberships import Memberships
 from directory.pusher import member_document
@@ -89,6 +89,7 @@ class Healer:
     recent: deque[Progress] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))
     urgent: set[int] = field(default_factory=set)
     plan: Plan = field(default_factory=lambda: Plan((), ()))
+    _spaces: list[FolderSpace] = field(default_factory=list)
     _next: deque[int] = field(default_factory=deque)
     _resting: dict[tuple[int, str], _Rest] = field(default_factory=dict)
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -106,6 +107,7 @@ class Healer:
     def look(self) -> None:
         """Plan everything anew, and begin what can begin."""
         self.urgent &= self.service.cluster.index.untidy
+        self._spaces = self.service.cluster.folder_spaces(self.service.clock(), {})
         self.plan = self.preview()
         self._next = deque(self.plan.next_volumes)
         self._begin(self.plan)
@@ -154,7 +156,7 @@ class Healer:
         return Snapshot(
             volumes=[self._view(cluster.records[volume]) for volume in sorted(volumes) if volume in cluster.records],
             stores=stores,
-            spaces=cluster.folder_spaces(now_seconds, {}),
+            spaces=self._spaces,
             settled=cluster.settled(now_seconds),
             now_ms=self._now_ms(),
             running=[progress.step for progress in self.running.values()],

@@ -152,6 +152,11 @@ class Pusher:
             await self.tell(store_id, record)
             return self._service.cluster.records[volume].epoch == record.epoch
         except NewerEpoch as error:
+            known = self._service.cluster.records[volume]
+            if error.known_epoch == known.epoch and store_id not in known.in_sync:
+                # It follows under this epoch, and so knows that it does not count.
+                self._service.cluster.stores[store_id].told[volume] = known.epoch
+                return True
             log.warning("%s: taking a higher one", error)
             await self._raise_epoch(volume, error.known_epoch)
             return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from directory.decisions.liveness import Liveness
-from directory.decisions.repair import Plan, Step
+from directory.decisions.repair_views import Plan, Step
 from directory.healer import Healer, Progress
 from directory.service import Service
 from directory.tables import VolumeRecord

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from directory.app import Parts, make_app
 from directory.connections import protocol_factory
-from directory.decisions.repair import Rules
+from directory.decisions.repair_views import Rules
 from directory.grower import Grower
 from directory.healer import Healer
 from directory.lmdb_storage import LmdbStorage

@@ -18,9 +18,14 @@ from directory.messages import Confirmation, FolderDocument, Heartbeat, Registra
 from directory.storage import Storage, Table, scan_all
 from directory.tables import MarkRecord, PhotoRecord, VolumeRecord, photo_key
 from directory.transactions import Admission, Confirmed
+from haystack.errors import InvalidRequest
+from haystack.units import GIB
 
 TABLE_AGE_SECONDS = 0.2
 """How old the weights of the volumes may get while only sizes change, and how long a volume's turn is."""
+
+OVERFILL_BYTES = 4 * GIB
+"""A volume may be longer than its limit by its last photo, and than it was reported by what came since."""
 
 MAX_WRITE_TABLES = 64
 """Tables kept for callers that ask for a data center, a rack or a Store."""
@@ -183,7 +188,9 @@ class Service:
         ------
         VolumeNotFound: the volume was never registered.
         MembershipConflict: the Store is not the volume's primary.
+        InvalidRequest: the volume cannot be that long.
         """
+        self._check_end(message)
         confirmed = await self.committer.run(lambda draft: transactions.confirm(draft, message))
         self.confirmed_to[message.volume] = confirmed.confirmed_to
         self.ids.raise_above(needle.key for needle in message.needles)
@@ -194,6 +201,16 @@ class Service:
                 confirmed.effect.unlisted,
             )
         return confirmed
+
+    def _check_end(self, message: Confirmation) -> None:
+        """Refuse an offset that no volume has: what lies below it would never be told again."""
+        store = self.cluster.stores.get(message.store_id)
+        reported = store.volumes.get(message.volume) if store else None
+        if reported is not None and message.end > max(reported.max_bytes, reported.size_bytes) + OVERFILL_BYTES:
+            raise InvalidRequest(
+                f"volume {message.volume} is confirmed up to {message.end} bytes, but is limited to "
+                f"{reported.max_bytes}: its Store keeps a wrong tail"
+            )
 
     # -- volumes
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection
 from typing import Any
 
 import aiohttp
-from yarl import URL
 
 from directory.errors import NewerEpoch
-from directory.messages import FollowState, StoreDocument, VolumeDocument, parse_follow, parse_json, parse_volume
+from directory.messages import FollowState, StoreDocument, VolumeDocument, parse_follow, parse_volume
 from directory.settings import GROW_TIMEOUT_SECONDS, STORE_CALL_TIMEOUT_SECONDS
 from directory.tables import VolumeRecord
-from haystack.errors import HaystackError, InvalidRequest, VolumeNotFound, VolumeUnavailable
-from haystack.internal_http import signed_headers
+from haystack.errors import InvalidRequest, VolumeNotFound, VolumeUnavailable
+from haystack.json_calls import AnswerTooLarge, NoAnswer, json_call
 
 MAX_ANSWER_BYTES = 1024 * 1024
-MAX_ERROR_CHARS = 500
 MAX_CONNECTIONS_PER_STORE = 32
 
 
@@ -136,49 +133,22 @@ class StoreClient:
         timeout_seconds: float = STORE_CALL_TIMEOUT_SECONDS,
     ) -> tuple[int, Any]:
         """Return status and JSON of an answer that is one of those accepted. Raises VolumeUnavailable."""
-        body = json.dumps(document).encode()
         url = f"http://{store.admin_url}{path}"
-        signature = signed_headers(self._secret, method, URL(url), body, now=self._wall_clock)
-        headers = {"Content-Type": "application/json", **signature}
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
-            async with self._session.request(
-                method, url, data=body, headers=headers, allow_redirects=False, timeout=timeout
-            ) as response:
-                answer = await _read(response)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            words = _in_words(error, timeout_seconds)
-            raise VolumeUnavailable(f"Store {store.url} cannot be reached at {url}: {words}") from error
-        if response.status not in accepted:
-            raise VolumeUnavailable(f"Store {store.url} refused with {response.status}: {_error_of(answer)}")
-        if not answer:
-            return response.status, None
-        try:
-            return response.status, parse_json(answer, url)
-        except InvalidRequest as error:
-            if response.status == 404:
-                return response.status, None
-            raise VolumeUnavailable(str(error)) from error
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    answer = bytearray()
-    async for chunk in response.content.iter_any():
-        answer += chunk
-        if len(answer) > MAX_ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
-    return bytes(answer)
-
-
-def _in_words(error: Exception, timeout_seconds: float) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {timeout_seconds:g} s"
-    return str(error) or type(error).__name__
-
-
-def _error_of(answer: bytes) -> str:
-    try:
-        text = str(parse_json(answer, "answer")["error"])
-    except (HaystackError, KeyError, TypeError):
-        text = answer.decode("utf-8", "replace")  # not our JSON: what it says is still the best explanation
-    return text[:MAX_ERROR_CHARS]
+            answer = await json_call(
+                self._session,
+                method,
+                url,
+                document,
+                secret=self._secret,
+                timeout=aiohttp.ClientTimeout(total=timeout_seconds),
+                max_answer_bytes=MAX_ANSWER_BYTES,
+                now=self._wall_clock,
+            )
+        except (NoAnswer, AnswerTooLarge) as error:
+            raise VolumeUnavailable(f"Store {store.url} cannot be reached at {url}: {error}") from error
+        if answer.status not in accepted:
+            raise VolumeUnavailable(f"Store {store.url} refused with {answer.status}: {answer.reason}")
+        if answer.body and answer.document is None and answer.status != 404:
+            raise VolumeUnavailable(f"{url}: the answer of Store {store.url} is no JSON")
+        return answer.status, answer.document

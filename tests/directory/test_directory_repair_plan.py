@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 from directory.decisions import failure
 from directory.decisions.liveness import Liveness
 from directory.decisions.placement import place_copy, place_volume
-from directory.decisions.repair import (
-    Action,
-    CopyView,
-    Rules,
-    Snapshot,
-    Step,
-    StoreView,
-    VolumeView,
-    may_give_up,
-    plan_repair,
-)
+from directory.decisions.repair import may_give_up, plan_repair
+from directory.decisions.repair_views import Action, CopyView, Rules, Snapshot, Step, StoreView, VolumeView
 from directory.decisions.replication import Replication, Site, parse_replication
 from directory.decisions.spaces import FolderSpace
 from directory.tables import NO_MARK, MarkRecord, VolumeRecord

@@ -314,3 +314,10 @@ async def test_a_lost_disk_is_filled_again_by_the_stores(directory: Any, start: 
     assert len(store.made) == 7
     status, answer = await fresh.call("/dir/lookup?volumeId=7")
     assert status == 200
+
+
+async def test_an_offset_that_no_volume_has_is_refused(directory: Any, store: FakeStore) -> None:
+    await directory.with_store(store)
+    status, answer = await store.confirm(directory.base, 1, 0, 1_795_283_020_799, [])
+    assert status == 400 and "wrong tail" in answer["error"]
+    assert (await store.confirm(directory.base, 1, 0, 40 * 2**20, []))[0] == 200

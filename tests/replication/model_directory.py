@@ -22,7 +22,7 @@ from model_world import Lost, Network, Party
 from directory.decisions import failure, liveness, repair
 from directory.decisions import membership as admission
 from directory.decisions.liveness import Liveness
-from directory.decisions.repair import Action, CopyView, Rules, Snapshot, Step, StoreView, VolumeView
+from directory.decisions.repair_views import Action, CopyView, Rules, Snapshot, Step, StoreView, VolumeView
 from directory.decisions.replication import Site
 from directory.decisions.spaces import FolderSpace
 from directory.messages import VolumeDocument
