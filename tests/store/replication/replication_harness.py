@@ -18,7 +18,7 @@ from aiohttp import web
 from supervisor_harness import DEADLINE_SECONDS, FakeDirectory, StoreProcess, kill_process, new_volume
 from yarl import URL
 
-from haystack.internal_http import signed_headers
+from haystack.json_calls import signed_headers
 from haystack.store.replication.membership import Member, Membership
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgpack
 from replication_harness import cluster, fid, frozen, request
-from supervisor_harness import StoreProcess, new_volume, until
+from supervisor_harness import StoreProcess, until
 
 PHOTO = bytes(range(256)) * 40
 
@@ -207,18 +207,62 @@ async def test_a_learner_is_waited_for(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3) as some:
         membership = await some.make(count=2)
         first, second, third = some.stores
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
-        # Stands for a copy that has followed: same volume, same bytes, told to follow under this epoch.
-        stale = replace(membership, epoch=1)
-        document = {"uuid": some.uuid, "replication": "001", "membership": stale.document()}
-        await some.admin(third, "POST", "/admin/volumes", new_volume(1, **document), expect=201)
+        await put(first, 1, PHOTO)
         learner = some.members[2].document()
-        answer = await some.admin(first, "POST", "/admin/volumes/1/admit", {"epoch": 1, "member": learner}, expect=503)
-        assert "does not come to the end" in answer["error"]  # it has not followed
-        answer = await some.admin(first, "POST", "/admin/volumes/1/admit", {"epoch": 9, "member": learner}, expect=409)
+        ask = {"epoch": 1, "member": learner}
+        answer = await some.admin(first, "POST", "/admin/volumes/1/admit", ask, expect=503)
+        assert "does not come to the end" in answer["error"]  # it has no copy
+        answer = await some.admin(first, "POST", "/admin/volumes/1/admit", ask | {"epoch": 9}, expect=409)
         assert answer["epoch"] == 1
-        assert (await request(first, "PUT", fid(2), PHOTO))[0] == 201
-        some.require_equal(first, second)
+        follow = {"uuid": some.uuid, "replication": "001", "createdMs": 1_700_000_000_000, "maxBytes": None}
+        follow |= {"epoch": 1, "folder": None, "source": some.members[0].document(), "bytesPerSecond": 2**30}
+        async with asyncio.timeout(20):
+            while True:
+                answer = await some.admin(third, "POST", "/admin/volumes/1/follow", follow, expect=202)
+                if answer["state"] != "running":
+                    break
+                await asyncio.sleep(0.02)
+        assert answer["state"] == "done", answer
+        assert (await some.document(third))["stale"] is True
+        await put(first, 2, PHOTO)
+        admitted = await some.admin(first, "POST", "/admin/volumes/1/admit", ask)
+        assert admitted == {"epoch": 1, "tail": len(some.file(first))}
+        await put(first, 3, PHOTO)
+        some.require_equal()
+        with frozen(third):
+            assert (await request(first, "PUT", fid(4), PHOTO))[0] == 503  # though the Directory does not count it yet
+            await until(lambda: some.directory.reports)
+        assert some.directory.reports[-1]["suspects"] == [learner["storeId"]]
+        document = await some.until(first, epoch=2)  # which is without it: it has to follow and be admitted anew
+        await some.push(some.directory.memberships[1], second)
+        assert document["inSync"] == [member.store_id for member in membership.in_sync]
+        await put(first, 5, PHOTO)
+
+
+async def test_uploads_go_on_while_epochs_change(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as some:
+        membership = await some.make()
+        first, second = some.stores
+        some.directory.decides = False
+        stored: list[int] = []
+        done = asyncio.Event()
+
+        async def upload(start: int) -> None:
+            for key in range(start, start + 1000):
+                if done.is_set():
+                    return
+                if (await request(first, "PUT", fid(key), PHOTO))[0] == 201:
+                    stored.append(key)
+
+        uploads = [asyncio.create_task(upload(start)) for start in (1000, 2000, 3000)]
+        for epoch in range(2, 12):
+            wanted = len(stored) + 3
+            await some.push(replace(membership, epoch=epoch), *((second, first) if epoch % 2 else (first, second)))
+            await until(lambda wanted=wanted: len(stored) > wanted)  # type: ignore[misc]  # it takes no argument then
+        done.set()
+        await asyncio.gather(*uploads)
+        await until(lambda: some.file(first) == some.file(second))
+        await until(lambda: some.directory.listed(*(fid(key)[1:] for key in stored)))
 
 
 async def test_a_store_resumes_with_its_membership(tmp_path: Path) -> None:
