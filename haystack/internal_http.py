@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
-import aiohttp
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
-from yarl import URL
 
 from haystack.errors import HaystackError
-from haystack.json_calls import signed_headers as signed_headers
 from haystack.security import AUTH_HEADER, Verifier
 
 _log = logging.getLogger(__name__)
@@ -64,23 +59,3 @@ def signed_calls(verifier: Verifier | None, *, is_internal: Callable[[str], bool
         return await handler(request)
 
     return check
-
-
-async def call(
-    session: aiohttp.ClientSession, method: str, url: str, document: Mapping[str, Any] | None, secret: bytes | None
-) -> tuple[int, Any]:
-    """Make an internal call; returns the status and the JSON value of the answer (None when it is not JSON).
-
-    Raises aiohttp.ClientError, TimeoutError.
-    """
-    target = URL(url)
-    body = b"" if document is None else json.dumps(document, separators=(",", ":")).encode()
-    headers = signed_headers(secret, method, target, body)
-    if document is not None:
-        headers["Content-Type"] = "application/json"
-    async with session.request(method, target, data=body, headers=headers, allow_redirects=False) as answer:
-        raw = await answer.read()
-    try:
-        return answer.status, json.loads(raw)
-    except ValueError:
-        return answer.status, None

@@ -11,7 +11,7 @@ from copies_harness import fill, flip, member, order, pair, photo, replicas, req
 from store_data_harness import drop_cache
 from supervisor_harness import StoreProcess, fid, new_volume, until, until_async
 
-from haystack.internal_http import call
+from haystack.json_calls import json_call
 from haystack.volume import Volume
 from haystack.volume.layout import FOOTER_BYTES, HEADER_BYTES
 
@@ -129,7 +129,8 @@ async def test_calls_between_stores_are_signed(tmp_path: Path) -> None:
 
         async def admin(store: StoreProcess, method: str, path: str, document: Any) -> Any:
             url = f"http://127.0.0.1:{store.admin_port}/admin/volumes{path}"
-            status, answer = await call(session, method, url, document, secret.encode())
+            called = await json_call(session, method, url, document, secret=secret.encode())
+            status, answer = called.status, called.document
             assert status < 300, answer
             return answer
 

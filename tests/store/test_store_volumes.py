@@ -23,7 +23,7 @@ from supervisor_harness import FAST_TIMING, StoreProcess, fid, new_volume, until
 from yarl import URL
 
 from haystack.errors import DiskError, InvalidRequest, OutOfSpace, VolumeExists, VolumeNotFound, VolumeUnavailable
-from haystack.internal_http import signed_headers
+from haystack.json_calls import signed_headers
 from haystack.store.admin import AdminApi, parse_new_volume
 from haystack.store.control import ControlBlock, FolderCell, FolderState, Header, Reason, Slot, VolumeState
 from haystack.store.documents import Documents, StoreFacts

@@ -10,7 +10,7 @@ import aiohttp
 from yarl import URL
 
 from haystack.errors import HaystackError
-from haystack.internal_http import call, signed_headers
+from haystack.json_calls import CONNECTION_ERRORS, AnswerTooLarge, NoAnswer, in_words, json_call, signed_headers
 from haystack.store.replication.membership import Member
 
 CONNECT_SECONDS = 5.0
@@ -97,21 +97,19 @@ class Peer:
                 async for piece in answer.content.iter_chunked(RECEIVED_BYTES):
                     received += len(piece)
                     yield piece
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PeerUnavailable(f"{self} broke off bytes {start} to {end} after {received}: {error!r}") from error
+        except CONNECTION_ERRORS as error:
+            raise PeerUnavailable(
+                f"{self} broke off bytes {start} to {end} after {received}: {in_words(error)}"
+            ) from error
         if received != end - start:
             raise PeerUnavailable(f"{self} sent {received} bytes of {end - start}")
 
     async def _ask(self, method: str, url: str, document: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            status, answer = await call(self._session, method, url, document, self._secret)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise PeerUnavailable(f"{self} cannot be reached: {_words(error)}") from error
-        if status >= 300 or not isinstance(answer, dict):
-            said = str(answer.get("error", ""))[:500] if isinstance(answer, dict) else "no JSON"
-            raise PeerUnavailable(f"{self} refuses {method} {URL(url).path} with {status}: {said}")
-        return answer
-
-
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+            answer = await json_call(self._session, method, url, document, secret=self._secret)
+        except (NoAnswer, AnswerTooLarge) as error:
+            raise PeerUnavailable(f"{self} cannot be reached: {error}") from error
+        if answer.status >= 300 or not isinstance(answer.document, dict):
+            reason = answer.reason if answer.status >= 300 else "no JSON object"
+            raise PeerUnavailable(f"{self} refuses {method} {URL(url).path} with {answer.status}: {reason}")
+        return answer.document
