@@ -28,17 +28,18 @@ async def directory_document(http: HttpClient, cluster: Cluster, path: str = "/d
     return answer.json()
 
 
-def weaknesses(status: Any, stores: int) -> list[str]:
+def weaknesses(status: Any, stores: int, gone: str = "") -> list[str]:
     """Return in which ways a cluster is not at full strength, from its ``/dir/status``."""
     found = []
-    alive = [store for store in status["Stores"] if store["state"] == "alive"]
+    alive = {store["storeId"]: store["url"] for store in status["Stores"] if store["state"] == "alive"}
+    alive.pop(gone, None)
     if len(alive) < stores:
         found.append(f"{len(alive)} of {stores} Stores are alive")
     if not status["Volumes"]:
         found.append("there are no volumes")
     for volume in status["Volumes"]:
         promised, members = promised_copies(volume["replication"]), volume.get("members", volume["inSync"])
-        if len(volume["inSync"]) != promised or set(members) != set(volume["inSync"]):
+        if len(alive.keys() & volume["inSync"]) != promised or set(members) != set(volume["inSync"]):
             found.append(
                 f"volume {volume['volume']}: {len(volume['inSync'])} of {promised} in sync, {len(members)} members, "
                 f"epoch {volume['epoch']}"
@@ -46,20 +47,19 @@ def weaknesses(status: Any, stores: int) -> list[str]:
     return found
 
 
-async def full_strength(cluster: Cluster, *, within_seconds: float, stores: int | None = None) -> float:
+async def full_strength(cluster: Cluster, *, within_seconds: float, gone: str = "") -> float:
     """Wait until all Stores are there and all volumes have all copies. Returns the seconds that it took.
 
     Parameters
     ----------
-    stores: how many must be alive; by default all that were started.
+    gone: id of a Store that will never be back; no volume may count on it.
     """
-    wanted = len(cluster.stores) if stores is None else stores
     started = time.monotonic()
     found: list[str] = []
     async with HttpClient() as http:
         while time.monotonic() - started < within_seconds:
             try:
-                found = weaknesses(await directory_document(http, cluster), wanted)
+                found = weaknesses(await directory_document(http, cluster), len(cluster.stores), gone)
             except NoAnswer as problem:
                 found = [str(problem)]
             if not found:

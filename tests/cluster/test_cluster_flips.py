@@ -15,6 +15,8 @@ from cluster_nodes import Cluster, ClusterOptions, places, running_cluster
 from cluster_record import Photo, Recorder
 from cluster_verify import directory_document, full_strength, verify_files, verify_photos
 
+from haystack.internal_http import call
+
 SIZES = (1, 40, 90)
 MEND_SECONDS = 20.0
 POLL_SECONDS = 0.02
@@ -100,7 +102,7 @@ async def _mended(cluster: Cluster, http: HttpClient, needle: Needle, photo: Pho
             asked = (await _scrub(cluster, "POST", needle, photo))[0] == 202
         await asyncio.sleep(POLL_SECONDS)
     # The next flip must not meet the mending of this one, which reads back what it has written.
-    while (await _scrub(cluster, "GET", needle, photo))[1]["running"]:
+    while (await _scrub(cluster, "GET", needle, photo))[1]["running"]:  # noqa: ASYNC110 - of another process
         await asyncio.sleep(POLL_SECONDS)
     await full_strength(cluster, within_seconds=MEND_SECONDS)
 

@@ -6,10 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from cluster_http import HttpClient
 from cluster_load import Load, Rates
 from cluster_nodes import ClusterOptions, places, running_cluster
 from cluster_record import Recorder
-from cluster_verify import full_strength, settled, verify_files, verify_photos
+from cluster_verify import directory_document, full_strength, settled, verify_files, verify_photos
 
 PHOTOS = 150
 
@@ -29,12 +30,14 @@ async def test_a_wiped_disk_is_filled_again(tmp_path: Path) -> None:
         assert len(recorder.photos) == PHOTOS, recorder.counts
 
         victim = cluster.stores[1]
+        async with HttpClient() as http:
+            status = await directory_document(http, cluster)
+        gone = next(store["storeId"] for store in status["Stores"] if store["url"] == victim.address)
         victim.kill()
         cluster.wipe(victim)
         started = time.monotonic()
         victim.start()
-        # The machine that was is silent for good; what counts is that every volume has its copies.
-        await full_strength(cluster, within_seconds=90, stores=len(cluster.stores))
+        await full_strength(cluster, within_seconds=90, gone=gone)
         seconds = time.monotonic() - started
         copied_bytes = sum(path.stat().st_size for path in cluster.data_of(victim).rglob("*.vol"))
         print(f"disk of one Store wiped: full strength after {seconds:.1f} s, {copied_bytes:,} bytes on the new disk")

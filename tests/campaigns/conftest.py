@@ -1,0 +1,10 @@
+"""Options of the campaigns."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--minutes", type=float, default=10.0, help="how long each chaos campaign makes faults")
+    parser.addoption("--seed", type=int, default=1, help="what the faults are drawn from")
