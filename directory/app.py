@@ -16,6 +16,7 @@ from directory.handlers.backup import BackupHandlers
 from directory.handlers.cluster import ClusterHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
+from directory.handlers.snapshots import SnapshotHandlers
 from directory.handlers.status import StatusHandlers
 from directory.healer import Healer
 from directory.memberships import Memberships
@@ -23,6 +24,7 @@ from directory.metrics import Metrics
 from directory.nodes import Nodes
 from directory.service import Service
 from directory.signed import SignedCalls
+from directory.snapshots import Snapshots
 from directory.web import make_middleware
 from haystack.security import Verifier
 
@@ -36,6 +38,7 @@ class Parts:
     memberships: Memberships
     healer: Healer
     nodes: Nodes
+    snapshots: Snapshots
 
 
 def make_app(
@@ -64,6 +67,7 @@ def make_app(
     status = StatusHandlers(service, parts.healer, metrics, host)
     cluster = ClusterHandlers(service, parts.healer, parts.nodes, signed)
     backup = BackupHandlers(service, signed, scratch)
+    snapshots = SnapshotHandlers(parts.snapshots, signed)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
     # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.
@@ -82,6 +86,8 @@ def make_app(
     router.add_post(r"/internal/volumes/{volume:[0-9]{1,10}}/suspect", internal.suspect)
     router.add_post("/cluster/nodes/{store}/mark", cluster.mark)
     router.add_post("/cluster/repair", cluster.repair_now)
+    router.add_post("/cluster/snapshots", snapshots.take)
+    router.add_delete("/cluster/snapshots/{name}", snapshots.delete)
     reading: tuple[tuple[str, Handler], ...] = (
         ("/", status.index),
         ("/dir/lookup", lookup.lookup),
@@ -90,7 +96,10 @@ def make_app(
         ("/cluster/status", status.cluster),
         ("/cluster/nodes", cluster.nodes),
         ("/cluster/repair", cluster.repair),
+        ("/cluster/snapshots", snapshots.list),
+        ("/cluster/snapshots/{name}", snapshots.show),
         ("/internal/backup", backup.backup),
+        ("/internal/snapshots/{name}", snapshots.storage),
         ("/healthz", status.healthz),
         ("/readyz", status.readyz),
         ("/metrics", status.metrics),

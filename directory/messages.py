@@ -163,6 +163,16 @@ class FollowState:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class VolumeTail:
+    """How far a copy of a volume is: durable up to ``tail``, and the same as all others below ``committed``."""
+
+    uuid: str
+    generation: int
+    tail: int
+    committed: int
+
+
 class Fields:
     """A JSON object, read field by field; every complaint names the field."""
 
@@ -362,6 +372,17 @@ def parse_follow(document: Any) -> FollowState:
         copied_bytes=fields.number("copiedBytes", default=0),
         total_bytes=fields.number("totalBytes", default=0),
         error=fields.text("error", ""),
+    )
+
+
+def parse_tail(document: Any) -> VolumeTail:
+    """Read a Store's answer to a question for a volume's tail. Raises InvalidRequest."""
+    fields = Fields(document, "tail")
+    return VolumeTail(
+        uuid=fields.uuid("uuid"),
+        generation=fields.number("generation"),
+        tail=fields.number("tail"),
+        committed=fields.number("committed"),
     )
 
 

@@ -24,12 +24,12 @@ from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
 from directory.nodes import Nodes
 from directory.service import Service
-from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, DirectorySettings
+from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, STORAGE_NAME, DirectorySettings
+from directory.snapshots import Snapshots
 from directory.store_client import StoreClient
 from haystack.errors import ConfigError, FolderError, HaystackError
 from haystack.security import Verifier
 
-STORAGE_NAME = "directory.lmdb"
 LOCK_NAME = "lock"
 STORE_FOLDER_NAME = "folder.json"
 
@@ -130,13 +130,15 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         max_volume_bytes=settings.max_volume_bytes,
     )
     healer = Healer(service, memberships, client, rules, settings.repair_bytes_per_second)
-    parts = Parts(service, grower, memberships, healer, Nodes(service, memberships, healer))
+    snapshots = Snapshots(service, client, settings.data)
+    parts = Parts(service, grower, memberships, healer, Nodes(service, memberships, healer), snapshots)
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
     try:
+        await snapshots.start()
         yield parts
     finally:
         for keeper in keepers:
@@ -158,6 +160,7 @@ async def _keep(parts: Parts, period_seconds: float) -> None:
             if service.cluster.stores and service.cluster.settled(service.clock()):
                 parts.grower.start_top_up()
                 await service.promote_extras()
+            await parts.snapshots.expire()
         except HaystackError as error:
             log.error("looking after the cluster failed, trying again: %s", error)
 

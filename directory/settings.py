@@ -9,6 +9,9 @@ from directory.decisions.replication import parse_replication
 from haystack.errors import ConfigError, InvalidRequest
 from haystack.units import MIB
 
+STORAGE_NAME = "directory.lmdb"
+"""The file in the data folder that holds everything."""
+
 MAX_ASSIGN_COUNT = 10_000
 """Names that one assign may reserve: the renditions that one photo's record can list."""
 

@@ -1,4 +1,4 @@
-"""The storage behind the Directory: six small tables of versioned records.
+"""The storage behind the Directory: seven small tables of versioned records.
 
 Invariants that every backend keeps (``tests/directory/storage_contract.py`` is run against each):
 
@@ -35,6 +35,7 @@ class Table(Enum):
     PHOTOS = "photos"
     CONFIRMED = "confirmed"
     MARKS = "marks"
+    SNAPSHOTS = "snapshots"
 
     # Enum's own is a Python function of the name; members are singletons, and this is asked several times a needle.
     __hash__ = object.__hash__

@@ -9,7 +9,15 @@ from typing import Any
 import aiohttp
 
 from directory.errors import NewerEpoch
-from directory.messages import FollowState, StoreDocument, VolumeDocument, parse_follow, parse_volume
+from directory.messages import (
+    FollowState,
+    StoreDocument,
+    VolumeDocument,
+    VolumeTail,
+    parse_follow,
+    parse_tail,
+    parse_volume,
+)
 from directory.settings import GROW_TIMEOUT_SECONDS, STORE_CALL_TIMEOUT_SECONDS
 from directory.tables import VolumeRecord
 from haystack.errors import InvalidRequest, VolumeNotFound, VolumeUnavailable
@@ -122,12 +130,20 @@ class StoreClient:
             "DELETE", store, path, document, accepted=(200, 202, 204, 404), timeout_seconds=GROW_TIMEOUT_SECONDS
         )
 
+    async def tail(self, store: StoreDocument, volume: int) -> VolumeTail:
+        """Ask how far a copy is durable, and equal to all others. Raises VolumeUnavailable."""
+        _, answer = await self._call("GET", store, f"/admin/volumes/{volume}/hashes", None)
+        try:
+            return parse_tail(answer)
+        except InvalidRequest as error:
+            raise VolumeUnavailable(f"Store {store.url} answered strangely: {error}") from error
+
     async def _call(
         self,
         method: str,
         store: StoreDocument,
         path: str,
-        document: dict[str, Any],
+        document: dict[str, Any] | None,
         *,
         accepted: Collection[int] = (200, 201),
         timeout_seconds: float = STORE_CALL_TIMEOUT_SECONDS,

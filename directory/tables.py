@@ -9,6 +9,7 @@ volumes    volume id, 4 bytes                          dict, see :class:`VolumeR
 photos     photo id, 8 bytes                           [volume, cookie, {alternate: [size, checksum, time_ms]}]
 confirmed  volume id, 4 bytes; generation, 8 bytes     offset up to which the Directory knows the volume's needles
 marks      the Store's uuid, text                      dict, see :class:`MarkRecord`
+snapshots  the snapshot's name, text                   dict, see :class:`SnapshotRecord`
 =========  ==========================================  ==============================================================
 
 Numbers in keys are big-endian, so that the order of the keys is the order of the numbers.
@@ -186,6 +187,62 @@ MARKS = ("none", "readonly", "maintenance", "draining", "removed")
 are made elsewhere, then given up. removed: gone for good."""
 
 NO_MARK = MarkRecord()
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVolume:
+    """What a snapshot has of a volume: the bytes below ``end`` of one generation.
+
+    ``lost``: the volume was compacted without regard to the snapshot; what it held cannot be told any more.
+    """
+
+    uuid: str
+    generation: int
+    end: int
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord:
+    """A snapshot that is held. The copy of the Directory's storage that belongs to it is a file.
+
+    Parameters
+    ----------
+    created_ms: unix time in milliseconds when the copy of the storage was begun.
+    expires_ms: when it is given up by itself; 0: never.
+    size_bytes, checksum: of the copy (xxh3-64, hex).
+    volumes: by id; exactly those that the copy names.
+    """
+
+    name: str
+    created_ms: int
+    expires_ms: int
+    size_bytes: int
+    checksum: str
+    volumes: dict[int, HeldVolume]
+
+    def pack(self) -> Value:
+        """Return the value for the storage."""
+        volumes = {volume: [one.uuid, one.generation, one.end, one.lost] for volume, one in self.volumes.items()}
+        return {
+            "createdMs": self.created_ms,
+            "expiresMs": self.expires_ms,
+            "sizeBytes": self.size_bytes,
+            "checksum": self.checksum,
+            "volumes": volumes,
+        }
+
+    @classmethod
+    def unpack(cls, name: str, value: Value) -> SnapshotRecord:
+        """Return the record that :meth:`pack` made."""
+        return cls(
+            name,
+            value["createdMs"],
+            value["expiresMs"],
+            value["sizeBytes"],
+            value["checksum"],
+            {volume: HeldVolume(*row) for volume, row in value["volumes"].items()},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ class BackupHandlers:
         async with self._one_at_a_time:
             with await asyncio.to_thread(self._open) as file:
                 size_bytes, checksum = await asyncio.to_thread(self._copy, file)
-                return await _send(request, file, size_bytes, checksum)
+                return await send_file(request, file, size_bytes, checksum)
 
     def _open(self) -> BinaryIO:
         try:
@@ -63,7 +63,8 @@ class BackupHandlers:
         return os.fstat(file.fileno()).st_size, digest.hexdigest()
 
 
-async def _send(request: web.Request, file: BinaryIO, size_bytes: int, checksum: str) -> web.StreamResponse:
+async def send_file(request: web.Request, file: BinaryIO, size_bytes: int, checksum: str) -> web.StreamResponse:
+    """Answer with a file and its checksum."""
     response = web.StreamResponse(headers={CHECKSUM_HEADER: checksum, "Content-Type": "application/octet-stream"})
     response.content_length = size_bytes
     await response.prepare(request)

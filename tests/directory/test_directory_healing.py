@@ -11,7 +11,7 @@ from directory_fakes import SECRET, until
 from replica_fakes import ReplicaStore
 
 from directory.lmdb_storage import LmdbStorage
-from directory.server import STORAGE_NAME
+from directory.settings import STORAGE_NAME
 from directory.storage import Table, scan_all
 
 FAST = {
