@@ -6,14 +6,17 @@ Uploads are not waited for: their client takes a new fid at once, which is faste
 from __future__ import annotations
 
 import asyncio
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from haystack.errors import HaystackError, VolumeUnavailable
-from haystack.store.replication.copying import Copies, Copying, Unconfirmed
+from haystack.store.replication.copying import Copies, Unconfirmed
 from haystack.store.replication.link import WorkerLink
 from haystack.store.replication.rules import Kind, May
 from haystack.volume.operations import Outcome
+
+_log = logging.getLogger(__name__)
 
 DECISION_SECONDS = 3.0
 """How long a delete waits for the Directory."""
@@ -43,26 +46,33 @@ class Decider:
             return unconfirmed
         self._waiting += 1
         try:
-            async with asyncio.timeout(DECISION_SECONDS):
-                return outcome if await self._wait(unconfirmed.copying) else unconfirmed
-        except TimeoutError:
-            return VolumeUnavailable(f"{unconfirmed}; the Directory has not decided within {DECISION_SECONDS:g} s")
+            return await self._wait(unconfirmed, outcome)
         except HaystackError as error:
             return error
+        except Exception as error:  # a bug must answer who waits, and be seen
+            _log.exception("a delete in volume %d could not be decided", unconfirmed.copying.served.number)
+            return VolumeUnavailable(f"{unconfirmed}; unexpected {type(error).__name__}")
         finally:
             self._waiting -= 1
 
-    async def _wait(self, copying: Copying) -> bool:
+    async def _wait(self, unconfirmed: Unconfirmed, outcome: Outcome) -> Outcome:
         loop = asyncio.get_running_loop()
+        # No timeout that cancels: a cancellation that meets the end of a wait may be lost in it.
+        deadline = loop.time() + DECISION_SECONDS
+        copying = unconfirmed.copying
         while True:
             await loop.run_in_executor(self._threads, partial(self._copies.decide, copying))
             may = copying.may(Kind.DELETE, self._copies.me)
             if may is May.YES:
                 await loop.run_in_executor(self._threads, copying.commit)
-            if may is not May.WAIT:
-                return may is May.YES
+                return outcome
+            if may is May.NEVER:
+                return unconfirmed
+            left_seconds = deadline - loop.time()
+            if left_seconds <= 0:
+                return VolumeUnavailable(f"{unconfirmed}; the Directory has not decided within {DECISION_SECONDS:g} s")
             self._copies.report(copying)
-            await self._link.notice(LOOK_SECONDS)
+            await self._link.notice(min(left_seconds, LOOK_SECONDS))
             if copying.served.membership.version == copying.now.version:
                 await loop.run_in_executor(self._threads, partial(self._copies.retry, copying))
 

@@ -28,7 +28,6 @@ async def put(store: StoreProcess, key: int, data: bytes) -> None:
 async def test_what_is_acknowledged_is_on_all_copies(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3, workers=2) as some:
         await some.make(replication="002")
-        some.directory.decides = False  # a disk that is slow for a moment shall cost a repetition, and no copy
         first = some.stores[0]
         await asyncio.gather(*(put(first, key, PHOTO + bytes([key])) for key in range(1, 40)))
         multi = msgpack.packb([{"fid": fid(50, alternate=one)[1:], "data": PHOTO} for one in range(3)])
@@ -79,7 +78,8 @@ async def test_a_frozen_copy_is_given_up_in_time_and_deletes_go_on(tmp_path: Pat
     async with cluster(tmp_path) as some:
         await some.make()
         first, second = some.stores
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
+        await put(first, 1, PHOTO)
+        some.directory.decides = True
         with frozen(second):
             began = time.monotonic()
             upload, delete = await asyncio.gather(
@@ -103,8 +103,7 @@ async def test_nothing_is_acknowledged_while_the_directory_does_not_decide(tmp_p
     async with cluster(tmp_path) as some:
         await some.make()
         first, second = some.stores
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
-        some.directory.decides = False
+        await put(first, 1, PHOTO)
         with frozen(second):
             began = time.monotonic()
             status, answer = await request(first, "DELETE", fid(1))
@@ -119,8 +118,9 @@ async def test_an_old_primary_acknowledges_nothing(tmp_path: Path) -> None:
     async with cluster(tmp_path) as some:
         membership = await some.make()
         first, second = some.stores
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
+        await put(first, 1, PHOTO)
         tail = len(some.file(first))
+        some.directory.decides = True
         # The Directory cannot reach the first Store; the second takes over.
         deposed = replace(membership, epoch=2, primary=some.members[1].store_id, in_sync=some.members[1:])
         assert await some.push(deposed, second) == {"epoch": 2, "tail": tail}
@@ -141,8 +141,7 @@ async def test_a_new_primary_brings_its_copies_to_its_end(tmp_path: Path) -> Non
     async with cluster(tmp_path, 3) as some:
         membership = await some.make(replication="002")
         first, second, third = some.stores
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
-        some.directory.decides = False
+        await put(first, 1, PHOTO)
         with frozen(third):
             assert (await request(first, "PUT", fid(2), PHOTO))[0] == 503
             assert len(some.file(second)) > len(some.file(third))
@@ -158,7 +157,7 @@ async def test_a_worker_that_dies_before_it_could_send_leaves_nothing_behind(tmp
     async with cluster(tmp_path) as some:
         await some.make()
         first, second = some.stores
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
+        await put(first, 1, PHOTO)
         (worker,) = first.workers()
         with frozen(second, supervisor=False):
             # Appended here, not taken there, when its worker dies.
@@ -184,14 +183,14 @@ async def test_a_primary_that_lost_its_end_does_not_go_on_over_a_copy_that_has_i
         await some.make()
         first, second = some.stores
         first.settings["port"], first.settings["admin_port"] = first.port, first.admin_port
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
+        await put(first, 1, PHOTO)
         tail = len(some.file(first))
-        assert (await request(first, "PUT", fid(2), b"one"))[0] == 201
+        await put(first, 2, b"one")
+        some.directory.reports.clear()
         await first.stop()
         path = Path(first.settings["data"][0]) / "1.vol"
         os.truncate(path, tail)  # as a disk does that forgets in a power cut what it said was durable
         path.with_suffix(".idx").unlink()
-        some.directory.decides = False
         await first.start()
         await until(lambda: some.directory.reports)
         assert some.directory.reports[0]["suspects"] == [some.members[1].store_id]
@@ -229,6 +228,8 @@ async def test_a_learner_is_waited_for(tmp_path: Path) -> None:
         assert admitted == {"epoch": 1, "tail": len(some.file(first))}
         await put(first, 3, PHOTO)
         some.require_equal()
+        some.directory.decides = True
+        some.directory.reports.clear()
         with frozen(third):
             assert (await request(first, "PUT", fid(4), PHOTO))[0] == 503  # though the Directory does not count it yet
             await until(lambda: some.directory.reports)
@@ -243,7 +244,6 @@ async def test_uploads_go_on_while_epochs_change(tmp_path: Path) -> None:
     async with cluster(tmp_path) as some:
         membership = await some.make()
         first, second = some.stores
-        some.directory.decides = False
         stored: list[int] = []
         done = asyncio.Event()
 
@@ -270,11 +270,11 @@ async def test_a_store_resumes_with_its_membership(tmp_path: Path) -> None:
         await some.make()
         first, second = some.stores
         first.settings["port"], first.settings["admin_port"] = first.port, first.admin_port
-        assert (await request(first, "PUT", fid(1), PHOTO))[0] == 201
+        await put(first, 1, PHOTO)
         await first.stop()
         await first.start()
         document = await some.document(first)
         assert (document["epoch"], document["copies"], document["state"]) == (1, 2, "writable")
-        assert (await request(first, "PUT", fid(2), PHOTO))[0] == 201
+        await put(first, 2, PHOTO)
         assert (await request(second, "GET", fid(2)))[0] == 200
         some.require_equal()
