@@ -19,6 +19,7 @@ from haystack.errors import (
     HaystackError,
     IndexDamaged,
     NeedleNotFound,
+    VolumeUnavailable,
     WrongNeedle,
 )
 from haystack.http.conditions import is_not_modified
@@ -34,6 +35,7 @@ from haystack.store.control import Counter, Histogram, VolumeCell
 from haystack.store.fast_reads import INLINE_BYTES
 from haystack.store.read_repair import REPAIRABLE, Range, ReadRepair
 from haystack.store.read_threads import thread_buffer
+from haystack.store.replication.rules import Duty
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.volume.index import IndexEntry
@@ -47,6 +49,8 @@ STREAM_BYTES = 8 * 2**20
 
 SHARED_BYTES = 64 * 1024
 """Photos from this size on that had to be read from disk are sent out of the page cache."""
+
+_UNCERTAIN = (Duty.STALE, Duty.FOLLOWER)
 
 MAX_REPORTED = 1024
 """Problems that are remembered as logged, so that a client that asks again and again does not fill the log."""
@@ -85,7 +89,7 @@ class Reader:
         except HaystackError as error:
             self._note(served, error)
             if entry is None or not isinstance(error, REPAIRABLE):
-                raise
+                raise _if_certain(served, error) from None
             return self._answer_from_elsewhere(ColdRead(connection, request, served, target, entry, started), error)
         if needle is None:
             self._tally.add(Counter.COLD_READS)
@@ -120,7 +124,7 @@ class Reader:
             needle = None if raw is None else _verified(served, cold.target, entry, raw)
         except NeedleNotFound as error:
             served.unpin()
-            cold.connection.finish_deferred(error)
+            cold.connection.finish_deferred(_if_certain(served, error))
             return
         except (DamagedNeedle, WrongNeedle):
             needle = None
@@ -175,7 +179,7 @@ class Reader:
         """Answer from another copy; returns the bytes of the body. Raises ``problem`` when none can help."""
         served, entry = cold.served, cold.entry
         if entry is None or not isinstance(problem, REPAIRABLE):
-            raise problem
+            raise _if_certain(served, problem)
         place = Range(entry.offset, entry.total_bytes)
         self._repair.report(served, place)
         if not self._repair.possible(served):
@@ -305,6 +309,13 @@ def _require_named(served: ServedVolume, target: Target, entry: IndexEntry, need
         raise WrongNeedle(served.volume.file.path, needle.offset, problem)
     if header.cookie != fid.cookie:
         raise _not_found(target)
+
+
+def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
+    """The error, unless it says that a photo is not here while this copy may lack photos that others have."""
+    if isinstance(error, NeedleNotFound) and served.membership.standing.duty in _UNCERTAIN:
+        return VolumeUnavailable(f"volume {served.number} is not up to date here; ask another Store that has it")
+    return error
 
 
 def _not_found(target: Target) -> NeedleNotFound:

@@ -16,6 +16,12 @@ from haystack.volume.index import IndexEntry
 from haystack.volume.layout import SUPERBLOCK_BYTES
 from haystack.volume.past_cache import PastCache
 
+MAX_LIES = 3
+"""How often bytes may come back otherwise than they were written before the disk counts as broken."""
+
+MAX_ATTEMPTS = 10
+"""How often they are written when somebody else changes them again; whoever looks next finds that."""
+
 
 def restore(volume: Volume, start: int, raw: bytes) -> bool:
     """Make the volume have these bytes at ``start``, durably, and read them back; returns whether it had others.
@@ -24,13 +30,19 @@ def restore(volume: Volume, start: int, raw: bytes) -> bool:
     """
     if not _differs(volume, start, raw):
         return False
-    volume.file.pwrite([raw], start)
-    volume.file.sync()
-    # What the disk has is to be read, also where that cannot be done past the page cache.
-    os.posix_fadvise(volume.file.read_fd, start, len(raw), os.POSIX_FADV_DONTNEED)
-    if read_exactly(PastCache(volume.file), start, start + len(raw)) != raw:
-        raise DiskError(f"{volume}: bytes at offset {start} do not come back as they were written; replace the disk")
-    return True
+    lies = 0
+    for _ in range(MAX_ATTEMPTS):
+        volume.file.pwrite([raw], start)
+        volume.file.sync()
+        if _on_disk(volume, start, len(raw)) == raw:
+            return True
+        # Memory has what was written last. When that is something else, it was not the disk that changed it.
+        lies += volume.file.pread(len(raw), start) == raw
+        if lies >= MAX_LIES:
+            break
+    else:
+        return True
+    raise DiskError(f"{volume}: bytes at offset {start} do not come back as they were written; replace the disk")
 
 
 def restore_superblock(volume: Volume) -> bool:
@@ -58,6 +70,13 @@ def _contradicts(marker: NeedleHeader, entry: IndexEntry) -> bool:
     if marker.is_undelete:
         return entry.in_trash
     return not entry.deleted or (marker.skips_trash and entry.in_trash)
+
+
+def _on_disk(volume: Volume, start: int, size_bytes: int) -> bytes:
+    """What the disk has, also where it cannot be read past the page cache."""
+    if volume.file.direct_fd() < 0:
+        os.posix_fadvise(volume.file.read_fd, start, size_bytes, os.POSIX_FADV_DONTNEED)
+    return read_exactly(PastCache(volume.file), start, start + size_bytes)
 
 
 def _differs(volume: Volume, start: int, raw: bytes) -> bool:
