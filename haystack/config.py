@@ -139,6 +139,12 @@ class StoreSettings:
     stop_timeout_seconds: float = field(
         default=20.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
     )
+    trash_retention_seconds: float = field(
+        default=7 * ONE_DAY_SECONDS,
+        metadata=setting(
+            Duration(0, 3650 * ONE_DAY_SECONDS), "Time in which a deleted photo can be brought back; 0: it cannot."
+        ),
+    )
     scrub_bytes_per_second: int = field(
         default=8 * MIB,
         metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are scrubbed, for each data folder; 0: never."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class AdminApi:
         entry = self._volumes.get(volume_of(request))
         after = number(request, "after", 0, MAX_OFFSET)
         limit = number(request, "limit", MAX_BATCH_NEEDLES, MAX_BATCH_NEEDLES) or MAX_BATCH_NEEDLES
-        page = await entry.run(read_page, after, limit)
+        page = await entry.run(read_page, after, limit, now_seconds=time.time())
         return web.json_response({"needles": page.needles, "next": page.next})
 
     async def _check(self, request: web.Request) -> web.Response:

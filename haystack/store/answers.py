@@ -10,7 +10,8 @@ from haystack.http.dates import format_http_date
 from haystack.http.response import STATUS_LINES, header_block
 from haystack.volume.layout import LayoutError, NeedleMeta
 
-IMMUTABLE = "public, max-age=31536000, immutable"
+MAX_AGE_SECONDS = 31_536_000
+IMMUTABLE = f"public, max-age={MAX_AGE_SECONDS}, immutable"
 _OK = STATUS_LINES[200]
 DEFAULT_TYPE = "application/octet-stream"
 PAIR_PREFIX = "X-Haystack-Meta-"
@@ -46,6 +47,25 @@ def photo_headers(raw_meta: bytes, checksum: int, time_ms: int, *, attachment: b
     )
 
 
+def expiring_headers(
+    raw_meta: bytes, checksum: int, time_ms: int, expires: int, now_seconds: float, *, attachment: bool = False
+) -> bytes:
+    """As :func:`photo_headers`, for a needle that has an end, which no cache may outlive.
+
+    Parameters
+    ----------
+    expires: when, seconds since 1970; ``now_seconds`` is before it.
+    """
+    left_seconds = max(0, min(int(expires - now_seconds), MAX_AGE_SECONDS))
+    return b'%sCache-Control: public, max-age=%d\r\nExpires: %s\r\nETag: "%016x"\r\nLast-Modified: %s\r\n' % (
+        _meta_headers(raw_meta, attachment, False),
+        left_seconds,
+        format_http_date(expires).encode("ascii"),
+        checksum,
+        format_http_date(modified_seconds(time_ms)).encode("ascii"),
+    )
+
+
 def photo_head(raw_meta: bytes, checksum: int, time_ms: int, data_bytes: int) -> bytes:
     """The head of a 200 for a whole needle without its last lines (see ``haystack.http.response.Tails``).
 
@@ -66,7 +86,7 @@ def modified_seconds(time_ms: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _meta_headers(raw_meta: bytes, attachment: bool) -> bytes:
+def _meta_headers(raw_meta: bytes, attachment: bool, lasting: bool = True) -> bytes:
     try:
         meta = NeedleMeta.unpack(raw_meta)
     except LayoutError:
@@ -74,7 +94,7 @@ def _meta_headers(raw_meta: bytes, attachment: bool) -> bytes:
     fields = [
         ("Content-Type", _sendable(meta.mime) or DEFAULT_TYPE),
         ("Content-Disposition", _disposition(meta.name, attachment)),
-        ("Cache-Control", IMMUTABLE),
+        ("Cache-Control", IMMUTABLE if lasting else ""),
         ("Accept-Ranges", "bytes"),
         ("X-Content-Type-Options", "nosniff"),
     ]

@@ -100,9 +100,9 @@ class FastColdReads:
 
 
 def _verified_head(wanted: PlainRead, raw: memoryview) -> bytes | None:
-    """The head of the answer, or None unless this is the photo, whole and unharmed."""
+    """The head of the answer, or None unless this is the photo, whole and unharmed, and without an end."""
     fields = HEADER.unpack_from(raw)
-    named = fields[5] == wanted.key and fields[6] == wanted.cookie and not fields[4] and not fields[1]
+    named = fields[5] == wanted.key and fields[6] == wanted.cookie and not fields[4] and not fields[1] and not fields[8]
     if not named or fields[2] != wanted.meta_bytes or fields[3] != wanted.data_bytes:
         return None
     checksum = int.from_bytes(raw[-8:], "little")

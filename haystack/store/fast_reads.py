@@ -67,8 +67,9 @@ _PLAIN_LINE = re.compile(rb"GET /([0-9]{1,10}),([0-9a-fA-F]{17,32}) HTTP/1\.1")
 _COOKIE_BITS = 64
 _COOKIE_MASK = 2**_COOKIE_BITS - 1
 
-_NEEDLE = struct.Struct("<IHHIIQQQ")
-"""A needle's header without its last fields: magic, flags, bytes of metadata and data, alternate, key, cookie, time."""
+_NEEDLE = struct.Struct("<IHHIIQQQI")
+"""A needle's header without its last fields: magic, flags, bytes of metadata and data, alternate, key, cookie, time,
+end. Needles that have an end go the strict way: no cached answer can outlive them."""
 
 _CATALOG_CELL = int(Header.CATALOG)
 
@@ -197,7 +198,7 @@ class FastReader:
             return total_bytes > SMALL_BYTES and self._cold.begin(connection, wanted)
         header = _needle(raw)
         time_ms = header[7]
-        if header != (NEEDLE_MAGIC, 0, meta_bytes, data_bytes, 0, key, cookie, time_ms):
+        if header != (NEEDLE_MAGIC, 0, meta_bytes, data_bytes, 0, key, cookie, time_ms, 0):
             return False
         end = total_bytes - FOOTER_BYTES
         footer_magic, reserved, checksum = _footer(raw, end)

@@ -19,7 +19,7 @@ from haystack.store.replication.passing_on import Forwarder
 from haystack.store.replication.receiving import PREFIX, Receiver
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_multi, parse_target
-from haystack.store.writes import Writer, respond_json
+from haystack.store.writes import Writer, is_set, respond_json
 
 ALLOW = header_block([("Allow", "GET, HEAD, PUT, POST, DELETE")])
 RETRY = header_block([("Retry-After", "1")])
@@ -93,14 +93,18 @@ class StoreHandler:
             volume = parse_multi(request.path)
             if volume is not None:
                 passing = self._forwarder.begin(connection, request, volume)
-                return passing or MultiSink(self._writer, connection, self._writer.writable(volume))
+                return passing or MultiSink(self._writer, connection, request, self._writer.writable(volume))
             target = parse_target(request.path)
             passing = self._forwarder.begin(connection, request, target.fid.volume)
-            return passing or self._writer.begin_upload(connection, request, target)
+            if passing is not None:
+                return passing
+            if request.query and request.method == "POST" and is_set(request, "undelete"):
+                return self._writer.undelete(connection, target)
+            return self._writer.begin_upload(connection, request, target)
         if request.method == "DELETE":
             target = parse_target(request.path)
             passing = self._forwarder.begin(connection, request, target.fid.volume)
-            return passing or self._writer.delete(connection, target)
+            return passing or self._writer.delete(connection, request, target)
         connection.respond_error(405, f"{request.method} is not possible here", ALLOW)
         return None
 

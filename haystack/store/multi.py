@@ -10,28 +10,31 @@ import msgpack
 from haystack.errors import InvalidRequest
 from haystack.fid import Fid
 from haystack.http.connection import HttpConnection
+from haystack.http.request import Request
 from haystack.store.answers import PAIR_NAME
 from haystack.store.catalog import ServedVolume
 from haystack.store.names import clean_name
 from haystack.store.photo_types import photo_type
 from haystack.store.sinks import BufferedSink
 from haystack.store.uploads import HEAD_BYTES
-from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, respond_json
+from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, requested_ttl, respond_json
+from haystack.ttl import expiry, parse_ttl
 from haystack.volume.layout import MAX_BATCH_NEEDLES, NeedleMeta
 from haystack.volume.operations import NewNeedle, Put
 
 INLINE_BYTES = 64 * 1024
 """Smaller bodies are unpacked on the event loop."""
 
-_FIELDS = frozenset(("fid", "data", "name", "mime", "pairs"))
+_FIELDS = frozenset(("fid", "data", "name", "mime", "pairs", "ttl"))
 
 
 class MultiSink(BufferedSink):
-    """A msgpack list of maps, each with ``fid`` and ``data``, and optionally ``name``, ``mime`` and ``pairs``."""
+    """A msgpack list of maps, each with ``fid`` and ``data``, and optionally what ``_FIELDS`` has."""
 
-    def __init__(self, writer: Writer, connection: HttpConnection, served: ServedVolume) -> None:
+    def __init__(self, writer: Writer, connection: HttpConnection, request: Request, served: ServedVolume) -> None:
         super().__init__(connection, served, writer.memory, writer.tally)
         self._writer = writer
+        self._ttl_seconds = requested_ttl(request)
 
     @property
     def max_bytes(self) -> int:
@@ -58,17 +61,22 @@ class MultiSink(BufferedSink):
             if not isinstance(items, list):
                 raise TypeError(f"it is a {type(items).__name__}")
             moment_ms = now_ms()
-            parsed = [_parse_item(item, self._served.number, moment_ms) for item in items]
+            parsed = [_parse_item(item, self._served.number, moment_ms, self._ttl_seconds) for item in items]
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise InvalidRequest(
                 f"the body must be a msgpack list of at most {MAX_BATCH_NEEDLES} maps with fid and data, and "
-                f"optionally name, mime and pairs (at most {MAX_PAIRS}): {error or type(error).__name__}"
+                f"optionally name, mime, ttl and pairs (at most {MAX_PAIRS}): {error or type(error).__name__}"
             ) from error
         return [one[0] for one in parsed], [one[1] for one in parsed], [one[2] for one in parsed]
 
 
-def _parse_item(item: object, volume: int, moment_ms: int) -> tuple[Fid, NewNeedle, str]:
-    """One needle. Raises TypeError or ValueError, and InvalidFid or InvalidRequest with a message of their own."""
+def _parse_item(item: object, volume: int, moment_ms: int, ttl_seconds: int) -> tuple[Fid, NewNeedle, str]:
+    """One needle. Raises TypeError or ValueError, and InvalidFid or InvalidRequest with a message of their own.
+
+    Parameters
+    ----------
+    ttl_seconds: of those that name none of their own.
+    """
     if not isinstance(item, dict):
         raise TypeError(f"an item is a {type(item).__name__}")
     unknown = [str(name) for name in item.keys() - _FIELDS]
@@ -83,7 +91,8 @@ def _parse_item(item: object, volume: int, moment_ms: int) -> tuple[Fid, NewNeed
     name = clean_name(_text(item, "name"))
     kind = photo_type(_text(item, "mime"), name, data[:HEAD_BYTES])
     meta = NeedleMeta(name, kind, _pairs(item.get("pairs", {})))
-    return fid, NewNeedle(fid.key, fid.cookie, (data,), moment_ms, fid.alternate, meta.pack()), name
+    expires = expiry(parse_ttl(_text(item, "ttl")) if "ttl" in item else ttl_seconds, moment_ms)
+    return fid, NewNeedle(fid.key, fid.cookie, (data,), moment_ms, fid.alternate, meta.pack(), expires), name
 
 
 def _text(item: dict[Any, Any], field: str) -> str:

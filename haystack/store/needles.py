@@ -36,6 +36,8 @@ class Page:
 def read_batch(volume: Volume, start: int, end: int, most: int = MAX_BATCH_NEEDLES) -> Batch:
     """The next needles from ``start`` on, tombstones included; damage is stepped over.
 
+    What was brought back out of the trash is told of as stored once more.
+
     Parameters
     ----------
     start: what is confirmed so far; 0 at first.
@@ -49,21 +51,28 @@ def read_batch(volume: Volume, start: int, end: int, most: int = MAX_BATCH_NEEDL
         if isinstance(item, Damage):
             position = item.offset + item.length
             continue
-        rows.append(_row(item.header, _checksum(volume, item)))
+        row = _brought_back(volume, item) if item.header.is_undelete else _row(item.header, _checksum(volume, item))
+        if row is not None:
+            rows.append(row)
         position = item.end
         if len(rows) >= most:
             break
     return Batch(start, position, rows)
 
 
-def read_page(volume: Volume, after: int, most: int = MAX_BATCH_NEEDLES) -> Page:
-    """Live needles that begin at ``after`` or behind it, in the order of the volume. Raises DiskError, IndexDamaged."""
+def read_page(volume: Volume, after: int, most: int = MAX_BATCH_NEEDLES, *, now_seconds: float) -> Page:
+    """Live needles that begin at ``after`` or behind it, in the order of the volume. Raises DiskError, IndexDamaged.
+
+    Parameters
+    ----------
+    now_seconds: since 1970; what has expired by then is left out.
+    """
     needles: list[dict[str, object]] = []
     end = volume.tail()
     start = max(after, SUPERBLOCK_BYTES)
     for walked, item in enumerate(scan(volume.file, volume.seed, start, end, verify=False), 1):
         if isinstance(item, ScannedNeedle):
-            if _is_live(volume, item):
+            if _is_live(volume, item, now_seconds):
                 needles.append(_describe(volume, item))
             start = item.end
         else:
@@ -74,7 +83,7 @@ def read_page(volume: Volume, after: int, most: int = MAX_BATCH_NEEDLES) -> Page
 
 
 def _row(header: NeedleHeader, checksum: int) -> list[object]:
-    return [
+    row: list[object] = [
         f"{header.key:x}",
         header.alternate,
         f"{header.cookie:016x}",
@@ -83,6 +92,20 @@ def _row(header: NeedleHeader, checksum: int) -> list[object]:
         header.time_ms,
         DELETED if header.is_tombstone else STORED,
     ]
+    return [*row, header.expires] if header.expires else row
+
+
+def _brought_back(volume: Volume, undelete: ScannedNeedle) -> list[object] | None:
+    """The row of the needle that an undelete is about; None when a later one of its name says what there is."""
+    key, alternate = undelete.header.key, undelete.header.alternate
+    entry = volume.index.get(key, alternate)
+    if entry is None or entry.offset > undelete.offset:
+        return None
+    try:
+        header = NeedleHeader.unpack(volume.file.pread(HEADER_BYTES, entry.offset), volume.seed)
+    except LayoutError:
+        return None  # damaged: it cannot be read either, and the scrub will see to it
+    return _row(header, _checksum(volume, ScannedNeedle(entry.offset, header, 0)))
 
 
 def _checksum(volume: Volume, needle: ScannedNeedle) -> int:
@@ -94,9 +117,9 @@ def _checksum(volume: Volume, needle: ScannedNeedle) -> int:
     return int(checksum) if magic == FOOTER_MAGIC else 0
 
 
-def _is_live(volume: Volume, needle: ScannedNeedle) -> bool:
+def _is_live(volume: Volume, needle: ScannedNeedle, now_seconds: float) -> bool:
     header = needle.header
-    if header.is_marker:
+    if header.is_marker or header.expired(now_seconds):
         return False
     entry = volume.index.get(header.key, header.alternate)
     return entry is not None and entry.offset == needle.offset and not entry.deleted
@@ -105,7 +128,7 @@ def _is_live(volume: Volume, needle: ScannedNeedle) -> bool:
 def _describe(volume: Volume, needle: ScannedNeedle) -> dict[str, object]:
     header = needle.header
     meta = _meta(volume, needle)
-    return {
+    document: dict[str, object] = {
         "fid": str(Fid(volume.superblock.volume, header.key, header.cookie, header.alternate)),
         "size": header.data_bytes,
         "name": meta.name,
@@ -114,6 +137,7 @@ def _describe(volume: Volume, needle: ScannedNeedle) -> dict[str, object]:
         "offset": needle.offset,
         "checksum": f"{_checksum(volume, needle):016x}",
     }
+    return document | {"expires": header.expires} if header.expires else document
 
 
 def _meta(volume: Volume, needle: ScannedNeedle) -> NeedleMeta:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
 
@@ -28,7 +28,7 @@ from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.ranges import UNSATISFIABLE, ByteRange, select_range, unsatisfied_content_range
 from haystack.http.request import Request
 from haystack.http.response import header_block
-from haystack.store.answers import etag, modified_seconds, photo_headers
+from haystack.store.answers import etag, expiring_headers, modified_seconds, photo_headers
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import HELD_BYTES, ColdRead, ColdReads, note_problem
 from haystack.store.control import Counter, Histogram, VolumeCell
@@ -43,6 +43,8 @@ from haystack.volume.layout import HEADER_BYTES
 from haystack.volume.reading import Needle
 
 _log = logging.getLogger(__name__)
+
+Clock = Callable[[], float]
 
 STREAM_BYTES = 8 * 2**20
 """Larger photos are verified by a thread in bounded memory, without being held as a whole."""
@@ -63,10 +65,20 @@ class Reader:
     ----------
     ways: decides which way a photo is read that is not in the page cache.
     repair: asks other copies for what is damaged here.
+    clock: seconds since 1970.
     """
 
-    def __init__(self, catalog: Catalog, tally: Tally, ways: ColdReads, repair: ReadRepair) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        tally: Tally,
+        ways: ColdReads,
+        repair: ReadRepair,
+        *,
+        clock: Clock = time.time,
+    ) -> None:
         self._catalog = catalog
+        self._clock = clock
         self._tally = tally
         self._ways = ways
         self._repair = repair
@@ -103,7 +115,7 @@ class Reader:
         if entry.data_bytes > INLINE_BYTES:
             return None
         raw = served.map.view(entry.offset, entry.total_bytes)
-        return None if raw is None else _verified(served, target, entry, raw)
+        return None if raw is None else _verified(served, target, entry, raw, self._clock)
 
     def _read_directly(self, cold: ColdRead) -> bool:
         """Have the kernel read it past the page cache, unless that is impossible or it is better kept there."""
@@ -121,7 +133,7 @@ class Reader:
     def _was_read(self, cold: ColdRead, entry: IndexEntry, raw: memoryview | None, problem: int) -> None:
         served = cold.served
         try:
-            needle = None if raw is None else _verified(served, cold.target, entry, raw)
+            needle = None if raw is None else _verified(served, cold.target, entry, raw, self._clock)
         except NeedleNotFound as error:
             served.unpin()
             cold.connection.finish_deferred(_if_certain(served, error))
@@ -159,7 +171,7 @@ class Reader:
         served = cold.served
         served.pin()
         try:
-            needle = await served.lane.readers.run(_read, served, cold.target, cold.entry)
+            needle = await served.lane.readers.run(_read, served, cold.target, cold.entry, self._clock)
             needle = _shared(served, needle)
             if len(needle.data) == needle.header.data_bytes:
                 sent_bytes = self._respond(cold.connection, cold.request, needle)
@@ -185,11 +197,12 @@ class Reader:
         if not self._repair.possible(served):
             raise problem
         raw = await self._repair.fetch(served, place, problem)
-        return self._respond(cold.connection, cold.request, _verified(served, cold.target, entry, memoryview(raw)))
+        needle = _verified(served, cold.target, entry, memoryview(raw), self._clock)
+        return self._respond(cold.connection, cold.request, needle)
 
     def _respond(self, connection: HttpConnection, request: Request, needle: Needle) -> int:
         """Answer with a needle that is at hand; returns the bytes of the body."""
-        status, headers, start, end = _plan(request, needle)
+        status, headers, start, end = _plan(request, needle, self._clock)
         if status == 416:
             connection.respond_error(status, _unsatisfiable(needle.header.data_bytes), headers)
         else:
@@ -200,7 +213,7 @@ class Reader:
         self, connection: HttpConnection, request: Request, served: ServedVolume, needle: Needle
     ) -> int:
         """Answer with a needle of which only the header is at hand; returns the bytes of the body."""
-        status, headers, start, end = _plan(request, needle)
+        status, headers, start, end = _plan(request, needle, self._clock)
         if status in (304, 416):
             return self._respond(connection, request, needle)
         first = needle.offset + HEADER_BYTES + needle.header.meta_bytes
@@ -230,23 +243,26 @@ class Reader:
             _log.error("volume %d: a read failed: %s", served.number, text)
 
 
-def _read(served: ServedVolume, target: Target, entry: IndexEntry | None) -> Needle:
+def _read(served: ServedVolume, target: Target, entry: IndexEntry | None, clock: Clock) -> Needle:
     """Read and verify a photo, on a thread; a large one comes back without its data."""
     fid = target.fid
     if entry is None:
         if target.offset is None:
             raise _not_found(target)
         try:
-            return served.volume.get_at(target.offset, fid.key, fid.cookie, alternate=fid.alternate)
+            needle = served.volume.get_at(target.offset, fid.key, fid.cookie, alternate=fid.alternate)
+            _require_current(target, needle, clock)
+            return needle
         except NeedleNotFound:
             raise _not_found(target) from None
     if entry.data_bytes > STREAM_BYTES:
         needle = served.volume.verify(entry)
         _require_named(served, target, entry, needle)
+        _require_current(target, needle, clock)
         return needle
     raw = thread_buffer(entry.total_bytes)
     served.volume.file.pread_into(raw, entry.offset)
-    needle = _verified(served, target, entry, raw)
+    needle = _verified(served, target, entry, raw, clock)
     shared = entry.data_bytes >= SHARED_BYTES and served.map.covers(entry.offset + entry.total_bytes)
     if shared or entry.data_bytes > HELD_BYTES:
         return replace(needle, data=memoryview(b""))  # it is in the page cache now, and is sent out of that
@@ -259,14 +275,18 @@ async def _pieces(served: ServedVolume, start: int, end: int) -> AsyncIterator[b
         yield await served.lane.readers.run(served.volume.file.pread, count, offset)
 
 
-def _plan(request: Request, needle: Needle) -> tuple[int, bytes, int, int]:
+def _plan(request: Request, needle: Needle, clock: Clock) -> tuple[int, bytes, int, int]:
     """Status, header lines, and the part of the data to send, for a needle that was found."""
     headers = request.headers
     data_bytes = needle.header.data_bytes
     tag = etag(needle.checksum)
     modified = modified_seconds(needle.header.time_ms)
     attachment = request.query_value("dl") is not None
-    lines = photo_headers(needle.raw_meta, needle.checksum, needle.header.time_ms, attachment=attachment)
+    expires, time_ms = needle.header.expires, needle.header.time_ms
+    if expires:
+        lines = expiring_headers(needle.raw_meta, needle.checksum, time_ms, expires, clock(), attachment=attachment)
+    else:
+        lines = photo_headers(needle.raw_meta, needle.checksum, time_ms, attachment=attachment)
     if headers.plain:
         return 200, lines, 0, data_bytes
     if is_not_modified(headers.if_none_match, headers.if_modified_since, tag, modified):
@@ -294,10 +314,11 @@ def _shared(served: ServedVolume, needle: Needle) -> Needle:
     return needle if view is None else replace(needle, data=view)
 
 
-def _verified(served: ServedVolume, target: Target, entry: IndexEntry, raw: memoryview) -> Needle:
-    """The needle in these bytes. Raises DamagedNeedle, WrongNeedle, NeedleNotFound (wrong cookie)."""
+def _verified(served: ServedVolume, target: Target, entry: IndexEntry, raw: memoryview, clock: Clock) -> Needle:
+    """The needle in these bytes. Raises DamagedNeedle, WrongNeedle, NeedleNotFound (wrong cookie, or expired)."""
     needle = served.volume.parse(entry.offset, raw)
     _require_named(served, target, entry, needle)
+    _require_current(target, needle, clock)
     return needle
 
 
@@ -311,6 +332,11 @@ def _require_named(served: ServedVolume, target: Target, entry: IndexEntry, need
         raise _not_found(target)
 
 
+def _require_current(target: Target, needle: Needle, clock: Clock) -> None:
+    if needle.header.expires and needle.header.expired(clock()):
+        raise _not_found(target)
+
+
 def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
     """The error, unless it says that a photo is not here while this copy may lack photos that others have."""
     if isinstance(error, NeedleNotFound) and served.membership.standing.duty in _UNCERTAIN:
@@ -319,7 +345,7 @@ def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
 
 
 def _not_found(target: Target) -> NeedleNotFound:
-    return NeedleNotFound(f"{target.fid} is not here: unknown, deleted, or the cookie is wrong")
+    return NeedleNotFound(f"{target.fid} is not here: unknown, deleted, expired, or the cookie is wrong")
 
 
 def _unsatisfiable(data_bytes: int) -> str:

@@ -27,6 +27,7 @@ _CARRIED_OVER = (
     "upload_memory_bytes",
     "upload_memory_total_bytes",
     "stop_timeout_seconds",
+    "trash_retention_seconds",
 )
 """Settings of the Store that are the workers' settings too, under the same name."""
 
@@ -67,6 +68,7 @@ class WorkerSettings:
     upload_memory_bytes: int
     upload_memory_total_bytes: int
     stop_timeout_seconds: float
+    trash_retention_seconds: float
 
     @classmethod
     def of_store(

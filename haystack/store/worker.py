@@ -117,14 +117,17 @@ class Worker:
         self._fast = FastReader(self._catalog, self.tally, FastColdReads(ways, reader, self.tally))
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(
-            self._catalog, self.tally, memory, max_photo_bytes=settings.max_photo_bytes, decider=self._decider
+            self._catalog,
+            self.tally,
+            memory,
+            max_photo_bytes=settings.max_photo_bytes,
+            trash_retention_ms=int(settings.trash_retention_seconds * 1000),
+            decider=self._decider,
         )
         receiver = Receiver(
             self._catalog, self.tally, Sessions(settings.secret), max_photo_bytes=settings.max_photo_bytes
         )
-        forwarder = Forwarder(
-            self._catalog, self.tally, max_body_bytes=settings.max_photo_bytes + FORM_OVERHEAD_BYTES
-        )
+        forwarder = Forwarder(self._catalog, self.tally, max_body_bytes=settings.max_photo_bytes + FORM_OVERHEAD_BYTES)
         handler = StoreHandler(control, self._fast, reader, writer, receiver, forwarder, self.tally, self._metrics_page)
         self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
         self._control = control

@@ -42,8 +42,19 @@ from haystack.store.sinks import BufferedSink
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.store.uploads import HEAD_BYTES, UploadMemory
+from haystack.ttl import expiry, parse_ttl
 from haystack.volume.layout import NeedleMeta
-from haystack.volume.operations import Delete, Deleted, NewNeedle, Operation, Outcome, Put, Stored
+from haystack.volume.operations import (
+    Delete,
+    Deleted,
+    NewNeedle,
+    Operation,
+    Outcome,
+    Put,
+    Stored,
+    Undelete,
+    Undeleted,
+)
 
 _WRITES, _BYTES_WRITTEN, _WRITE = VolumeCell.WRITES, VolumeCell.BYTES_WRITTEN, Histogram.WRITE
 """Looking up a member of an enumeration costs as much as counting."""
@@ -54,6 +65,8 @@ UNPACKED_AT_ONCE = 4
 
 ROOM_BYTES = 2**20
 """Uploads of this size are refused before their body when the volume has no room for it; the append refuses others."""
+
+_YES, _NO = ("", "1", "true", "yes"), ("0", "false", "no")
 
 FORM_OVERHEAD_BYTES = 128 * 1024
 """What a form may have around its file."""
@@ -74,6 +87,7 @@ class Writer:
     Parameters
     ----------
     max_photo_bytes: largest photo that is accepted.
+    trash_retention_ms: how long a deleted photo can be brought back.
     decider: brings deletes to their end that not all copies have yet.
     """
 
@@ -84,9 +98,11 @@ class Writer:
         memory: UploadMemory,
         *,
         max_photo_bytes: int,
+        trash_retention_ms: int,
         decider: Decider | None = None,
     ) -> None:
         self.catalog = catalog
+        self._trash_retention_ms = trash_retention_ms
         self._decider = decider
         self._deciding: set[asyncio.Task[None]] = set()
         self.tally = tally
@@ -99,7 +115,8 @@ class Writer:
         if target.offset is not None:
             raise InvalidRequest("a locator names what is stored; upload to a fid from /dir/assign")
         served = self.writable(target.fid.volume)
-        sink = PhotoSink(self, connection, request, served, target.fid)
+        ttl_seconds = requested_ttl(request)
+        sink = PhotoSink(self, connection, request, served, target.fid, ttl_seconds)
         declared_bytes = request.headers.content_length or 0
         if declared_bytes > sink.max_bytes:
             raise TooLarge(f"the body is larger than the limit of {sink.max_bytes} bytes")
@@ -107,14 +124,25 @@ class Writer:
             _require_room(served, declared_bytes)
         return sink
 
-    def delete(self, connection: HttpConnection, target: Target) -> Deferred:
-        """Delete a needle and answer."""
-        started = time.perf_counter()
+    def delete(self, connection: HttpConnection, request: Request, target: Target) -> Deferred:
+        """Delete a needle and answer. Raises what refuses it."""
         fid = target.fid
-        served = self.catalog.get(fid.volume)
+        delete = Delete(fid.key, fid.cookie, now_ms(), fid.alternate, is_set(request, "now"))
+        self._mark(connection, self.catalog.get(fid.volume), delete, 202)
+        return DEFERRED
+
+    def undelete(self, connection: HttpConnection, target: Target) -> Deferred:
+        """Bring a needle back out of the trash and answer. Raises what refuses it."""
+        fid = target.fid
+        undelete = Undelete(fid.key, fid.cookie, now_ms(), fid.alternate, self._trash_retention_ms)
+        self._mark(connection, self.catalog.get(fid.volume), undelete, 200)
+        return DEFERRED
+
+    def _mark(self, connection: HttpConnection, served: ServedVolume, marker: Delete | Undelete, status: int) -> None:
+        started = time.perf_counter()
         _require_alive(served)
 
-        def deleted(outcome: Outcome) -> None:
+        def done(outcome: Outcome) -> None:
             if isinstance(outcome, NeedleNotFound):
                 # Clients of the SeaweedFS API tell by the size whether there was something to delete.
                 respond_json(connection, 404, {"error": str(outcome), "size": 0})
@@ -122,13 +150,12 @@ class Writer:
             if isinstance(outcome, HaystackError):
                 count_error(served, outcome)
                 raise outcome
-            assert isinstance(outcome, Deleted)
-            served.count(VolumeCell.DELETES)
+            assert isinstance(outcome, Deleted | Undeleted)
+            served.count(VolumeCell.DELETES if isinstance(outcome, Deleted) else _WRITES)
             self.tally.took(Histogram.DELETE, time.perf_counter() - started)
-            respond_json(connection, 202, {"size": outcome.data_bytes})
+            respond_json(connection, status, {"size": outcome.data_bytes})
 
-        self.commit_soon(connection, served, Delete(fid.key, fid.cookie, now_ms(), fid.alternate), deleted)
-        return DEFERRED
+        self.commit_soon(connection, served, marker, done)
 
     async def put(self, served: ServedVolume, put: Put, started: float) -> list[Stored]:
         """Store needles as durably as the Store promises. Raises what refuses them, or what failed.
@@ -251,15 +278,22 @@ def _fields_of(headers: RequestHeaders) -> UploadFields:
 class PhotoSink(BufferedSink):
     """One photo: a raw body or a form with one file."""
 
-    __slots__ = ("_declared_type", "_fid", "_file_bytes", "_form", "_name", "_pairs", "_writer")
+    __slots__ = ("_declared_type", "_fid", "_file_bytes", "_form", "_name", "_pairs", "_ttl_seconds", "_writer")
 
     def __init__(
-        self, writer: Writer, connection: HttpConnection, request: Request, served: ServedVolume, fid: Fid
+        self,
+        writer: Writer,
+        connection: HttpConnection,
+        request: Request,
+        served: ServedVolume,
+        fid: Fid,
+        ttl_seconds: int,
     ) -> None:
         super().__init__(connection, served, writer.memory, writer.tally)
         fields = _fields_of(request.headers)
         self._writer = writer
         self._fid = fid
+        self._ttl_seconds = ttl_seconds
         self._pairs = fields.pairs
         self._form: MultipartParser | None = None
         self._file_bytes = 0
@@ -311,7 +345,9 @@ class PhotoSink(BufferedSink):
         fid = self._fid
         body = self._body
         meta = packed_meta(self._name, photo_type(self._declared_type, self._name, body.head), self._pairs)
-        return Put((NewNeedle(fid.key, fid.cookie, body.data(), now_ms(), fid.alternate, meta),))
+        moment_ms = now_ms()
+        expires = expiry(self._ttl_seconds, moment_ms)
+        return Put((NewNeedle(fid.key, fid.cookie, body.data(), moment_ms, fid.alternate, meta, expires),))
 
     def _committed(self, outcome: Outcome) -> None:
         self._release()
@@ -369,6 +405,25 @@ def respond_json(connection: HttpConnection, status: int, content: object) -> No
 def now_ms() -> int:
     """The time to note with a needle, milliseconds since 1970."""
     return time.time_ns() // 1_000_000
+
+
+def requested_ttl(request: Request) -> int:
+    """Seconds that what is uploaded is to live, 0 for ever. Raises InvalidRequest, also when it would end too late."""
+    if not request.query:
+        return 0
+    ttl_seconds = parse_ttl(request.query_value("ttl") or "")
+    expiry(ttl_seconds, now_ms())
+    return ttl_seconds
+
+
+def is_set(request: Request, name: str) -> bool:
+    """Whether the query has a field and it says yes. Raises InvalidRequest when it says neither yes nor no."""
+    value = request.query_value(name) if request.query else None
+    if value is None or value in _NO:
+        return False
+    if value not in _YES:
+        raise InvalidRequest(f"{name}={value[:40]!r} must be true or false")
+    return True
 
 
 def _pairs(headers: RequestHeaders) -> tuple[tuple[str, str], ...]:

@@ -325,22 +325,46 @@ def test_a_page_for_exports_has_the_live_needles(tmp_path: Path) -> None:
             volume.put(key, key * 7919, b"x" * key, meta=NeedleMeta(f"{key}.jpg", "image/jpeg"), time_ms=key)
         volume.put(2, 2 * 7919, b"again")
         volume.delete(3, 3 * 7919)
+        volume.put(6, 6 * 7919, b"expired", expires=100)
+        volume.put(7, 7 * 7919, b"expires", expires=101)
         seen, after = [], 0
         while True:
-            page = read_page(volume, after, 2)
+            page = read_page(volume, after, 2, now_seconds=100)
             seen += page.needles
             assert len(page.needles) <= 2
             if page.next is None:
                 break
             assert page.next > after
             after = page.next
-        assert [one["fid"] for one in seen] == [fid(3, key) for key in (1, 4, 5, 2)]
+        assert [one["fid"] for one in seen] == [fid(3, key) for key in (1, 4, 5, 2, 7)]
+        assert seen[-1]["expires"] == 101 and "expires" not in seen[0]
         assert (seen[0]["name"], seen[0]["mime"], seen[0]["timeMs"], seen[0]["size"]) == ("1.jpg", "image/jpeg", 1, 1)
         assert seen[1]["offset"] == volume.get(4, 4 * 7919).offset
         assert seen[1]["checksum"] == f"{volume.get(4, 4 * 7919).checksum:016x}"
         batch = read_batch(volume, 0, volume.tail())
         assert batch.end == volume.tail()
-        assert len(batch.rows) == 7
+        assert len(batch.rows) == 9
+        assert [len(row) for row in batch.rows] == [7] * 7 + [8, 8] and batch.rows[-1][-1] == 101
+
+
+def test_what_was_brought_back_is_told_as_stored_again(tmp_path: Path) -> None:
+    from haystack.volume import Volume
+
+    with Volume.create(tmp_path / "3.vol", 3) as volume:
+        for key in (1, 2, 3):
+            volume.put(key, key, b"x" * key, time_ms=key, expires=2_000_000_000)
+            volume.delete(key, key, time_ms=10)
+        kept = volume.tail()
+        for key in (1, 2, 3):
+            volume.undelete(key, key, time_ms=20)
+        volume.put(2, 2, b"replaced", time_ms=30)  # says itself what there is
+        volume.delete(3, 3, time_ms=40)
+        batch = read_batch(volume, kept, volume.tail())
+        assert batch.end == volume.tail()
+        assert [(row[0], row[6]) for row in batch.rows] == [("1", 0), ("3", 0), ("2", 0), ("3", 1)]
+        all_rows = read_batch(volume, 0, volume.tail()).rows
+        assert batch.rows[0] == all_rows[0] and batch.rows[0][-1] == 2_000_000_000
+        assert [(one.start, one.end) for one in (read_batch(volume, kept, volume.tail(), 1),)] == [(kept, kept + 72)]
 
 
 async def test_kill_9_at_any_moment_confirms_everything_at_last(tmp_path: Path) -> None:

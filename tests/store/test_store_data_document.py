@@ -33,8 +33,8 @@ def test_every_example_works(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr.decode()
         assert (tmp_path / "copy.jpg").read_bytes() == PHOTO
         assert (tmp_path / "saved" / "cat.jpg").read_bytes() == PHOTO
-        assert done.stdout.count(b'"eTag"') == 4 + 2
-        assert b'{"size": %d}' % len(PHOTO) in done.stdout
+        assert done.stdout.count(b'"eTag"') == 5 + 2
+        assert done.stdout.count(b'{"size": %d}' % len(PHOTO)) == 3
         assert b"haystack_store_ready 1" in done.stdout
         assert store.once("GET", "/1,1f5a2c9e0b7d44e18a6").status == 404
         assert store.once("GET", "/1,2f5a2c9e0b7d44e18a6_1").body == PHOTO[:1000]
@@ -55,6 +55,7 @@ def test_every_example_works(tmp_path: Path) -> None:
         ("idle_timeout_seconds", 75),
         ("upload_memory_bytes", 4 << 20),
         ("upload_memory_total_bytes", 256 << 20),
+        ("trash_retention_seconds", 7 * 86_400),
         ("reserve_bytes", 64 << 20),
     ],
 )
