@@ -28,9 +28,10 @@ CLUSTERS = {
 async def test_chaos(tmp_path: Path, pytestconfig: pytest.Config, replication: str, where: list[Place]) -> None:
     minutes: float = pytestconfig.getoption("--minutes")
     seed: int = pytestconfig.getoption("--seed")
+    rates = Rates(uploads=pytestconfig.getoption("--uploads"), reads=pytestconfig.getoption("--reads"))
     options = ClusterOptions(where, replication=replication, workers=1)
     print(f"\nreplication {replication}, {minutes:g} minutes, seed {seed}", flush=True)
     with running_cluster(tmp_path / "cluster", options) as cluster:
-        report = await chaos(cluster, seconds=minutes * 60, seed=seed, rates=Rates())
+        report = await chaos(cluster, seconds=minutes * 60, seed=seed, rates=rates)
         print("\n".join(report.lines()), flush=True)
         report.check()

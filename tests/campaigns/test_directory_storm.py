@@ -28,10 +28,8 @@ async def test_hundred_deaths_of_the_directory(tmp_path: Path) -> None:
         await full_strength(cluster, within_seconds=60)
         await settled(cluster, recorder, within_seconds=60)
         await verify_by_photo_id(cluster, recorder)
-        print(
-            f"\n{state.kills} deaths, {len(state.given_ids):,} names given, {len(recorder.photos):,} photos stored: no id "
-            "was given twice, every photo is known by its id"
-        )
+        told = f"{len(state.given_ids):,} names given, {len(recorder.photos):,} photos stored"
+        print(f"\n{state.kills} deaths, {told}: no id was given twice, every photo is known by its id")
         cluster.directory.kill()
         cluster.wipe(cluster.directory)
         started = time.monotonic()

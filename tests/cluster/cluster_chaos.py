@@ -47,6 +47,7 @@ class Report:
     happened: list[Happened] = field(default_factory=list)
     compared: int = 0
     volumes: int = 0
+    most_late_seconds: float = 0.0
 
     def lines(self) -> list[str]:
         """Return the report as text."""
@@ -57,6 +58,7 @@ class Report:
             for one in self.happened
         ]
         lines += [f"{count:8,} {what}" for what, count in sorted(self.recorder.counts.items())]
+        lines.append(f"the load itself stood still for up to {self.most_late_seconds:.2f} s")
         photos = {fate.value: len(self.recorder.of_fate(fate)) for fate in Fate}
         lines.append(f"photos: {photos}; {self.compared:,} answers compared at the end, {self.volumes} volumes")
         problems = sorted({one.problem[:160] for one in self.recorder.attempts if one.problem})
@@ -114,6 +116,7 @@ async def chaos(
             print(report.lines()[len(report.happened) - 1], flush=True)
     finally:
         await load.stop()
+        report.most_late_seconds = load.most_late_seconds
     await full_strength(cluster, within_seconds=heal_seconds)
     await settled(cluster, recorder, within_seconds=heal_seconds)
     report.compared = await verify_photos(cluster, recorder)

@@ -49,6 +49,8 @@ class Load:
     def __init__(self, directory: str, recorder: Recorder, rates: Rates, seed: int) -> None:
         self.recorder = recorder
         self.rates = rates
+        self.most_late_seconds = 0.0
+        """How long the load itself did not run: more than a moment, and what it measured is about the machine."""
         self._directory = directory
         self._dice = random.Random(seed)
         self._http = HttpClient()
@@ -78,7 +80,8 @@ class Load:
         await self._http.__aexit__()
 
     async def _drive(self, per_second: float, work: Callable[[], Awaitable[None]], most: int) -> None:
-        begun, began_at, now = 0, time.monotonic(), 0.0
+        begun, began_at = 0, time.monotonic()
+        now = began_at
         mine: set[asyncio.Task[None]] = set()
 
         async def run() -> None:
@@ -86,7 +89,8 @@ class Load:
 
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = time.monotonic()
+            late_seconds, now = time.monotonic() - now - TICK_SECONDS, time.monotonic()
+            self.most_late_seconds = max(self.most_late_seconds, late_seconds)
             due = int((now - began_at) * per_second)
             for _ in range(due - begun):
                 if len(mine) >= most:

@@ -223,7 +223,7 @@ class Cluster:
         secret.chmod(0o600)
         self.secret_file = secret
         self.secret = secret.read_bytes().strip()
-        hosts = hosts or [f"127.77.0.{number}" for number in range(1, len(options.places) + 2)]
+        hosts = hosts or [f"127.77.{os.getpid() % 250}.{number}" for number in range(1, len(options.places) + 2)]
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("HAYSTACK_")}
         self.environ |= {"HAYSTACK_SECRET_FILE": str(secret), "PYTHONUNBUFFERED": "1", **options.environ}
         self._prefix_of = prefix_of
