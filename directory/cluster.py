@@ -69,7 +69,13 @@ class Cluster:
 
     def settled(self, now_seconds: float) -> bool:
         """Say whether every Store has reported since the start, or has had its time to."""
-        return all(self.liveness(store_id, now_seconds) is not Liveness.UNKNOWN for store_id in self.stores)
+        return not self.unheard(now_seconds)
+
+    def unheard(self, now_seconds: float) -> list[str]:
+        """Return the Stores that have yet to report; those that volumes name count, too."""
+        named = (store_id for store_id, volumes in self.index.by_member.items() if volumes)
+        known = dict.fromkeys([*self.stores, *named])
+        return [store_id for store_id in known if self.liveness(store_id, now_seconds) is Liveness.UNKNOWN]
 
     def recovering(self) -> bool:
         """Say whether a Store is recovering a volume, which may take photos soon."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from directory.decisions.liveness import Liveness
 from directory.decisions.repair_views import Plan, Step
 from directory.healer import Healer, Progress
 from directory.service import Service
@@ -23,11 +22,7 @@ def repair_document(service: Service, healer: Healer, plan: Plan | None = None) 
     steps = [step for step in plan.steps if step.volume not in healer.running]
     return {
         "settled": service.cluster.settled(now_seconds),
-        "waitingFor": [
-            store_id
-            for store_id in service.cluster.stores
-            if service.cluster.liveness(store_id, now_seconds) is Liveness.UNKNOWN
-        ],
+        "waitingFor": service.cluster.unheard(now_seconds),
         "delaySeconds": healer.rules.delay_seconds,
         "bytesPerSecond": healer.bytes_per_second,
         "maxCopies": healer.rules.copies,

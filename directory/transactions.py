@@ -29,6 +29,10 @@ from directory.tables import (
 from haystack.errors import FolderError, InvalidRequest, VolumeNotFound
 from haystack.fid import MAX_VOLUME_ID
 
+VOLUME_LOSS_MARGIN = 10_000
+"""Distance kept from a reported volume id that the reservations do not account for: Stores that have not reported yet
+may hold higher ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Admission:
@@ -178,8 +182,9 @@ def _lost_end(draft: Draft, volume: VolumeDocument, *, alone: bool) -> str:
 
 
 def _reserve_above(draft: Draft, volume_id: int) -> None:
+    """Never hand out a volume id that a Store reports, though it was not reserved: the reservations were lost."""
     if volume_id >= (draft.get(Table.META, META_NEXT_VOLUME) or 1):
-        draft.put(Table.META, META_NEXT_VOLUME, volume_id + 1)
+        draft.put(Table.META, META_NEXT_VOLUME, min(volume_id + VOLUME_LOSS_MARGIN, MAX_VOLUME_ID) + 1)
 
 
 def confirm(draft: Draft, message: Confirmation) -> Confirmed:

@@ -367,6 +367,34 @@ async def test_a_backup_is_a_storage_again(directory: Any, make_replicas: Callab
     storage.close()
 
 
+async def test_nothing_is_done_before_the_stores_that_volumes_name_are_heard(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    """A Directory that lost its disk knows of Stores from volumes alone at first."""
+    directory = await start(**FAST)
+    first, second = await make_replicas(RACK, RACK)
+    membership = {"epoch": 4, "primary": second.store_id, "inSync": [second.store_id, first.store_id]}
+    for store in (first, second):
+        store.volumes[7] = store.volume(7, uuid="7" * 32, replication="001", **membership)
+    await first.join(directory.base)
+    _, repair = await directory.call("/cluster/repair")
+    assert (repair["settled"], repair["waitingFor"]) == (False, [second.store_id])
+    _, status = await directory.call("/dir/status")
+    assert [(one["volume"], one["primary"]) for one in status["Volumes"]] == [(7, second.store_id)]
+    await second.join(directory.base)
+
+    async def settled() -> bool:
+        _, answer = await directory.call("/dir/assign?dataCenter=dc1")
+        return "fid" in answer
+
+    await until(settled, "photos are taken")
+    _, status = await directory.call("/dir/status")
+    record = next(one for one in status["Volumes"] if one["volume"] == 7)
+    assert (record["epoch"], set(record["inSync"])) == (4, {first.store_id, second.store_id})
+    # New ones are far above: a Store that is not back yet may hold ids that nobody knows of.
+    assert all(one["volume"] == 7 or one["volume"] > 10_000 for one in status["Volumes"])
+
+
 async def test_a_rebuilt_directory_says_how_far_it_is(directory: Any, make_replicas: Callable[..., Any]) -> None:
     (store,) = await make_replicas(RACK)
     store.volumes[5] = store.volume(5, sizeBytes=9000)
