@@ -100,8 +100,15 @@ def _writable(found: Findings, view: ClusterView) -> None:
 
 
 def _machines(found: Findings, nodes: Sequence[NodeView], repair: RepairView) -> None:
+    alive = {node.url for node in nodes if node.state == "alive"}
     for node in nodes:
-        if node.state == "dead" and node.mark == "maintenance":
+        if node.state == "dead" and node.mark != "removed" and node.url in alive:
+            found.add(
+                Health.ATTENTION,
+                f"the Store that was at {node.url} before ({node.store_id}) is gone; {_of_the_dead(node)}",
+                f"If its disks are lost: haystack node remove {node.store_id} --apply",
+            )
+        elif node.state == "dead" and node.mark == "maintenance":
             found.notes.append(f"Store {node.url} is away for maintenance, heard of {heard_of(node)}.")
         elif node.state == "dead" and node.mark != "removed":
             found.add(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from haystack.client.errors import Unreachable
 from haystack.errors import VolumeUnavailable
-from haystack.units import format_size
+from haystack.units import format_duration, format_size
 from tools.control import Control
 from tools.nodes import NODES, REPAIR, RepairView, find_node, parse_nodes, parse_repair
 from tools.output import Output
@@ -21,20 +22,24 @@ PATIENCE_SECONDS = 60.0
 STUCK_SECONDS = 10.0
 """How long nothing may move, and all that is left be blocked, before the waiting ends."""
 
+COPYING = ("copy", "rejoin")
+"""Actions of repair that bring bytes to a Store."""
+
 Sleep = Callable[[float], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What was left when the waiting ended; ``stuck``: nothing moves any more."""
+    """What was left when the waiting ended; ``stuck``: nothing moves any more; ``done``: what was done meanwhile."""
 
     stuck: bool
     blocked: Sequence[tuple[int, str]]
+    done: Mapping[str, object] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON."""
         blocked = [{"volume": volume, "reason": reason} for volume, reason in self.blocked]
-        return {"done": not self.stuck, "blocked": blocked}
+        return {"done": not self.stuck, "blocked": blocked, **self.done}
 
 
 async def wait_for_drain(control: Control, output: Output, store_id: str, *, sleep: Sleep = asyncio.sleep) -> Left:
@@ -64,19 +69,40 @@ async def wait_for_drain(control: Control, output: Output, store_id: str, *, sle
 async def wait_for_repair(control: Control, output: Output, *, sleep: Sleep = asyncio.sleep) -> Left:
     """Return when all volumes have their copies, or when what is left cannot be repaired."""
     stuck = _Patience(STUCK_SECONDS)
+    begun_seconds = time.monotonic()
+    before: set[tuple[Any, ...]] | None = None
+    copied: dict[tuple[Any, ...], int] = {}
     with output.progress("Repairing", None, "bytes") as bar:
         while True:
             repair = parse_repair(await _patiently(lambda: control.directory("GET", REPAIR), sleep))
+            before = set(_copies(repair)) if before is None else before
+            copied |= {key: size for key, size in _copies(repair).items() if key not in before}
             if repair.settled and not repair.degraded and not repair.running and not repair.steps:
                 break
-            bar.at(sum(one.copied_bytes for one in repair.running), sum(one.total_bytes for one in repair.running))
+            done_bytes = sum(copied.values())
+            bar.at(
+                done_bytes + sum(one.copied_bytes for one in repair.running),
+                done_bytes + sum(one.total_bytes for one in repair.running),
+            )
             waiting = bool(repair.blocked) and not repair.running and not repair.steps
             if stuck.over(waiting, _amount(repair)):
                 _tell_blocked(output, repair.blocked)
                 return Left(True, repair.blocked)
             await sleep(POLL_SECONDS)
-    output.say("All volumes have all their copies.")
-    return Left(False, ())
+    seconds = time.monotonic() - begun_seconds
+    copies = "1 copy was" if len(copied) == 1 else f"{len(copied)} copies were"
+    made = f" {copies} made or mended in {format_duration(seconds)}: {format_size(sum(copied.values()))}."
+    output.say(f"All volumes have all their copies.{made if copied else ''}")
+    return Left(False, (), {"copies": len(copied), "bytes": sum(copied.values()), "seconds": round(seconds, 3)})
+
+
+def _copies(repair: RepairView) -> dict[tuple[Any, ...], int]:
+    """Return the copies that were finished lately, with their bytes."""
+    return {
+        (one.get("volume"), one.get("target"), one.get("finishedMs")): int(one.get("bytes") or 0)
+        for one in repair.recent
+        if one.get("ok") and one.get("action") in COPYING
+    }
 
 
 def _amount(repair: RepairView) -> object:

@@ -60,6 +60,15 @@ def test_a_dead_store_whose_photos_are_elsewhere() -> None:
     assert found.problems[0].endswith("it is not needed: all volumes have their copies elsewhere")
 
 
+def test_a_store_whose_disk_was_replaced() -> None:
+    before = node_document(2, storeId="old-id", state="dead", volumes=3)
+    found = judge(node_document(1), before, node_document(2))
+    assert found.problems == [
+        "the Store that was at 127.0.0.1:8081 before (old-id) is gone; other Stores have its photos"
+    ]
+    assert found.advice == ["If its disks are lost: haystack node remove old-id --apply"]
+
+
 def test_photos_that_cannot_be_read_come_first() -> None:
     dead = node_document(2, state="dead", lastSeenSecondsAgo=4.0, onlyCopies=[7])
     found = judge(node_document(1), dead, volumes=[volume_document(1, 1), volume_document(7, 2)])

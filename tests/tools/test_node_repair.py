@@ -228,10 +228,12 @@ class TestRepair:
         cluster.repair_answers = [
             repair_document(degraded=[DEGRADED]),
             repair_document(degraded=[DEGRADED], running=[RUNNING]),
-            repair_document(settled=False),
+            repair_document(settled=False, recent=[{**RUNNING, "ok": True, "bytes": 2**30, "finishedMs": 5}]),
         ]
         assert cli.run(["repair", "--wait"]) == 0
-        assert capsys.readouterr().out.endswith("All volumes have all their copies.\n")
+        out = capsys.readouterr().out
+        assert "All volumes have all their copies. 1 copy was made or mended in " in out
+        assert out.endswith(": 1.00 GiB.\n")
 
     def test_what_cannot_be_repaired(self, cluster: FakeCluster, capsys: Capture) -> None:
         blocked = [{"volume": 3, "reason": "no Store in another rack has room"}]

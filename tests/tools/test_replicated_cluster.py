@@ -6,6 +6,8 @@ import asyncio
 import json
 import os
 import random
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,6 +181,22 @@ async def _until(done: Callable[[], bool]) -> None:
     async with asyncio.timeout(WAIT_SECONDS):
         while not done():  # noqa: ASYNC110 - it is other processes that do it
             await asyncio.sleep(0.02)
+
+
+def test_a_wiped_disk(cluster: ReplicatedCluster, client: SyncHaystackClient, photos: dict[str, bytes]) -> None:
+    store_id = json.loads((cluster.folder / "store1" / "folder.json").read_text())["store_id"]
+    cluster.stores[0].kill()
+    shutil.rmtree(cluster.folder / "store1")
+    cluster.until(lambda counts: counts["volumesDegraded"] > 0)
+    cluster.stores[0].start_again()
+    done = cluster.run("repair", "--apply", "--wait").stdout.decode()
+    assert re.search(r"All volumes have all their copies\. \d+ cop\w+ \w+ made or mended in .+: .+B\.\n", done)
+    check_all(client, photos)
+    status = cluster.json("status", code=1)
+    assert any(f"haystack node remove {store_id} --apply" in advice for advice in status["advice"])
+    cluster.run("node", "remove", store_id, "--apply")
+    cluster.until_well()
+    assert cluster.json("status")["health"] == "well"
 
 
 def test_a_directory_that_is_away(
