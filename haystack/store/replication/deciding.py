@@ -73,7 +73,7 @@ class Decider:
                 return VolumeUnavailable(f"{unconfirmed}; the Directory has not decided within {DECISION_SECONDS:g} s")
             self._copies.report(copying)
             await self._link.notice(min(left_seconds, LOOK_SECONDS))
-            if copying.served.membership.version == copying.now.version:
+            if loop.time() < deadline and copying.served.membership.version == copying.now.version:
                 await loop.run_in_executor(self._threads, partial(self._copies.retry, copying))
 
     def close(self) -> None:

@@ -108,7 +108,7 @@ async def test_nothing_is_acknowledged_while_the_directory_does_not_decide(tmp_p
             began = time.monotonic()
             status, answer = await request(first, "DELETE", fid(1))
             assert status == 503, answer
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 8  # two time-outs, and what the Directory may take
         # It thaws, the Directory never heard: the pair goes on as if nothing had been.
         await put(first, 2, PHOTO)
         some.require_equal()
