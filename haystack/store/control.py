@@ -304,6 +304,8 @@ class ControlBlock:
         for worker in range(self.workers):
             for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL):
                 self.cells[self.volume_base(worker, slot) + cell] = 0
+        # What is written down on disk is taken up again if it still holds, see haystack.store.replication.committed.
+        self.cells[_slot_base(slot) + Slot.COMMITTED_BASE] = 0
 
     def limit_committed(self, slot: int, tail: int) -> None:
         """After :meth:`forget_tails`: the volume ends at ``tail`` now."""
