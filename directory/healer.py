@@ -35,7 +35,10 @@ from directory.tables import VolumeRecord
 from haystack.errors import HaystackError, VolumeNotFound, VolumeUnavailable
 
 PLAN_SECONDS = 1.0
-"""How often everything is looked at; in between, only volumes whose turn has come."""
+LEAST_PAUSE_SECONDS = 0.2
+PAUSE_FACTOR = 20
+"""Everything is looked at when the state of the cluster has changed, at the latest after ``PLAN_SECONDS``, but a plan
+takes no more than a twentieth of the time. In between, only volumes whose turn has come are planned."""
 
 FIRST_POLL_SECONDS = 0.02
 LAST_POLL_SECONDS = 1.0
@@ -98,11 +101,14 @@ class Healer:
     async def run(self) -> None:
         """Plan and begin steps for ever."""
         while True:
+            began_seconds = self.service.clock()
             try:
                 self.look()
             except Exception:  # the next look may go better, and without one nothing is ever repaired
                 log.exception("the repair plan could not be made")
-            await asyncio.sleep(PLAN_SECONDS)
+            took_seconds = self.service.clock() - began_seconds
+            await asyncio.sleep(max(LEAST_PAUSE_SECONDS, took_seconds * PAUSE_FACTOR))
+            await self.service.wait_for_change(PLAN_SECONDS)
 
     def look(self) -> None:
         """Plan everything anew, and begin what can begin."""

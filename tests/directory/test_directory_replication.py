@@ -296,7 +296,7 @@ async def test_a_store_that_falls_silent_while_it_makes_a_volume_holds_up_nobody
 async def test_thousands_of_volumes_of_a_lost_store_change_in_one_go(
     start: Any, make_replicas: Callable[..., Any]
 ) -> None:
-    """The contract's five seconds hold for many volumes, too; assigns go on meanwhile."""
+    """Assigns go on meanwhile."""
     directory = await start(**FAST, default_replication="001", repair_delay_seconds=500)
     stores = await make_replicas(RACK, RACK, RACK)
     first, second, _ = stores
