@@ -18,6 +18,7 @@ from haystack.fid import MAX_ALTERNATE, MAX_VOLUME_ID
 MAX_TEXT_CHARS = 4096
 MAX_MEMBERS = 64
 MAX_NUMBER = 2**63 - 1
+MAX_U32 = 2**32 - 1
 MAX_U64 = 2**64 - 1
 
 FOLDER_STATES = ("ok", "full", "failed")
@@ -115,7 +116,10 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Needle:
-    """One needle of a confirmation. ``kind``: :data:`STORED` or :data:`DELETED`."""
+    """One needle of a confirmation.
+
+    ``kind``: :data:`STORED` or :data:`DELETED`. ``expires``: its end, seconds since 1970; 0 when it has none.
+    """
 
     key: int
     alternate: int
@@ -124,6 +128,7 @@ class Needle:
     checksum: int
     time_ms: int
     kind: int
+    expires: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,7 +393,7 @@ def parse_tail(document: Any) -> VolumeTail:
 
 def _needle(row: Any) -> Needle:
     try:
-        key, alternate, cookie, size_bytes, checksum, time_ms, kind = row
+        key, alternate, cookie, size_bytes, checksum, time_ms, kind, expires = row if len(row) != 7 else (*row, 0)
         if (
             _HEX64.fullmatch(key)
             and _HEX64.fullmatch(cookie)
@@ -400,12 +405,17 @@ def _needle(row: Any) -> Needle:
             and type(time_ms) is int
             and 0 <= time_ms <= MAX_NUMBER
             and kind in (STORED, DELETED)
+            and type(expires) is int
+            and 0 <= expires <= MAX_U32
         ):
-            return Needle(int(key, 16), alternate, int(cookie, 16), size_bytes, int(checksum, 16), time_ms, kind)
+            return Needle(
+                int(key, 16), alternate, int(cookie, 16), size_bytes, int(checksum, 16), time_ms, kind, expires
+            )
     except (TypeError, ValueError):
         pass  # the complaint is the same for a row of the wrong shape and for a wrong value in it
     raise InvalidRequest(
         "confirmation: a needle must be [key hex, alternate, cookie hex, size, checksum hex, time_ms, kind 0 or 1], "
+        "and may have its end in seconds behind that, "
         f"got {str(row)[:200]!r}"
     )
 

@@ -161,6 +161,7 @@ async def _keep(parts: Parts, period_seconds: float) -> None:
                 parts.grower.start_top_up()
                 await service.promote_extras()
             await parts.snapshots.expire()
+            await service.drop_expired()
         except HaystackError as error:
             log.error("looking after the cluster failed, trying again: %s", error)
 

@@ -16,7 +16,7 @@ from directory.decisions.membership import Standing
 from directory.ids import IdAllocator
 from directory.messages import Confirmation, FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
 from directory.storage import Storage, Table, scan_all
-from directory.tables import MarkRecord, PhotoRecord, VolumeRecord, photo_key
+from directory.tables import MarkRecord, PhotoRecord, VolumeRecord, parse_expiry_key, photo_key
 from directory.transactions import Admission, Confirmed
 from haystack.errors import InvalidRequest
 from haystack.units import GIB
@@ -29,6 +29,9 @@ OVERFILL_BYTES = 4 * GIB
 
 MAX_WRITE_TABLES = 64
 """Tables kept for callers that ask for a data center, a rack or a Store."""
+
+MAX_DROPPED_EXPIRIES = 1000
+"""Expired renditions that are removed from the records in one transaction."""
 
 log = logging.getLogger(__name__)
 
@@ -237,9 +240,20 @@ class Service:
     # -- photos
 
     def photo(self, photo_id: int) -> PhotoRecord | None:
-        """Return what is known of a photo."""
+        """Return what is known of a photo, without renditions that have expired."""
         stored = self.storage.get(Table.PHOTOS, photo_key(photo_id))
-        return PhotoRecord.unpack(stored.value) if stored else None
+        return PhotoRecord.unpack(stored.value).at(self.wall_clock()) if stored else None
+
+    async def drop_expired(self) -> int:
+        """Remove some of the renditions that have expired; returns the number of entries that were worked off."""
+        now_seconds = self.wall_clock()
+        first = self.storage.scan(Table.EXPIRIES, limit=1)
+        if not first or parse_expiry_key(first[0][0])[0] > now_seconds:
+            return 0
+        rows = self.storage.scan(Table.EXPIRIES, limit=MAX_DROPPED_EXPIRIES)
+        due = [key for key, _ in rows if parse_expiry_key(key)[0] <= now_seconds]
+        await self.committer.run(lambda draft: transactions.drop_expired(draft, due, now_seconds))
+        return len(due)
 
     async def _settle(self, store_id: str, volumes: Sequence[VolumeDocument], may_have_shrunk: frozenset[int]) -> None:
         abandoned = self.cluster.abandoned(store_id, volumes)

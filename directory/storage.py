@@ -1,4 +1,4 @@
-"""The storage behind the Directory: seven small tables of versioned records.
+"""The storage behind the Directory: eight small tables of versioned records.
 
 Invariants that every backend keeps (``tests/directory/storage_contract.py`` is run against each):
 
@@ -33,6 +33,7 @@ class Table(Enum):
     STORES = "stores"
     VOLUMES = "volumes"
     PHOTOS = "photos"
+    EXPIRIES = "expiries"
     CONFIRMED = "confirmed"
     MARKS = "marks"
     SNAPSHOTS = "snapshots"

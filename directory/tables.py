@@ -6,7 +6,9 @@ table      key                                         value
 meta       text                                        see the constants below
 stores     the Store's uuid, text                      the Store document as registered, without its volumes
 volumes    volume id, 4 bytes                          dict, see :class:`VolumeRecord`
-photos     photo id, 8 bytes                           [volume, cookie, {alternate: [size, checksum, time_ms]}]
+photos     photo id, 8 bytes                           [volume, cookie, {alternate: [size, checksum, time_ms]}]; a
+                                                       rendition that has an end: [size, checksum, time_ms, expires]
+expiries   expires, 4 bytes; photo id, 8 bytes         1; what may be removed from ``photos`` from that second on
 confirmed  volume id, 4 bytes; generation, 8 bytes     offset up to which the Directory knows the volume's needles
 marks      the Store's uuid, text                      dict, see :class:`MarkRecord`
 snapshots  the snapshot's name, text                   dict, see :class:`SnapshotRecord`
@@ -52,6 +54,16 @@ def volume_key(volume: int) -> bytes:
 def photo_key(photo_id: int) -> bytes:
     """Return the key of table ``photos``."""
     return photo_id.to_bytes(8, "big")
+
+
+def expiry_key(expires: int, photo_id: int) -> bytes:
+    """Return the key of table ``expiries``."""
+    return expires.to_bytes(4, "big") + photo_id.to_bytes(8, "big")
+
+
+def parse_expiry_key(key: bytes) -> tuple[int, int]:
+    """Return the second and the photo id that :func:`expiry_key` was given."""
+    return int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
 
 
 def confirmed_key(volume: int, generation: int) -> bytes:
@@ -247,11 +259,20 @@ class SnapshotRecord:
 
 @dataclass(frozen=True, slots=True)
 class Rendition:
-    """One stored picture of a photo: size in bytes, xxh3-64 of its needle, time of storing (unix, ms)."""
+    """One stored picture of a photo: size in bytes, xxh3-64 of its needle, time of storing (unix, ms), end (unix, s).
+
+    An end of 0 means that there is none.
+    """
 
     size_bytes: int
     checksum: int
     time_ms: int
+    expires: int = 0
+
+    def pack(self) -> Value:
+        """Return the value for the storage, as older releases wrote it when there is no end."""
+        row = [self.size_bytes, self.checksum, self.time_ms]
+        return [*row, self.expires] if self.expires else row
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,8 +285,14 @@ class PhotoRecord:
 
     def pack(self) -> Value:
         """Return the value for the storage."""
-        renditions = {alternate: [r.size_bytes, r.checksum, r.time_ms] for alternate, r in self.renditions.items()}
-        return [self.volume, self.cookie, renditions]
+        return [self.volume, self.cookie, {alternate: one.pack() for alternate, one in self.renditions.items()}]
+
+    def at(self, now_seconds: float) -> PhotoRecord | None:
+        """Return the record without the renditions that have expired by then; None when no other is left."""
+        current = {
+            alternate: one for alternate, one in self.renditions.items() if not one.expires or now_seconds < one.expires
+        }
+        return PhotoRecord(self.volume, self.cookie, current) if current else None
 
     @classmethod
     def unpack(cls, value: Value) -> PhotoRecord:

@@ -5,14 +5,14 @@ They only read and change the draft, so they may be run again when the storage r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from uuid import uuid4
 
 from directory.decisions.confirmations import Effect, apply_needles
 from directory.decisions.membership import Standing, admit, worth_writing
 from directory.errors import MembershipConflict
-from directory.messages import Confirmation, Registration, StoreDocument, VolumeDocument
+from directory.messages import STORED, Confirmation, Registration, StoreDocument, VolumeDocument
 from directory.storage import Draft, Put, Storage, Table, Value
 from directory.tables import (
     FORMAT_VERSION,
@@ -23,6 +23,8 @@ from directory.tables import (
     PhotoRecord,
     VolumeRecord,
     confirmed_key,
+    expiry_key,
+    parse_expiry_key,
     photo_key,
     volume_key,
 )
@@ -222,8 +224,31 @@ def confirm(draft: Draft, message: Confirmation) -> Confirmed:
             draft.delete(Table.PHOTOS, photo_key(photo_id))
         else:
             draft.put(Table.PHOTOS, photo_key(photo_id), photo.pack())
+    for needle in message.needles:
+        if needle.expires and needle.kind == STORED:
+            draft.put(Table.EXPIRIES, expiry_key(needle.expires, needle.key), 1)
     draft.put(Table.CONFIRMED, key, message.end)
     return Confirmed(message.end, effect)
+
+
+def drop_expired(draft: Draft, due: Iterable[bytes], now_seconds: float) -> None:
+    """Remove renditions that have expired.
+
+    Parameters
+    ----------
+    due: keys of table ``expiries`` that name a second which is over. A photo that was replaced meanwhile stays.
+    """
+    for key in due:
+        _, photo_id = parse_expiry_key(key)
+        value = draft.get(Table.PHOTOS, photo_key(photo_id))
+        if value is not None:
+            before = PhotoRecord.unpack(value)
+            after = before.at(now_seconds)
+            if after is None:
+                draft.delete(Table.PHOTOS, photo_key(photo_id))
+            elif after != before:
+                draft.put(Table.PHOTOS, photo_key(photo_id), after.pack())
+        draft.delete(Table.EXPIRIES, key)
 
 
 def volume_made(draft: Draft, record: VolumeRecord) -> VolumeRecord:

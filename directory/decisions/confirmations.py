@@ -61,7 +61,7 @@ def _store(volume: int, needle: Needle, photo: PhotoRecord | None, effect: Effec
     if needle.alternate not in photo.renditions and len(photo.renditions) >= MAX_RENDITIONS:
         effect.unlisted += 1
         return
-    photo.renditions[needle.alternate] = Rendition(needle.size_bytes, needle.checksum, needle.time_ms)
+    photo.renditions[needle.alternate] = Rendition(needle.size_bytes, needle.checksum, needle.time_ms, needle.expires)
     effect.stored += 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from directory.errors import NothingWritable, NotSupported
 from directory.grower import Grower
 from directory.settings import MAX_ASSIGN_COUNT, MAX_ASSIGN_PHOTOS, MAX_GROW_COUNT
 from directory.web import json_response, number, parameters, replication
+from haystack.ttl import expiry, parse_ttl
 
 
 class AssignHandlers:
@@ -24,7 +26,8 @@ class AssignHandlers:
     async def assign(self, request: web.Request) -> web.Response:
         """Name a new photo. With ``count=n``, ``<fid>_1`` … ``<fid>_<n-1>`` may be used too.
 
-        With ``photos=n``, the answer's ``fids`` are names of so many photos, all of one volume.
+        With ``photos=n``, the answer's ``fids`` are names of so many photos, all of one volume. A ``ttl`` is handed
+        back for the upload, which sets it: any volume takes photos of any life.
         """
         given = await parameters(request)
         if not given:
@@ -34,10 +37,14 @@ class AssignHandlers:
             return web.Response(body=text.encode(), content_type="application/json")
         count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
         photos = number(given, "photos", default=1, most=MAX_ASSIGN_PHOTOS)
+        ttl = given.get("ttl", "")
+        expiry(parse_ttl(ttl), int(time.time() * 1000))
         fid, store = await self._assigner.assign(_where(given), replication(given))
-        document = {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
+        document: dict[str, object] = {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
         if photos > 1:
             document["fids"] = [str(fid), *map(str, await self._assigner.more(fid.volume, photos - 1))]
+        if ttl:
+            document["ttl"] = ttl
         return json_response(request, document)
 
     async def grow(self, request: web.Request) -> web.Response:

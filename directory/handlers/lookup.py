@@ -50,7 +50,8 @@ class LookupHandlers:
         photo = self._service.photo(photo_id)
         if photo is None:
             raise PhotoNotFound(
-                f"photo {photo_id:x} is not known; one that was stored this moment is, when its Store has confirmed it"
+                f"photo {photo_id:x} is not known, or has expired; one that was stored this moment is known when its "
+                "Store has confirmed it"
             )
         stores = self._service.cluster.locations(photo.volume, self._service.clock())
         return json_response(request, _photo_document(photo_id, photo, stores))
@@ -101,6 +102,7 @@ def _photo_document(photo_id: int, photo: PhotoRecord, stores: list[StoreDocumen
     renditions = []
     for alternate, rendition in sorted(photo.renditions.items()):
         fid = str(Fid(photo.volume, photo_id, photo.cookie, alternate))
+        end = {"expires": rendition.expires} if rendition.expires else {}
         renditions.append(
             {
                 "alternate": alternate,
@@ -109,6 +111,7 @@ def _photo_document(photo_id: int, photo: PhotoRecord, stores: list[StoreDocumen
                 "checksum": f"{rendition.checksum:016x}",
                 "timeMs": rendition.time_ms,
                 "urls": [f"{_base_url(store.public_url)}/{fid}" for store in stores],
+                **end,
             }
         )
     return {
