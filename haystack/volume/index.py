@@ -323,6 +323,26 @@ class IndexWriter:
             raise _index_error(self._index.path, "write", error) from error
 
 
+class IndexSnapshot:
+    """An index at one moment, see :meth:`NeedleIndex.snapshot`."""
+
+    def __init__(self, path: Path, txn: lmdb.Transaction) -> None:
+        self._path = path
+        self._txn = txn
+        raw = txn.get(STATE_KEY)
+        if raw is None:
+            raise IndexDamaged(f"{path}: the index has no state")
+        self.state = IndexState.unpack(raw)
+
+    def get(self, key: int, alternate: int) -> IndexEntry | None:
+        """The entry of a needle, deleted ones included. Raises IndexDamaged."""
+        try:
+            raw = self._txn.get(KEY.pack(key, alternate))
+        except lmdb.Error as error:
+            raise _index_error(self._path, "read", error) from error
+        return None if raw is None else IndexEntry.unpack(raw)
+
+
 class NeedleIndex:
     """The index of one volume, open in this process; any number of processes may have it open.
 
@@ -426,6 +446,21 @@ class NeedleIndex:
                     yield *KEY.unpack(raw_key), IndexEntry.unpack(raw)
         except lmdb.Error as error:
             raise _index_error(self.path, "read", error) from error
+
+    @contextmanager
+    def snapshot(self) -> Iterator[IndexSnapshot]:
+        """The index as it is now, for as long as the block lasts, whatever is written meanwhile; on one thread.
+
+        Its pages cannot be used again before the end, so appends make the index grow. Raises IndexDamaged.
+        """
+        try:
+            txn = self._env.begin()
+        except lmdb.Error as error:
+            raise _index_error(self.path, "read", error) from error
+        try:
+            yield IndexSnapshot(self.path, txn)
+        finally:
+            txn.abort()
 
     def write(self) -> IndexWriter:
         """The append lock as a context manager; waits for it, so never call it on an event loop."""

@@ -213,7 +213,7 @@ class Volume(NeedleReader):
             raise
         try:
             prefetch(index.path, PREFETCHED_INDEX_BYTES)
-            _lock_shared(file)
+            lock_shared(file)
             return cls(
                 file, index, superblock, dirty, max_bytes=max_bytes, report=report, durable_bytes=index.state().tail
             )
@@ -254,8 +254,13 @@ class Volume(NeedleReader):
         try:
             _lock_alone(self.file, wait_seconds)
         except VolumeUnavailable:
-            _lock_shared(self.file)
+            lock_shared(self.file)
             raise
+
+    @property
+    def is_owner(self) -> bool:
+        """Whether it was opened, or made, rather than attached to."""
+        return self._owner
 
     @property
     def dirty(self) -> DirtyMarker:
@@ -469,6 +474,8 @@ class Volume(NeedleReader):
             return
         self._sync_both()
         with self.index.lock():
+            if not self.file.is_in_place():
+                return  # compacted meanwhile: the marker is the next generation's by now
             self._sync_both()
             if not self._dirty.from_another_boot():  # somebody found the index damaged: leave that to the next opening
                 self._dirty.clear()
@@ -520,7 +527,7 @@ def _attach(path: Path) -> tuple[VolumeFile, Superblock, NeedleIndex]:
     while True:
         file = VolumeFile(path)
         try:
-            _lock_shared(file)
+            lock_shared(file)
             superblock = read_superblock(file)
             index = NeedleIndex(index_path(path, superblock.generation))
             if file.is_in_place():
@@ -553,7 +560,7 @@ def _lock_alone(file: VolumeFile, wait_seconds: float) -> None:
         time.sleep(LOCK_POLL_SECONDS)
 
 
-def _lock_shared(file: VolumeFile) -> None:
+def lock_shared(file: VolumeFile) -> None:
     """Keep others from recovering it while it is open here."""
     if not _try_lock(file, fcntl.LOCK_SH):
         raise VolumeUnavailable(f"{file.path}: another process is recovering it; try again when that is done")

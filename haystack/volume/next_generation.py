@@ -1,0 +1,229 @@
+"""The next generation of a volume while a compaction writes it: ``<id>.vol.compact`` and its index.
+
+What is written is read back and compared by hash before it counts. Index entries are made in bulk, in the order of
+keys, which packs the index as densely as uploads in the order of ids do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from haystack.errors import CompactionFailed, DiskError
+from haystack.volume.entering import enter_header
+from haystack.volume.files import VolumeFile, disk_error, sync_folder
+from haystack.volume.index import KEY, IndexState, IndexWriter, NeedleIndex, entry_flags, pack_entry, remove_index
+from haystack.volume.layout import SUPERBLOCK_BYTES, Buffer, NeedleHeader, Superblock
+from haystack.volume.names import compact_path, index_path
+from haystack.volume.writeback import begin_writeback
+
+ENTERED_NEEDLES = 20_000
+"""Needles entered in one index transaction; bounds LMDB's dirty pages."""
+
+
+class CompactionFiles:
+    """The seam between a compaction and the operating system, beside :class:`VolumeFile`; tests let it fail."""
+
+    def create(self, path: Path) -> VolumeFile:
+        """Make an empty file, or empty the one that is there, and open it. Raises DiskError, OutOfSpace."""
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644))
+        except OSError as error:
+            raise disk_error(str(path), "make it", error) from error
+        return VolumeFile(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Put ``source`` in the place of ``target``. Raises DiskError."""
+        try:
+            source.replace(target)
+        except OSError as error:
+            raise disk_error(str(source), f"rename it to {target.name}", error) from error
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make renames durable. Raises DiskError."""
+        sync_folder(folder)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, if it is there. Raises DiskError."""
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(str(path), "remove it", error) from error
+
+    def remove_index(self, path: Path) -> None:
+        """Remove an index, if it is there. Raises DiskError."""
+        try:
+            remove_index(path)
+        except OSError as error:
+            raise disk_error(str(path), "remove it", error) from error
+
+
+class Moved(NamedTuple):
+    """A needle and where it lies in the next generation."""
+
+    offset: int
+    header: NeedleHeader
+
+
+class NextGeneration:
+    """What is written of the next generation, from its first byte on.
+
+    Parameters
+    ----------
+    volume: the ``.vol`` file that it is to replace.
+    superblock: of the volume as it is.
+
+    ``position`` is its end so far. Raises DiskError, OutOfSpace.
+    """
+
+    def __init__(self, volume: Path, superblock: Superblock, files: CompactionFiles) -> None:
+        self.path = compact_path(volume)
+        self.index_path = index_path(volume, superblock.generation + 1)
+        self._base = superblock
+        self._files = files
+        self.superblock = self._superblock(0)
+        self.position = SUPERBLOCK_BYTES
+        self.compacted_bytes = 0
+        self.in_force = False
+        """It has taken the place of the volume."""
+        self.problem = ""
+        """Why it takes no writes."""
+        self._in_tail = False
+        self._waiting: list[Moved] = []
+        self._read_back = memoryview(b"")
+        self.file = files.create(self.path)
+        try:
+            self.index = NeedleIndex.create(
+                self.index_path, IndexState(superblock.uuid, superblock.generation + 1, SUPERBLOCK_BYTES)
+            )
+        except BaseException:
+            self.file.close()
+            files.remove(self.path)
+            raise
+
+    def _superblock(self, compacted_bytes: int) -> Superblock:
+        base = self._base
+        return Superblock(
+            base.volume, base.uuid, base.created_ms, base.generation + 1, base.replication, compacted_bytes
+        )
+
+    def add(self, pieces: Sequence[Buffer], size_bytes: int) -> None:
+        """Write bytes at the end. Raises DiskError, OutOfSpace."""
+        self._write(pieces, size_bytes, self.position)
+        self.position += size_bytes
+
+    def _write(self, pieces: Sequence[Buffer], size_bytes: int, offset: int) -> None:
+        self.file.pwrite(pieces, offset)
+        begin_writeback(self.file.sync_fd, offset, size_bytes)
+        if len(self._read_back) < size_bytes:
+            self._read_back = memoryview(bytearray(size_bytes))
+        there = self._read_back[:size_bytes]
+        self.file.pread_into(there, offset)
+        hasher = xxhash.xxh3_64()
+        for piece in pieces:
+            hasher.update(piece)
+        if hasher.intdigest() != xxhash.xxh3_64_intdigest(there):
+            raise DiskError(f"{self.path}: reads back differently at offset {offset} than it was written")
+
+    def enter(self, needles: Sequence[Moved]) -> None:
+        """Note needles that were added; the index has them after :meth:`flush`. Raises IndexDamaged, OutOfSpace."""
+        self._waiting += needles
+        if len(self._waiting) >= ENTERED_NEEDLES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Enter what waits into the index. Raises CompactionFailed, IndexDamaged, OutOfSpace."""
+        waiting, self._waiting = self._waiting, []
+        one_by_one = self._in_tail and any(needle.header.is_undelete for needle in waiting)
+        if waiting and not one_by_one and _enter_new(self.index, waiting, self.position):
+            return
+        with self.index.write() as writer:
+            for offset, header in waiting:
+                if self._in_tail and header.is_undelete:
+                    _require_in_trash(writer, header)
+                enter_header(writer, offset, header)
+            writer.move_tail(self.position)
+
+    def begin_tail(self) -> None:
+        """From here on what is added was appended behind the cut, and is whole."""
+        self.flush()
+        self.compacted_bytes = self.position
+        self._in_tail = True
+
+    def finish_superblock(self) -> None:
+        """Write the superblock, which says what was compacted. Raises DiskError, OutOfSpace."""
+        self.superblock = self._superblock(self.compacted_bytes)
+        self._write([self.superblock.pack()], SUPERBLOCK_BYTES, 0)
+
+    def sync(self) -> None:
+        """Make the file durable. Raises DiskError."""
+        self.file.sync()
+
+    def require_whole(self) -> None:
+        """File and index must end where what was written ends. Raises DiskError."""
+        size_bytes, tail = self.file.size_bytes(), self.index.state().tail
+        if (size_bytes, tail) != (self.position, self.position):
+            raise DiskError(f"{self.path}: has {size_bytes} bytes, {tail} in its index, where {self.position} are due")
+
+    def close(self) -> None:
+        """Close file and index."""
+        self.index.close()
+        self.file.close()
+
+    def discard(self) -> None:
+        """Close and remove it. Raises DiskError; what is left then goes when the volume is opened the next time."""
+        self.close()
+        self._files.remove(self.path)
+        self._files.remove_index(self.index_path)
+
+
+class _NotNew(Exception):
+    """Some name has an entry: gives up the transaction."""
+
+
+def _enter_new(index: NeedleIndex, needles: Sequence[Moved], tail: int) -> bool:
+    """Enter photos whose names are new, and then the markers; False, and nothing is changed, when one is not new."""
+    entries: dict[bytes, bytes] = {}
+    markers: list[Moved] = []
+    needles_bytes = largest_key = last_ms = 0
+    for needle in needles:
+        offset, header = needle
+        if header.is_marker:
+            markers.append(needle)
+            continue
+        entries[KEY.pack(header.key, header.alternate)] = pack_entry(
+            offset, header.data_bytes, header.meta_bytes, entry_flags(header.expires)
+        )
+        needles_bytes += header.total_bytes
+        largest_key = max(largest_key, header.key)
+        last_ms = max(last_ms, header.time_ms)
+    if len(entries) + len(markers) != len(needles):
+        return False
+    try:
+        with index.write() as writer:
+            if not writer.add_new(sorted(entries.items()), needles_bytes, largest_key, last_ms):
+                raise _NotNew
+            _enter_markers(writer, markers)
+            writer.move_tail(tail)
+    except _NotNew:
+        return False
+    return True
+
+
+def _require_in_trash(writer: IndexWriter, header: NeedleHeader) -> None:
+    """What an undelete behind the cut brings back must not have been left out before the cut."""
+    entry = writer.get(header.key, header.alternate)
+    if entry is None or not entry.in_trash:
+        raise CompactionFailed(
+            f"photo {header.key:x}, alternate {header.alternate} was brought back while it was compacted away; "
+            "nothing was changed, compact the volume again"
+        )
+
+
+def _enter_markers(writer: IndexWriter, markers: Sequence[Moved]) -> None:
+    for offset, header in markers:
+        enter_header(writer, offset, header)
