@@ -40,7 +40,7 @@ if "fail" in behaviours or ("once" in behaviours and not first):
 if "silent" not in behaviours:
     admin = "" if name == "directory" else ", admin http://127.0.0.1:2"
     role = "directory" if name == "directory" else "store"
-    print(f"{role}: listening on http://0.0.0.0:1{admin}, data in {folder}, and more", flush=True)
-    print("serving", flush=True)
+    # In one write: whoever stops us once we are ready must find both lines.
+    print(f"{role}: listening on http://0.0.0.0:1{admin}, data in {folder}, and more\nserving", flush=True)
 while True:
     time.sleep(600)
