@@ -183,13 +183,11 @@ class ModelDirectory(Party):
         )
 
     async def _suspected(self, message: Suspect) -> Answer:
-        record = self.record
-        if message.suspects and message.store == record.primary and message.epoch == record.epoch:
-            in_sync = {store for store in message.suspects if store in record.in_sync}
-            if in_sync:
-                self._without(in_sync, f"suspected by {message.store}")
-            else:
-                self._write(failure.raised(record, record.epoch), f"learner suspected by {message.store}")
+        now_ms = int(self._loop.time() * 1000)
+        if message.suspects:
+            changed = failure.suspected(self.record, message.store, message.epoch, set(message.suspects), now_ms)
+            if changed != self.record:
+                self._write(changed, f"{message.store} suspects {list(message.suspects)}")
         await asyncio.sleep(WRITE_SECONDS)
         return Answer(200, membership=self._membership())
 

@@ -89,6 +89,7 @@ class ModelStore(Party):
         self._following: dict[int, str] = {}
         self._reporting: dict[tuple[int, str], asyncio.Task[Membership | None]] = {}
         self._reign = 0
+        self._stuck_at = -1
         self._followed_epoch = 0
         self._set_standing()
         network.attach(self)
@@ -170,6 +171,14 @@ class ModelStore(Party):
             )
             self.spawn(self._report(report))
             await asyncio.sleep(HEARTBEAT_SECONDS)
+            self._close_holes()
+
+    def _close_holes(self) -> None:
+        """Send again what was never confirmed by all, when the committed tail does not come past it by itself."""
+        if self.disk.log is not None and self.standing.duty in rules.LEADING and self.committed < self.log.tail:
+            if self.committed == self._stuck_at:
+                self.spawn(self._bring_all_up())
+            self._stuck_at = self.committed
 
     async def _report(self, report: Report) -> None:
         with contextlib.suppress(Lost):  # the next one says the same
