@@ -25,7 +25,8 @@ import click
 
 from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, flag_name, settings_of
 from haystack.config_kinds import REPLICATION, Choice, FilePath, Kind, ListOf
-from haystack.errors import ConfigError
+from haystack.errors import ConfigError, InvalidRequest
+from haystack.ttl import parse_ttl
 from haystack.units import exact_size
 from tools.output import Output
 
@@ -183,6 +184,25 @@ def replication_option(command: _Function) -> _Function:
         metavar="XYZ",
         callback=check,
         help="Copies in other data centers, in other racks, on other machines of the rack [default: the cluster's].",
+    )(command)
+
+
+def ttl_option(command: _Function) -> _Function:
+    """Add ``--ttl TTL``, an argument of the command."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: str) -> str:
+        try:
+            parse_ttl(value)
+        except InvalidRequest as error:
+            raise click.BadParameter(str(error)) from error
+        return value
+
+    return click.option(
+        "--ttl",
+        metavar="TTL",
+        default="",
+        callback=check,
+        help="How long they live, such as 3m, 4h, 5d, 6w, 7M, 8y, or seconds [default: for ever].",
     )(command)
 
 

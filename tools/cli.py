@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "put": ("tools.put:put", "Store files."),
     "get": ("tools.get:get", "Fetch a photo."),
     "rm": ("tools.rm:rm", "Delete photos."),
+    "undelete": ("tools.rm:undelete", "Bring deleted photos back."),
     "stat": ("tools.stat:stat", "Say what is known of a photo."),
     "import": ("tools.imports:import_", "Store all photos below a folder."),
     "export": ("tools.export:export", "Write photos back into files."),

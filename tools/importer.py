@@ -107,6 +107,7 @@ def uploader(
     manifest: Manifest,
     *,
     replication: str | None = None,
+    ttl: str = "",
     wall_clock: Callable[[], float] = time.time,
 ) -> Uploader:
     """Return what uploads a file and writes it into the manifest."""
@@ -114,7 +115,7 @@ def uploader(
     async def upload(found: Found, source: FileSource) -> None:
         name = found.path.rpartition("/")[2]
         mime = upload_type(source.head, name)
-        stored = await client.upload(source, name=name, mime=mime, replication=replication)
+        stored = await client.upload(source, name=name, mime=mime, replication=replication, ttl=ttl)
         assert source.digest is not None
         await manifest.add(
             Entry(

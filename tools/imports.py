@@ -10,7 +10,7 @@ import click
 
 from haystack.client import UnexpectedAnswer
 from haystack.units import format_size
-from tools.app import App, cluster_options, pass_app, replication_option
+from tools.app import App, cluster_options, pass_app, replication_option, ttl_option
 from tools.connect import MAX_JOBS, connect, run_async
 from tools.importer import Importer, imported, uploader
 from tools.manifest import Head, Manifest, ManifestError, read_manifest
@@ -37,6 +37,7 @@ MANIFEST_SUFFIX = ".haystack-manifest.jsonl"
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be imported; change nothing.")
 @replication_option
+@ttl_option
 @cluster_options
 @pass_app
 def import_(
@@ -47,6 +48,7 @@ def import_(
     manifest_path: Path | None,
     dry_run: bool,
     replication: str | None,
+    ttl: str,
 ) -> int:
     """Store all photos below DIR.
 
@@ -58,7 +60,7 @@ def import_(
     path = (manifest_path or default_manifest(root)).resolve()
     if dry_run:
         return run_async(_dry_run(app, root, path, jobs, all_files))
-    return run_async(_import(app, root, path, jobs, all_files, replication))
+    return run_async(_import(app, root, path, jobs, all_files, replication, ttl))
 
 
 def default_manifest(root: Path) -> Path:
@@ -66,12 +68,14 @@ def default_manifest(root: Path) -> Path:
     return root.with_name(root.name + MANIFEST_SUFFIX) if root.name else root / f"root{MANIFEST_SUFFIX}"
 
 
-async def _import(app: App, root: Path, path: Path, jobs: int, all_files: bool, replication: str | None) -> int:
+async def _import(
+    app: App, root: Path, path: Path, jobs: int, all_files: bool, replication: str | None, ttl: str
+) -> int:
     head = Head(str(root), await _cluster_id(app))
     async with connect(app, jobs=jobs, patient=True) as client, Manifest(path, head) as manifest:
         done = await asyncio.to_thread(imported, manifest)
         with app.output.progress("Importing", None, "bytes") as progress:
-            upload = uploader(client, manifest, replication=replication)
+            upload = uploader(client, manifest, replication=replication, ttl=ttl)
             importer = Importer(root, done, upload, jobs, all_files, progress, path)
             report = await _watched(app.output, importer)
     return _summary(app.output, report, path, dry_run=False)

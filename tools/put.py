@@ -13,7 +13,7 @@ import click
 
 from haystack.client import FileSource, HaystackClient, IteratorSource, StoredPhoto
 from haystack.errors import HaystackError
-from tools.app import App, cluster_options, pass_app, replication_option
+from tools.app import App, cluster_options, pass_app, replication_option, ttl_option
 from tools.connect import check_reachable, connect, run_async
 from tools.images import DEFAULT_TYPE, upload_type
 from tools.report import reason_of
@@ -31,6 +31,7 @@ class Upload:
     name: str
     mime: str
     replication: str | None
+    ttl: str
 
 
 @click.command()
@@ -38,13 +39,14 @@ class Upload:
 @click.option("--name", default="", help="Name to keep with the photo [default: the file's].")
 @click.option("--mime", default="", help="MIME type to keep [default: by content, else by name].")
 @replication_option
+@ttl_option
 @cluster_options
 @pass_app
-def put(app: App, files: Sequence[str], name: str, mime: str, replication: str | None) -> int:
+def put(app: App, files: Sequence[str], name: str, mime: str, replication: str | None, ttl: str) -> int:
     """Store each FILE and print its fid and URL; - is standard input."""
     if (name or files.count(STDIN)) and len(files) > 1:
         raise click.UsageError("--name and - (standard input) go with one FILE only")
-    return run_async(put_all(app, [Upload(file, name, mime, replication) for file in files]))
+    return run_async(put_all(app, [Upload(file, name, mime, replication, ttl) for file in files]))
 
 
 async def put_all(app: App, uploads: Sequence[Upload]) -> int:
@@ -81,12 +83,13 @@ async def _put(client: HaystackClient, upload: Upload, slots: asyncio.Semaphore)
                 name=upload.name,
                 mime=upload.mime or DEFAULT_TYPE,
                 replication=upload.replication,
+                ttl=upload.ttl,
             )
         path = Path(upload.file)
         async with FileSource(path) as source:
             name = upload.name or path.name
             mime = upload.mime or upload_type(source.head, name)
-            return await client.upload(source, name=name, mime=mime, replication=upload.replication)
+            return await client.upload(source, name=name, mime=mime, replication=upload.replication, ttl=upload.ttl)
 
 
 async def _stdin() -> AsyncIterator[bytes]:

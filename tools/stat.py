@@ -33,6 +33,7 @@ async def _stat(app: App, name: str) -> None:
 
 def _print(app: App, info: PhotoInfo, fid: Fid, locations: tuple[Location, ...]) -> None:
     stored = info.modified.astimezone(UTC).isoformat() if info.modified else None
+    expires = info.expires.astimezone(UTC).isoformat() if info.expires else None
     urls = [f"{one.base(internal=False)}/{fid}" for one in locations]
     app.output.document(
         {
@@ -45,6 +46,7 @@ def _print(app: App, info: PhotoInfo, fid: Fid, locations: tuple[Location, ...])
             "size": info.size_bytes,
             "eTag": info.etag,
             "time": stored,
+            "expires": expires,
             "urls": urls,
         }
     )
@@ -56,8 +58,9 @@ def _print(app: App, info: PhotoInfo, fid: Fid, locations: tuple[Location, ...])
         ("size", f"{info.size_bytes} bytes ({format_size(info.size_bytes)})"),
         ("etag", info.etag),
         ("stored", stored or "-"),
+        *([("expires", expires)] if expires else []),
         ("volume", str(fid.volume)),
         *(("url", url) for url in urls),
     ]
     for title, text in lines:
-        app.output.say(f"{title:<8}{text}")
+        app.output.say(f"{title:<9}{text}")

@@ -33,6 +33,7 @@ from haystack.client.transport import Transport
 from haystack.client.uploading import DEFAULT_DEADLINE_SECONDS, Upload, Uploader
 from haystack.errors import HaystackError, InvalidRequest, NeedleNotFound, TooLarge, VolumeNotFound
 from haystack.fid import Fid, Locator
+from haystack.ttl import expiry, parse_ttl
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_CONCURRENCY = 64
@@ -142,6 +143,7 @@ class HaystackClient:
         alternate: int = 0,
         fid: Fid | None = None,
         replication: str | None = None,
+        ttl: str = "",
     ) -> StoredPhoto:
         """Store a photo and return its names once the Store has acknowledged it.
 
@@ -154,6 +156,8 @@ class HaystackClient:
         fid: store it under this name, as a rendition of a photo that is there or to replace one; no other is tried.
         replication: three digits, the copies in other data centers, other racks and on other machines of the rack;
             by default what the Directory is set to.
+        ttl: how long the photo is to live, such as ``3m``, ``4h``, ``5d``, ``6w``, ``7M``, ``8y`` or seconds; for ever
+            when it is empty.
 
         Raises
         ------
@@ -162,12 +166,13 @@ class HaystackClient:
         SourceChanged, OSError: the file cannot be read; nothing was stored.
         WrongContent: the Store counted other bytes than were sent.
         """
+        expiry(parse_ttl(ttl), time.time_ns() // 1_000_000)
         headers = {"Content-Type": _checked_mime(mime) if mime else "application/octet-stream"}
         if name:
             headers["Content-Disposition"] = disposition(name)
         async with AsyncExitStack() as stack:
             source = await _source(data, stack)
-            return await self._uploader.run(Upload(source, headers, fid, alternate, replication))
+            return await self._uploader.run(Upload(source, headers, fid, alternate, replication, ttl))
 
     async def read(self, name: PhotoName | str, *, etag: str = "", max_bytes: int = DEFAULT_MAX_READ_BYTES) -> bytes:
         """Return a photo's bytes. Raises as :meth:`stream` does, and TooLarge above ``max_bytes``."""
@@ -204,12 +209,31 @@ class HaystackClient:
         """Return what the Store knows of a photo, without its bytes. Raises as :meth:`stream`."""
         return await self._at_locations(name, lambda one: read_head(self._transport, one))
 
-    async def delete(self, name: PhotoName | str) -> int:
+    async def delete(self, name: PhotoName | str, *, now: bool = False) -> int:
         """Delete a photo; returns the bytes that it had. Raises NeedleNotFound when it is not there, else as read.
 
         When an answer was lost and the photo is gone at the next attempt, it was deleted; its size is then 0.
+
+        Parameters
+        ----------
+        now: for good; what is in the trash already is taken out of it. Otherwise :meth:`undelete` brings it back.
         """
-        fid = await self._resolve(name)
+        return await self._mark(await self._resolve(name), "DELETE", "?now=true" if now else "")
+
+    async def undelete(self, name: PhotoName | str) -> int:
+        """Bring a deleted photo back; returns its bytes. Raises NeedleNotFound when it is not in the trash.
+
+        When an answer was lost and the photo is not in the trash at the next attempt, it was brought back; its size is
+        then 0.
+
+        Parameters
+        ----------
+        name: fid, locator or URL; the Directory knows no ids of deleted photos.
+        """
+        return await self._mark(await self._resolve(name), "POST", "?undelete=true")
+
+    async def _mark(self, fid: Fid | Locator, method: str, query: str) -> int:
+        """Delete or undelete at whatever location takes it."""
         target_fid = fid_of(fid)
         uncertain = False
 
@@ -219,7 +243,7 @@ class HaystackClient:
             places = await self._where(target_fid.volume)
             for address in self._health.in_order([self._base(one) for one in places], lambda one: (one,)):
                 try:
-                    answer = await self._transport.fetch("DELETE", f"{address}/{target_fid}")
+                    answer = await self._transport.fetch(method, f"{address}/{target_fid}{query}")
                     return int(answer.field("size", int))
                 except (Transient, NeedleNotFound) as failure:
                     if uncertain and isinstance(failure, NeedleNotFound):

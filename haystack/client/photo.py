@@ -39,7 +39,10 @@ class StoredPhoto:
 
 @dataclass(frozen=True, slots=True)
 class PhotoInfo:
-    """What the head of an answer says of a photo; ``name`` and ``mime`` are empty when none was stored."""
+    """What the head of an answer says of a photo.
+
+    ``name`` and ``mime`` are empty when none was stored, ``expires`` is None when the photo has no end.
+    """
 
     fid: str
     name: str
@@ -48,6 +51,7 @@ class PhotoInfo:
     etag: str
     modified: datetime | None
     url: str
+    expires: datetime | None = None
 
 
 def disposition(name: str) -> str:
@@ -79,6 +83,7 @@ def info_from(headers: Mapping[str, str], size_bytes: int | None, fid: str, url:
         etag=plain_etag(headers.get("ETag", "")),
         modified=_time(headers.get("Last-Modified")),
         url=url,
+        expires=_time(headers.get("Expires")),
     )
 
 

@@ -131,11 +131,12 @@ class SyncHaystackClient:
         alternate: int = 0,
         fid: Fid | None = None,
         replication: str | None = None,
+        ttl: str = "",
     ) -> StoredPhoto:
         """As :meth:`HaystackClient.upload`; ``data`` may also be an open binary file or an iterable of bytes."""
         return self._run(
             self._client.upload(
-                _uploadable(data), name=name, mime=mime, alternate=alternate, fid=fid, replication=replication
+                _uploadable(data), name=name, mime=mime, alternate=alternate, fid=fid, replication=replication, ttl=ttl
             )
         )
 
@@ -157,9 +158,13 @@ class SyncHaystackClient:
         """As :meth:`HaystackClient.stat`."""
         return self._run(self._client.stat(name))
 
-    def delete(self, name: PhotoName | str) -> int:
+    def delete(self, name: PhotoName | str, *, now: bool = False) -> int:
         """As :meth:`HaystackClient.delete`."""
-        return self._run(self._client.delete(name))
+        return self._run(self._client.delete(name, now=now))
+
+    def undelete(self, name: PhotoName | str) -> int:
+        """As :meth:`HaystackClient.undelete`."""
+        return self._run(self._client.undelete(name))
 
     # -- how
 

@@ -39,6 +39,7 @@ class Upload:
     ----------
     fid: given by the caller: this name and no other.
     alternate: number of the rendition.
+    ttl: how long it is to live, in SeaweedFS notation; empty for ever.
     silences: how often a Store kept it without a word.
     """
 
@@ -47,6 +48,7 @@ class Upload:
     fid: Fid | None
     alternate: int
     replication: str | None
+    ttl: str = ""
     silences: int = 0
 
 
@@ -90,7 +92,7 @@ class Uploader:
         try:
             answer = await self._transport.fetch(
                 "POST",
-                f"{address}/{fid}",
+                f"{address}/{fid}" + (f"?ttl={upload.ttl}" if upload.ttl else ""),
                 headers=upload.headers,
                 source=upload.source,
                 patience_seconds=self._patience_seconds(upload),
