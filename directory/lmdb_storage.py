@@ -42,13 +42,14 @@ class LmdbStorage(Storage):
     ----------
     path: the file; made when it is not there. Its folder must exist, and no other process may write to the file.
     map_bytes: address space to begin with.
+    readonly: only read a file that nobody writes to, and leave nothing beside it.
 
     Raises
     ------
     FolderError: the file cannot be opened or is no LMDB 0.9 file.
     """
 
-    def __init__(self, path: Path, *, map_bytes: int = DEFAULT_MAP_BYTES) -> None:
+    def __init__(self, path: Path, *, map_bytes: int = DEFAULT_MAP_BYTES, readonly: bool = False) -> None:
         self._path = path
         # Held for the moment of each read, and while the map is replaced: LMDB forbids that during a transaction.
         self._gate = threading.Lock()
@@ -64,9 +65,13 @@ class LmdbStorage(Storage):
                 readahead=False,
                 mode=0o600,
                 lib_version=LMDB_ENGINE,
+                readonly=readonly,
+                lock=not readonly,
+                create=not readonly,
             )
-            self._tables = {table: self._env.open_db(table.value.encode()) for table in Table}
-            _sync_folder(path.parent)  # LMDB syncs the file, but not its name
+            self._tables = {table: self._env.open_db(table.value.encode(), create=not readonly) for table in Table}
+            if not readonly:
+                _sync_folder(path.parent)  # LMDB syncs the file, but not its name
         except (lmdb.Error, OSError) as error:
             raise FolderError(
                 f"{path}: cannot be opened as the Directory's storage: {error}; restore it from a backup, or move it "

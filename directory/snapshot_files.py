@@ -10,8 +10,9 @@ from pathlib import Path
 import xxhash
 
 from directory.lmdb_storage import LmdbStorage
+from directory.restored import read_volumes
 from directory.settings import STORAGE_NAME
-from directory.storage import Storage, Table, scan_all
+from directory.storage import Storage
 from directory.tables import VolumeRecord
 from haystack.errors import DiskError, OutOfSpace
 from haystack.units import MIB, format_size
@@ -118,16 +119,11 @@ def checksum_of(path: Path) -> str:
 
 
 def _volumes_of(path: Path) -> dict[int, VolumeRecord]:
-    copy = LmdbStorage(path)
+    copy = LmdbStorage(path, readonly=True)
     try:
-        found = {}
-        for key, stored in scan_all(copy, Table.VOLUMES):
-            volume = int.from_bytes(key, "big")
-            found[volume] = VolumeRecord.unpack(volume, stored.value)
-        return found
+        return read_volumes(copy)
     finally:
         copy.close()
-        path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -39,6 +39,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "node": ("tools.node:node", "List, show, drain, mark and remove Stores."),
     "repair": ("tools.repair:repair", "Say what has too few copies, and repair it at once."),
     "volume": ("tools.volume:volume", "List, show, check and grow volumes."),
+    "snapshot": ("tools.snapshot:snapshot", "Take, list and give up snapshots of the whole cluster."),
+    "backup": ("tools.cluster_backup:backup", "Copy the whole cluster into a folder; of volumes only what is new."),
+    "restore": ("tools.cluster_restore:restore_command", "Make a cluster of a backup."),
     "bench": ("tools.bench:bench", "Load the cluster and say how fast it is."),
     "completion": ("tools.completion:completion", "Print the completion script of a shell."),
 }

@@ -168,11 +168,15 @@ class FakeCluster:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/admin/volumes/{id}", self._show)
         app.router.add_post("/admin/volumes/{id}/check", self._check)
+        self.routes(app)
         self._runner = web.AppRunner(app)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         host, port = self._runner.addresses[0][:2]
         return f"http://{host}:{port}"
+
+    def routes(self, app: web.Application) -> None:
+        """Further calls, for tests that need them."""
 
     async def _status(self, request: web.Request) -> web.Response:
         self.calls.append(f"{request.method} {request.raw_path}")
