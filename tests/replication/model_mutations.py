@@ -16,7 +16,15 @@ from unittest import mock
 import model_directory
 import model_store
 from model_run import Outcome, Script, plan_of, run
-from model_scripts import TWO_STORES, deposed_and_back
+from model_scripts import (
+    SCRIPTS,
+    deposed_and_back,
+    end_lost_and_written_anew,
+    late_delete,
+    orders_of_long_ago,
+    primary_of_long_ago,
+    push_repeated_amid_an_admission,
+)
 from model_world import LogFile
 
 from directory.decisions import failure
@@ -37,7 +45,6 @@ class Mutation:
     ----------
     name: what is not done any more, in words.
     module, rule: where the check is.
-    seeds: runs that were seen to find it; others are tried when they do not any more.
     script: a run that finds it, for what chance would take too long.
     """
 
@@ -45,7 +52,6 @@ class Mutation:
     module: ModuleType
     rule: str
     change: Change
-    seeds: tuple[int, ...] = ()
     script: Script | None = None
 
     @contextmanager
@@ -149,9 +155,15 @@ def _any_membership_is_believed(real: Any) -> Any:
 
 
 MUTATIONS = (
-    Mutation("a replica takes batches of any epoch", rules, "judge_epoch", _no_epoch_check, seeds=(1565,)),
+    Mutation("a replica takes batches of any epoch", rules, "judge_epoch", _no_epoch_check, script=primary_of_long_ago),
     Mutation("a replica appends behind a gap", rules, "judge_batch", _no_gap_check),
-    Mutation("a replica does not compare what it has already", rules, "judge_overlap", always(Verdict.APPEND), (39,)),
+    Mutation(
+        "a replica does not compare what it has already",
+        rules,
+        "judge_overlap",
+        always(Verdict.APPEND),
+        script=end_lost_and_written_anew,
+    ),
     Mutation("any Store appends", rules, "may_append", always(True)),
     Mutation(
         "a primary acknowledges what it appended in an earlier reign",
@@ -164,10 +176,16 @@ MUTATIONS = (
     Mutation("nobody's confirmation is waited for", rules, "all_confirmed", always(True)),
     Mutation("the majority's confirmation suffices", rules, "all_confirmed", _majority_confirms),
     Mutation("learners are not waited for", rules, "all_confirmed", _learners_not_waited_for),
-    Mutation("an older membership is taken", rules, "supersedes", always(Push.TAKE), (50,)),
-    Mutation("the same membership drops the learners", rules, "supersedes", _same_epoch_is_taken, (89,)),
+    Mutation("an older membership is taken", rules, "supersedes", always(Push.TAKE), script=orders_of_long_ago),
+    Mutation(
+        "the same membership drops the learners",
+        rules,
+        "supersedes",
+        _same_epoch_is_taken,
+        script=push_repeated_amid_an_admission,
+    ),
     Mutation("any copy may be cut", rules, "may_follow", always(True)),
-    Mutation("any copy may be deleted", rules, "may_delete", always(True), seeds=(1523,)),
+    Mutation("any copy may be deleted", rules, "may_delete", always(True), script=late_delete),
     Mutation("the reign never changes", rules, "next_reign", always(0), script=deposed_and_back),
     Mutation("everything is acknowledged at once", rules, "may_acknowledge", always(May.YES)),
     Mutation("a stale copy may lead", failure, "without", _stale_leads),
@@ -184,9 +202,9 @@ def found(mutation: Mutation, seeds: range) -> Outcome | None:
     """Return the first run that finds the bug; None when none of those tried does."""
     with mutation.applied():
         if mutation.script is not None:
-            outcome = run(TWO_STORES, mutation.script)
+            outcome = run(SCRIPTS[mutation.script], mutation.script)
             return outcome if outcome.problem else None
-        for seed in (*mutation.seeds, *seeds):
+        for seed in seeds:
             outcome = run(plan_of(seed))
             if outcome.problem:
                 return outcome

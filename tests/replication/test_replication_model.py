@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 from model_mutations import MUTATIONS, Mutation, found
-from model_run import plan_of, run
-from model_scripts import TWO_STORES, deposed_and_back
+from model_run import Script, plan_of, run
+from model_scripts import SCRIPTS
 
 SEEDS = range(48)
 MUTATED_SEEDS = range(2000, 2060)
@@ -25,8 +25,9 @@ def test_a_seed_replays_to_the_last_message() -> None:
     assert run(plan_of(7)).history.log == run(plan_of(7)).history.log
 
 
-def test_a_primary_that_was_deposed_meanwhile_acknowledges_nothing_old() -> None:
-    outcome = run(TWO_STORES, deposed_and_back)
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_what_chance_would_take_too_long_to_find(script: Script) -> None:
+    outcome = run(SCRIPTS[script], script)
     assert not outcome.problem, outcome.told()
 
 
