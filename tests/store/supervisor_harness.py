@@ -296,7 +296,7 @@ class FakeDirectory:
         return web.json_response({"confirmedTo": has})
 
     def _apply(self, batch: dict[str, Any]) -> None:
-        for key, alternate, cookie, size, _checksum, _time, kind in batch["needles"]:
+        for key, alternate, cookie, size, _checksum, _time, kind, *_end in batch["needles"]:
             if kind == 0:
                 self.photos[key, alternate] = batch["volume"], size, cookie
             else:

@@ -1,4 +1,4 @@
-"""Random puts, overwrites, multi-writes, deletes and reads over two workers, beside a dictionary."""
+"""Random puts, overwrites, multi-writes, deletes, undeletes and reads over two workers, beside a dictionary."""
 
 from __future__ import annotations
 
@@ -24,8 +24,15 @@ DATA = st.binary(max_size=200) | st.integers(1, 400_000).map(lambda size: b"\xab
 FIDS = st.builds(Fid, st.integers(1, 2), KEYS, COOKIES, ALTERNATES)
 
 
+def name_of(fid: Fid) -> tuple[int, int, int]:
+    return fid.volume, fid.key, fid.alternate
+
+
 class StoreModel(RuleBasedStateMachine):
-    """``model``: (volume, key, alternate) → (cookie, data or None when deleted)."""
+    """``model``: (volume, key, alternate) → (cookie, data or None when deleted).
+
+    ``trash``: what can be brought back of those that are deleted. ``ending``: names whose photo has a time to live.
+    """
 
     locators = Bundle("locators")
 
@@ -36,6 +43,8 @@ class StoreModel(RuleBasedStateMachine):
         self.store = LocalStore(self.folder, workers=2, volumes=(1, 2), **options)
         self.clients: list[Client] = [self.store.client(worker) for worker in (0, 1)]
         self.model: dict[tuple[int, int, int], tuple[int, bytes | None]] = {}
+        self.trash: dict[tuple[int, int, int], bytes] = {}
+        self.ending: set[tuple[int, int, int]] = set()
         self.stored = self.deleted = 0
 
     def teardown(self) -> None:
@@ -56,17 +65,22 @@ class StoreModel(RuleBasedStateMachine):
         return data if cookie == fid.cookie else None
 
     def note(self, fid: Fid, data: bytes | None) -> None:
-        self.model[fid.volume, fid.key, fid.alternate] = (fid.cookie, data)
+        self.model[name_of(fid)] = (fid.cookie, data)
 
-    @rule(target=locators, fid=FIDS, data=DATA, worker=WORKERS)
-    def put(self, fid: Fid, data: bytes, worker: int) -> object:
-        answer = self.clients[worker].put(f"/{fid}", data)
+    def note_stored(self, fid: Fid, data: bytes, ttl: str) -> None:
+        self.note(fid, data)
+        self.trash.pop(name_of(fid), None)
+        (self.ending.add if ttl else self.ending.discard)(name_of(fid))
+        self.stored += 1
+
+    @rule(target=locators, fid=FIDS, data=DATA, worker=WORKERS, ttl=st.sampled_from(["", "", "?ttl=3h"]))
+    def put(self, fid: Fid, data: bytes, worker: int, ttl: str) -> object:
+        answer = self.clients[worker].put(f"/{fid}{ttl}", data)
         if not self.allowed(fid):
             assert answer.status == 409
             return multiple()
         assert answer.status == 201
-        self.note(fid, data)
-        self.stored += 1
+        self.note_stored(fid, data, ttl)
         return (fid, answer.json()["locator"])
 
     @rule(fids=st.lists(FIDS, min_size=1, max_size=4), data=DATA, worker=WORKERS)
@@ -83,18 +97,39 @@ class StoreModel(RuleBasedStateMachine):
         else:
             assert answer.status == 201
             for number, fid in enumerate(fids):
-                self.note(fid, data[number:])
-                self.stored += 1
+                self.note_stored(fid, data[number:], "")
 
-    @rule(fid=FIDS, worker=WORKERS)
-    def delete(self, fid: Fid, worker: int) -> None:
-        answer, data = self.clients[worker].delete(f"/{fid}"), self.expected(fid)
+    @rule(fid=FIDS, worker=WORKERS, now=st.sampled_from(["", "", "?now=true"]))
+    def delete(self, fid: Fid, worker: int, now: str) -> None:
+        answer, data = self.clients[worker].delete(f"/{fid}{now}"), self.expected(fid)
+        if data is None and now and self.allowed(fid):
+            data = self.trash.get(name_of(fid))
         if data is None:
             assert answer.status == 404
             return
         assert answer.status == 202 and answer.json() == {"size": len(data)}
         self.note(fid, None)
+        self.trash[name_of(fid)] = data
+        if now:
+            del self.trash[name_of(fid)]
         self.deleted += 1
+
+    @precondition(lambda self: self.trash)
+    @rule(data=st.data(), worker=WORKERS, cookie=st.sampled_from([None, None, 2]))
+    def undelete(self, data: st.DataObject, worker: int, cookie: int | None) -> None:
+        name = data.draw(st.sampled_from(sorted(self.trash)))
+        fid = Fid(name[0], name[1], self.model[name][0] if cookie is None else cookie, name[2])
+        answer = self.clients[worker].request("POST", f"/{fid}?undelete=true")
+        if cookie is not None:
+            assert answer.status == 404
+            return
+        assert answer.status == 200 and answer.json() == {"size": len(self.trash[name])}
+        self.note(fid, self.trash.pop(name))
+
+    @rule(fid=FIDS, worker=WORKERS)
+    def undelete_what_is_not_there(self, fid: Fid, worker: int) -> None:
+        if name_of(fid) not in self.trash:
+            assert self.clients[worker].request("POST", f"/{fid}?undelete=true").status == 404
 
     @rule(fid=FIDS, worker=WORKERS, times=st.integers(1, 3), ending=st.sampled_from(["", "", ".jpg"]))
     def get(self, fid: Fid, worker: int, times: int, ending: str) -> None:
@@ -149,6 +184,7 @@ class StoreModel(RuleBasedStateMachine):
             assert answer.status == 404
         else:
             assert (answer.status, answer.body) == (200, data)
+            assert ("immutable" in answer.headers["cache-control"]) == (name_of(fid) not in self.ending)
 
 
 TestStoreModel = StoreModel.TestCase

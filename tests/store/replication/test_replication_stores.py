@@ -74,6 +74,30 @@ async def test_a_copy_passes_uploads_and_deletes_on(tmp_path: Path) -> None:
         assert status == 503, answer
 
 
+async def test_copies_bring_back_and_end_what_their_primary_does(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as some:
+        await some.make()
+        first, second = some.stores
+        for key in (1, 2):
+            await put(first, key, PHOTO)
+        assert (await request(second, "PUT", f"{fid(3)}?ttl=1", PHOTO))[0] == 201
+        assert (await request(second, "DELETE", fid(1)))[0] == 202
+        assert (await request(second, "DELETE", f"{fid(2)}?now=true"))[0] == 202
+        assert await request(second, "POST", f"{fid(1)}?undelete=true") == (200, {"size": len(PHOTO)})
+        assert (await request(second, "POST", f"{fid(2)}?undelete=true"))[0] == 404
+        some.require_equal()
+        for store in some.stores:
+            assert await request(store, "GET", fid(1)) == (200, PHOTO)
+            assert (await request(store, "GET", fid(2)))[0] == 404
+            check = await some.admin(store, "POST", "/admin/volumes/1/check", {"full": True})
+            assert check["ok"], check
+        for store in some.stores:
+            while (answer := await request(store, "GET", fid(3)))[0] != 404:
+                assert answer == (200, PHOTO)
+                await asyncio.sleep(0.05)  # the end of its life is what is waited for
+        await until(lambda: some.directory.listed(fid(1)[1:], fid(3)[1:]))
+
+
 async def test_a_frozen_copy_is_given_up_in_time_and_deletes_go_on(tmp_path: Path) -> None:
     async with cluster(tmp_path) as some:
         await some.make()
