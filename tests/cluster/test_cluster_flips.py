@@ -15,7 +15,7 @@ from cluster_nodes import Cluster, ClusterOptions, places, running_cluster
 from cluster_record import Photo, Recorder
 from cluster_verify import directory_document, full_strength, verify_files, verify_photos
 
-from haystack.internal_http import call
+from haystack.json_calls import json_call
 
 SIZES = (1, 40, 90)
 MEND_SECONDS = 20.0
@@ -111,7 +111,8 @@ async def _scrub(cluster: Cluster, method: str, needle: Needle, photo: Photo) ->
     node = next(store for store in cluster.stores if store.address == needle.address)
     url = f"{node.admin_url}/admin/volumes/{photo.volume}/scrub"
     async with aiohttp.ClientSession() as session:
-        return await call(session, method, url, None, cluster.secret)
+        answer = await json_call(session, method, url, secret=cluster.secret)
+    return answer.status, answer.document
 
 
 def flip(file: Path, at: int) -> None:
