@@ -264,6 +264,7 @@ class Run:
                 record = self.directory_disk.record
                 raise Violated(f"not at full strength {REST_SECONDS:g} s after everything was repaired: {record}")
             await asyncio.sleep(POLL_SECONDS)
+        self._raise_failures()
         self.history.check_rest((name, disk.log) for name, disk in self.disks.items() if disk.log is not None)
 
     async def _is_well(self) -> bool:
