@@ -21,6 +21,7 @@ from haystack.volume import Damage, NewNeedle, ScannedNeedle, Volume
 from haystack.volume.cutting import boundary_before, cut
 from haystack.volume.files import VolumeFile
 from haystack.volume.incoming import verified_needles, whole_batches
+from haystack.volume.index import DELETED
 from haystack.volume.layout import SUPERBLOCK_BYTES
 from haystack.volume.past_cache import PastCache
 
@@ -223,6 +224,41 @@ def test_what_an_index_does_not_know(tmp_path: Path) -> None:
             assert old is not None
             writer.store(2, 0, old._replace(flags=0), 1)
         assert [one.header.key for one in needles if index_lacks(volume, [one]) and one.header.is_tombstone] == [2]
+
+
+def test_an_index_that_does_not_know_that_a_photo_is_back_or_gone_for_good(tmp_path: Path) -> None:
+    with volume_with(tmp_path / "7.vol", 3) as volume:
+        for key in (1, 2):
+            volume.delete(key, key)
+        volume.undelete(1, 1)
+        volume.delete(2, 2, now=True)
+        back, gone = (item for item in list(volume.scan())[-2:] if isinstance(item, ScannedNeedle))
+        assert (back.header.is_undelete, gone.header.skips_trash) == (True, True)
+        assert not index_lacks(volume, [back, gone])
+        with volume.index.write() as writer:
+            writer.delete(1, 0, 0, 1)  # as if the undelete had not been readable
+            for key in (1, 2):
+                entry = writer.get(key, 0)
+                assert entry is not None
+                writer.store(key, 0, entry._replace(flags=DELETED, deleted_ms=1), 1)
+        assert index_lacks(volume, [back]) and index_lacks(volume, [gone])
+
+
+@pytest.mark.parametrize("marker", ["undelete", "delete now"])
+def test_cutting_a_marker_off_takes_back_what_it_did(tmp_path: Path, marker: str) -> None:
+    with volume_with(tmp_path / "7.vol", 3) as volume:
+        volume.delete(2, 2)
+        end, before = volume.tail(), volume.find(2)
+        if marker == "undelete":
+            volume.undelete(2, 2)
+        else:
+            volume.delete(2, 2, now=True)
+        assert volume.find(2) != before
+        cut(volume, end)
+    with Volume.open(tmp_path / "7.vol") as volume:
+        assert volume.find(2) == before and volume.tail() == end
+        volume.undelete(2, 2)
+        assert volume.state().live_count == 3
 
 
 def test_reading_past_the_page_cache_gives_the_same_bytes(tmp_path: Path) -> None:
