@@ -6,19 +6,30 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from haystack.errors import DiskError, IndexDamaged, VolumeNotFound, VolumeUnavailable
-from haystack.store.control import ControlBlock, Counter, FolderCell, FolderState, Slot, VolumeCell, VolumeState
+from haystack.errors import DiskError, HaystackError, IndexDamaged, VolumeMoved, VolumeNotFound, VolumeUnavailable
+from haystack.store.control import (
+    ControlBlock,
+    Counter,
+    FolderCell,
+    FolderState,
+    Slot,
+    VolumeCell,
+    VolumeState,
+    tagged_tail,
+)
 from haystack.store.lanes import Lane
 from haystack.store.replication.admission import MembershipChanged, merged, refusals
 from haystack.store.replication.rules import Standing
 from haystack.store.replication.served import ServedMembership
 from haystack.volume.append import Guard
+from haystack.volume.commit import Done, Submission
 from haystack.volume.files import disk_error
 from haystack.volume.index import IndexEntry
 from haystack.volume.mapping import VolumeMap
-from haystack.volume.operations import Appended, Operation
+from haystack.volume.operations import Appended, Operation, Outcome
 from haystack.volume.volume import Volume
 
 _log = logging.getLogger(__name__)
@@ -46,9 +57,11 @@ class ServedVolume:
         "bytes_read",
         "control",
         "epoch_cell",
+        "generation",
         "lane",
         "map",
         "membership",
+        "moved",
         "number",
         "pins",
         "reads",
@@ -58,6 +71,7 @@ class ServedVolume:
         "state_cell",
         "stats_base",
         "synced",
+        "tag",
         "touched_cell",
         "volume",
     )
@@ -77,6 +91,10 @@ class ServedVolume:
         self.slot = slot
         self.lane = lane
         self.volume = volume
+        self.generation = volume.superblock.generation
+        self.tag = tagged_tail(self.generation, 0)
+        self.moved = False
+        """Another generation has taken its place."""
         self.map = VolumeMap(volume.file.read_fd)
         self.control = control
         self.epoch_cell = control.epoch_cell(slot)
@@ -148,7 +166,10 @@ class ServedVolume:
         """Append, and void what the workers have cached when it changed earlier answers.
 
         A disk that fails to write, or an index that cannot be trusted, sets the volume aside for all workers.
+        Raises VolumeMoved when it was compacted meanwhile; see :meth:`Catalog.submit_again`.
         """
+        if self.moved:
+            raise VolumeMoved(f"volume {self.number}: compacted meanwhile")
         try:
             appended = self._append_as_member(operations)
         except (DiskError, IndexDamaged) as error:
@@ -208,7 +229,7 @@ class ServedVolume:
 
     def void_answers(self, tail: int) -> None:
         """What the workers have cached of it became wrong by the append that ended at ``tail``."""
-        self.control.cells[self.epoch_cell] = tail
+        self.control.cells[self.epoch_cell] = self.tag | tail
 
     def sync(self, tail: int) -> None:
         """Make durable and publish how far; a failure sets the volume aside for all workers."""
@@ -238,8 +259,8 @@ class ServedVolume:
     def publish(self, tail: int) -> None:
         """Note that everything below ``tail`` is durable."""
         cell = self.stats_base + VolumeCell.DURABLE_TAIL
-        if tail > self.control.cells[cell]:
-            self.control.cells[cell] = tail
+        if self.tag | tail > self.control.cells[cell]:
+            self.control.cells[cell] = self.tag | tail
 
 
 class Catalog:
@@ -311,6 +332,37 @@ class Catalog:
                 del self.open[number]
                 served.retire()
                 self._retired.append(served)
+            elif self.control.generation(served.slot) > served.generation:
+                self._leave(served)
+
+    def _leave(self, served: ServedVolume) -> None:
+        """Stop using a generation that was replaced. Its file stays as it is for whoever still reads it."""
+        del self.open[served.number]
+        served.moved = True
+        served.retire()
+
+    def submit_again(self, operations: Sequence[Submission]) -> None:
+        """Queue operations anew whose volume was compacted before they were carried out."""
+        for appendable, operation, done in operations:
+            assert isinstance(appendable, ServedVolume)
+            try:
+                served = self._successor(appendable)
+            except HaystackError as error:
+                done(error)
+                continue
+            served.pin()
+            served.lane.submit(served, operation, partial(_unpin_and, served, done))
+
+    def _successor(self, left: ServedVolume) -> ServedVolume:
+        """The volume as it is now."""
+        if self.open.get(left.number) is left:
+            self._refresh()
+        if self.open.get(left.number) is left:  # the supervisor has died before it could tell
+            self._leave(left)
+        served = self.get(left.number)
+        if served.generation > self.control.generation(served.slot):
+            self.control.next_generation(served.slot, served.generation)
+        return served
 
     def _open(self, number: int) -> ServedVolume:
         slot = self._slots.get(number)
@@ -336,3 +388,8 @@ class Catalog:
             number, slot, lane, volume, self.control, worker=self._worker, synced=self._synced
         )
         return served
+
+
+def _unpin_and(served: ServedVolume, done: Done, outcome: Outcome) -> None:
+    served.unpin()
+    done(outcome)

@@ -194,6 +194,12 @@ class Confirmer:
             mark.confirmed_to = limit
         return mark
 
+    def confirmed_to(self, entry: StoreVolume) -> int:
+        """Up to where the needles of a volume are known to the Directory, in the generation that is in force."""
+        mark, block = self._marks.get(entry.id), entry.superblock
+        known = mark is not None and block is not None and mark.entry is entry and mark.generation == block.generation
+        return mark.confirmed_to if mark is not None and known else 0
+
     def _limit(self, mark: _Mark) -> int:
         return confirmable_tail(mark.entry, self._volumes.control)
 
@@ -206,6 +212,8 @@ class Confirmer:
             batch = Batch(mark.confirmed_to, mark.confirmed_to, [])
         else:
             batch = await mark.entry.run(read_batch, mark.confirmed_to, limit)
+        if mark.entry.superblock is None or mark.entry.superblock.generation != mark.generation:
+            return  # compacted meanwhile: offsets of that generation mean something else now
         confirmed_to = await self._calls.confirm(
             {
                 "storeId": self._store_id,

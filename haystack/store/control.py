@@ -7,6 +7,8 @@ that bears it:
 
 - ``EPOCH``: set after a commit to the tail that this commit made, a value that no other commit has. Answers cached
   under another epoch are void, so an old value that arrives late can only cost a cache entry.
+- Tails that workers publish carry the volume's generation (``tagged_tail``), so that what was durable of a file that a
+  compaction has replaced says nothing of the one that is there now.
 - ``STATE``: a worker may only set ``FAILED``, which nothing but a restart of the Store takes back (unless the volume
   was never open). ``set_state`` then sets ``FAILED_ONCE`` too, so that the supervisor, which may write another state at
   that moment, cannot undo it.
@@ -102,6 +104,7 @@ class Slot(enum.IntEnum):
     SCRUBBED_MS = 18  # end of the last full pass, milliseconds since 1970
     BROKEN_BYTES = 19  # damaged, and no copy could mend them
     MENDED = 20  # ranges mended
+    GENERATION = 22  # of the volume's file that is in force
     COMMITTED_BASE = 21  # committed tail as the supervisor knows it, apart from what the workers have published
 
 
@@ -295,6 +298,24 @@ class ControlBlock:
         self.cells[Header.CATALOG] += 1
         self.cells[base + Slot.EPOCH] = _void_epoch()
 
+    def generation(self, slot: int) -> int:
+        """Generation of the volume's file."""
+        return self.cells[_slot_base(slot) + Slot.GENERATION]
+
+    def set_generation(self, slot: int, generation: int) -> None:
+        """Say of which generation a volume's file is (supervisor), before anybody uses it."""
+        self.cells[_slot_base(slot) + Slot.GENERATION] = generation
+
+    def next_generation(self, slot: int, generation: int) -> None:
+        """Have all workers open a volume anew, since another file has taken its place.
+
+        To be called before anybody can append to that. By the supervisor, on any thread; by a worker when the
+        supervisor has died before it could. In this order, see :meth:`take_out`.
+        """
+        self.set_generation(slot, generation)
+        self.cells[Header.CATALOG] += 1
+        self.cells[_slot_base(slot) + Slot.EPOCH] = _void_epoch()
+
     def forget_tails(self, slot: int) -> None:
         """Forget how far a volume was durable (supervisor), while no worker has it open: it is to be changed.
 
@@ -435,7 +456,9 @@ class ControlBlock:
     def durable_tail(self, slot: int) -> int:
         """How far the volume is known to be durable; 0 before the first append since the Store's start."""
         cells = self.cells
-        return max(cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] for worker in range(self.workers))
+        found = max(cells[self.volume_base(worker, slot) + VolumeCell.DURABLE_TAIL] for worker in range(self.workers))
+        generation_tag = tagged_tail(self.generation(slot), 0)
+        return found - generation_tag if found >> _TAIL_BITS == generation_tag >> _TAIL_BITS else 0
 
     def committed_tail(self, slot: int) -> int:
         """Below this all copies in sync are known to be equal; 0 when nothing is known."""
@@ -445,6 +468,15 @@ class ControlBlock:
             cells[self.volume_base(worker, slot) + VolumeCell.COMMITTED_TAIL] for worker in range(self.workers)
         )
         return max(base, *published)
+
+
+_TAIL_BITS: Final = 44
+_GENERATION_BITS: Final = 20
+
+
+def tagged_tail(generation: int, tail: int) -> int:
+    """A tail of a volume together with its generation; the larger of two is of the later generation."""
+    return generation % 2**_GENERATION_BITS << _TAIL_BITS | tail
 
 
 _OFFSET_BITS: Final = 40

@@ -49,6 +49,7 @@ class Lane:
     durable: wait for fdatasync before an operation is done.
     deliver: see :class:`~haystack.volume.commit.Committer`.
     copies: sends what is appended to other Stores; None when there are none.
+    moved: see :class:`~haystack.volume.commit.Committer`.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Lane:
         durable: bool,
         deliver: Callable[[list[tuple[Done, Outcome]]], None],
         copies: Copies | None = None,
+        moved: Callable[[list[Submission]], None] | None = None,
     ) -> None:
         self.folder = folder
         self.copies = copies
@@ -66,7 +68,11 @@ class Lane:
         self.spillers = ThreadPoolExecutor(SPILL_THREADS, "spill")
         self._syncs = Syncs()
         self.committer = Committer(
-            durable=durable or copies is not None, threads=COMMIT_THREADS, deliver=deliver, sync_all=self._sync_all
+            durable=durable or copies is not None,
+            threads=COMMIT_THREADS,
+            deliver=deliver,
+            sync_all=self._sync_all,
+            moved=moved,
         )
         self.landings = Landings(self._sync_landed if durable else _published)
         self._gathered: list[Submission] = []

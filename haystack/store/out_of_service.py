@@ -78,6 +78,8 @@ async def withdrawn(
 
 def _detach(entry: StoreVolume, reason: str) -> None:
     entry.volume = None
+    if entry.compaction is not None:
+        entry.compaction.stop()
     entry.reason = reason
     entry.dirty_since = None
     entry.revision += 1

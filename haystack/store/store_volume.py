@@ -22,6 +22,7 @@ from haystack.store.users import Users
 from haystack.volume import Superblock, Volume, VolumeStat
 from haystack.volume.files import VolumeFile, sync_folder
 from haystack.volume.index import remove_index
+from haystack.volume.pace import Pace
 from haystack.volume.recovery import Progress
 from haystack.volume.volume import read_superblock
 
@@ -79,6 +80,7 @@ class StoreVolume:
     doubted: it is written down on disk that the index is not to be trusted.
     users: those who work with ``volume`` on threads, see :meth:`run`.
     changing: held by whoever takes the volume out of service.
+    compaction: stops the compaction that is under way; None when there is none.
     membership, duty, reign: see :mod:`haystack.store.replication`.
     followed_epoch: under which its bytes were compared with the primary's, 0 for none.
     membering: held by whoever changes the membership.
@@ -104,6 +106,7 @@ class StoreVolume:
     doubted: bool = False
     users: Users = field(default_factory=Users)
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    compaction: Pace | None = None
     membership: Membership | None = None
     duty: Duty = Duty.ALONE
     reign: int = 0
@@ -121,15 +124,15 @@ class StoreVolume:
 
         Raises VolumeUnavailable when it is not open, and what the function raises.
         """
-        volume = self.require_open()
-        self.users.enter()
+        volume, users = self.require_open(), self.users
+        users.enter()
         try:
             future = self.folder.submit(function, volume, *args, **kwargs)
         except BaseException:
-            self.users.leave()
+            users.leave()
             raise
         # Not when the caller stops waiting: the thread goes on then.
-        future.add_done_callback(lambda _: self.users.leave())
+        future.add_done_callback(lambda _: users.leave())
         return await asyncio.wrap_future(future)
 
     def require_open(self) -> Volume:

@@ -152,6 +152,7 @@ class StoreVolumes:
     def _set_superblock(self, entry: StoreVolume, superblock: Superblock | None) -> None:
         """Note it, and what this Store has to do with the volume; before the volume is used."""
         entry.superblock = superblock
+        self.control.set_generation(entry.slot, superblock.generation if superblock is not None else 0)
         assign_duty(entry, entry.folder.identity.store_id)
         standing = standing_of(entry)
         entry.reign = standing.epoch
@@ -188,6 +189,14 @@ class StoreVolumes:
         self._publish_damage(entry, volume)
         self._note(entry, stat)
         self.judge(entry)
+
+    def replace(self, entry: StoreVolume, volume: Volume) -> None:
+        """Go on with the next generation of a volume, which is durable as it is; the workers know of it already."""
+        entry.volume, entry.superblock = volume, volume.superblock
+        entry.durable_tail = volume.tail()
+        self._note(entry, volume.stat())
+        self.judge(entry)
+        self._on_change()
 
     def progress(self, done_bytes: int, all_bytes: int) -> None:
         """For those who walk over a whole volume. Raises StoreStopping when they should not go on."""

@@ -43,7 +43,7 @@ from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
 from haystack.store.writes import FORM_OVERHEAD_BYTES, Writer
-from haystack.volume.commit import Done
+from haystack.volume.commit import Done, Submission
 from haystack.volume.operations import Outcome
 
 SWITCH_SECONDS = 0.0005
@@ -108,7 +108,8 @@ class Worker:
         copies = Copies(self._peers, settings.store_id, self.tally, self._link.report)
         self._decider = Decider(copies, self._link)
         self._lanes = [
-            Lane(folder, durable=durable, deliver=self._deliver, copies=copies) for folder in settings.folders
+            Lane(folder, durable=durable, deliver=self._deliver, copies=copies, moved=self._submit_again)
+            for folder in settings.folders
         ]
         self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
         ways = ColdReads(RecentReads(_memory_bytes() // 2 // control.workers))
@@ -182,6 +183,9 @@ class Worker:
 
     def _deliver(self, outcomes: list[tuple[Done, Outcome]]) -> None:
         self._loop.call_soon_threadsafe(_hand_out, outcomes)
+
+    def _submit_again(self, operations: list[Submission]) -> None:
+        self._loop.call_soon_threadsafe(self._catalog.submit_again, operations)
 
     def _close(self) -> None:
         self._decider.close()

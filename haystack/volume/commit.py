@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from haystack.errors import HaystackError, OutOfSpace, VolumeUnavailable
+from haystack.errors import HaystackError, OutOfSpace, VolumeMoved, VolumeUnavailable
 from haystack.volume.operations import Appended, Operation, Outcome, Put, Written
 
 _log = logging.getLogger(__name__)
@@ -129,6 +129,8 @@ class _Round:
     size_bytes: int = 0
     appended: Appended | None = None
     failure: HaystackError | None = None
+    moved: bool = False
+    """Some of it was not carried out because the volume was compacted meanwhile."""
 
     def outcomes(self) -> Sequence[Outcome]:
         """What became of each operation. A failure of the round does not hide an operation's own error."""
@@ -151,6 +153,8 @@ class Committer:
         event loop gives ``call_soon_threadsafe`` here, so that a wave costs one wake-up.
     sync_all: makes several volumes durable; by default one after the other.
     gather_seconds: longest wait for those who were answered just now.
+    moved: gets the operations of a volume that was compacted before they were carried out (VolumeMoved), to submit them
+        for the volume as it is now; by default that is their outcome.
     """
 
     def __init__(
@@ -161,11 +165,13 @@ class Committer:
         deliver: Callable[[list[tuple[Done, Outcome]]], None] | None = None,
         sync_all: SyncAll | None = None,
         gather_seconds: float = GATHER_SECONDS,
+        moved: Callable[[list[Submission]], None] | None = None,
     ) -> None:
         self._durable = durable
         self._deliver = deliver or deliver_now
         self._sync_all = sync_all or sync_each
         self._gather_seconds = gather_seconds
+        self._moved = moved
         self._max_threads = threads
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -319,11 +325,29 @@ class Committer:
         for round_ in wave:
             if round_.failure is None:
                 _guard(_tell, round_)
-            pairs += zip(round_.receivers, round_.outcomes(), strict=True)
+            outcomes = round_.outcomes()
+            if round_.moved and self._moved is not None:
+                pairs += self._submit_again(round_, outcomes, self._moved)
+            else:
+                pairs += zip(round_.receivers, outcomes, strict=True)
         try:
             self._deliver(pairs)
         except Exception:  # one receiver that fails must not stop the queues of all others
             _log.exception("outcomes of %s could not be delivered", ", ".join(str(one.queue.volume) for one in wave))
+
+    def _submit_again(
+        self, round_: _Round, outcomes: Sequence[Outcome], moved: Callable[[list[Submission]], None]
+    ) -> list[tuple[Done, Outcome]]:
+        """Hand over what was not carried out because the volume is another file by now; returns the rest."""
+        again: list[Submission] = []
+        rest: list[tuple[Done, Outcome]] = []
+        for operation, done, outcome in zip(round_.operations, round_.receivers, outcomes, strict=True):
+            if isinstance(outcome, VolumeMoved):
+                again.append((round_.queue.volume, operation, done))
+            else:
+                rest.append((done, outcome))
+        moved(again)
+        return rest
 
     def _sync(self, wave: list[_Round]) -> None:
         written = [(one, one.appended) for one in wave if one.appended is not None]
@@ -366,6 +390,7 @@ def _fail(round_: _Round, error: Exception) -> None:
         _log.error("append to %s failed", round_.queue.volume, exc_info=error)
         error = _unexpected(round_.queue.volume, error)
     round_.failure = error
+    round_.moved |= isinstance(error, VolumeMoved)
 
 
 def _tell(round_: _Round) -> None:
@@ -399,7 +424,8 @@ def _append(round_: _Round) -> None:
     for operation in operations:
         try:
             appended = volume.append([operation])
-        except OutOfSpace as error:
+        except (OutOfSpace, VolumeMoved) as error:
+            round_.moved |= isinstance(error, VolumeMoved)
             outcomes.append(error)
             continue
         outcomes += appended.outcomes

@@ -214,12 +214,12 @@ def _enter_all(
 
 
 def _hold(writer: IndexWriter, holder: IndexWriter, offset: int, header: NeedleHeader, ends: Sequence[int]) -> None:
-    """Note the name of a needle whose life ends here when a snapshot ended during it.
+    """Note the name of a needle whose life ends, or begins again, here when a snapshot ended since it was stored.
 
     From that needle on everything of its name is kept: what deleted or superseded it would otherwise be missing.
     """
     before = writer.get(header.key, header.alternate)
-    if before is None or before.deleted or header.is_undelete:
+    if before is None or before.deleted != header.is_undelete:
         return
     ended_within = bisect_right(ends, offset) > bisect_left(ends, before.offset + 1)
     if ended_within and holder.get(header.key, header.alternate) is None:

@@ -315,7 +315,7 @@ def _trash(volume: Volume) -> set[tuple[int, int, int]]:
     return found
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(operations, min_size=1, max_size=4), operations, operations, operations, st.data())
 def test_compaction_of_any_volume_loses_and_keeps_the_right_things(
     before: list[list[Operation]],
