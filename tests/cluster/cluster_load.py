@@ -198,7 +198,12 @@ class Load:
         photo = self.recorder.any_deleted(self._dice)
         if photo is None:
             return
-        for address in (await self._where(photo.volume, fresh=True))[:1]:
+        try:
+            # Not one that is under way: it may have been answered before the delete was acknowledged.
+            addresses = await self._ask_where(photo.volume)
+        except NoAnswer:
+            return
+        for address in self._dice.sample(addresses, min(1, len(addresses))):
             try:
                 answer = await self._http.request(
                     "GET", address, f"/{photo.fid}", timeout_seconds=self.rates.read_timeout_seconds
@@ -229,17 +234,17 @@ class Load:
 
     async def _look_up(self, volume: int) -> list[str]:
         try:
-            answer = await self._http.request(
-                "GET",
-                self._directory,
-                f"/dir/lookup?volumeId={volume}",
-                timeout_seconds=self.rates.read_timeout_seconds,
-            )
-            if answer.status == 200:
-                addresses = [location["url"] for location in answer.json()["locations"]]
+            addresses = await self._ask_where(volume)
+            if addresses:
                 self._locations[volume] = (time.monotonic() + LOCATIONS_BELIEVED_SECONDS, addresses)
         except NoAnswer:
             self.recorder.counts["lookups without answer"] += 1
         finally:
             del self._lookups[volume]
         return self._locations.get(volume, (0.0, []))[1]
+
+    async def _ask_where(self, volume: int) -> list[str]:
+        """Ask the Directory. Raises NoAnswer."""
+        path, patience = f"/dir/lookup?volumeId={volume}", self.rates.read_timeout_seconds
+        answer = await self._http.request("GET", self._directory, path, timeout_seconds=patience)
+        return [location["url"] for location in answer.json()["locations"]] if answer.status == 200 else []

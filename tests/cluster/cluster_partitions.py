@@ -141,6 +141,7 @@ async def part_and_heal(
             stubborn.running = False
             await asyncio.gather(*clients)
             await load.stop()
+            report.most_late_seconds = load.most_late_seconds
     await full_strength(cluster, within_seconds=heal_seconds)
     await settled(cluster, recorder, within_seconds=heal_seconds)
     report.compared = await verify_photos(cluster, recorder)
