@@ -20,11 +20,15 @@ class Checked:
     name: the file, or volume and Store.
     report: as of :class:`haystack.volume.check.CheckReport`; empty when it could not be checked.
     error: why it could not be checked.
+    path: of a file on this machine.
+    copy: volume and Store id of a copy that a running Store has.
     """
 
     name: str
     report: dict[str, Any]
     error: str | None = None
+    path: Path | None = None
+    copy: tuple[int, str] | None = None
 
     @property
     def ok(self) -> bool:
@@ -55,18 +59,19 @@ def volume_files(paths: Iterable[Path]) -> list[Path]:
 
 def check_files(paths: Sequence[Path], *, full: bool, output: Output) -> list[Checked]:
     """Check the files one after another, with a bar for each on a terminal."""
-    return [_check_file(path, full=full, output=output) for path in paths]
+    return [check_file(path, full=full, output=output) for path in paths]
 
 
-def _check_file(path: Path, *, full: bool, output: Output) -> Checked:
+def check_file(path: Path, *, full: bool, output: Output) -> Checked:
+    """Check one file, with a bar on a terminal."""
     # Imported here: the engine brings LMDB and more, which no other command of this machine needs.
     from haystack.volume.check import check_volume
 
     try:
         with output.progress(str(path), path.stat().st_size, "bytes") as bar:
-            return Checked(str(path), check_volume(path, full=full, progress=bar.at).to_json())
+            return Checked(str(path), check_volume(path, full=full, progress=bar.at).to_json(), path=path)
     except HaystackError as error:
-        return Checked(str(path), {}, str(error))
+        return Checked(str(path), {}, str(error), path)
 
 
 def _order(path: Path) -> tuple[str, int, str]:

@@ -1,11 +1,9 @@
-"""``haystack volume``: list, show, check and grow volumes."""
+"""``haystack volume``: list, show and grow volumes; what else is done with them is in modules of its own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,14 +12,11 @@ from haystack.client.errors import UnexpectedAnswer, Unreachable
 from haystack.errors import HaystackError
 from haystack.units import format_size
 from tools.app import EXIT_FAILED, App, Group, cluster_options, pass_app, replication_option
-from tools.check import Checked, check_files, volume_files
 from tools.control import Control
 from tools.output import Column
 from tools.plans import NOTHING_CHANGED, apply_option
 from tools.view import ClusterView, VolumeView, parse_cluster
-
-CHECK_SILENCE_SECONDS = 24 * 3600.0
-"""How long a Store may be silent while it checks a volume: a full check reads up to 8 TiB."""
+from tools.volume_check import check
 
 GROW_SILENCE_SECONDS = 120.0
 """How long the Directory may be silent while the Stores make volumes."""
@@ -76,25 +71,7 @@ def show(app: App, number: int) -> None:
             app.output.say(line)
 
 
-@volume.command()
-@click.argument("targets", metavar="[VOLUME|PATH]...", nargs=-1)
-@click.option("--full", is_flag=True, help="Verify every checksum, not only the structure and the index.")
-@cluster_options
-@pass_app
-def check(app: App, targets: tuple[str, ...], full: bool) -> int:
-    """Check volumes without changing them: structure, index, and with --full every byte.
-
-    A number is a volume of the running cluster, checked by the Stores that have it. A path is a volume file or a data
-    folder on this machine, checked here; no cluster is needed. Without any, all volumes of the cluster are checked.
-
-    The exit code is 1 when there is any problem.
-    """
-    numbers = [int(target) for target in targets if target.isascii() and target.isdigit()]
-    paths = [Path(target) for target in targets if not (target.isascii() and target.isdigit())]
-    checked = check_files(volume_files(paths), full=full, output=app.output)
-    if numbers or not targets:
-        checked += asyncio.run(_check_by_stores(app, numbers, full))
-    return _report_check(app, checked)
+volume.add_command(check)
 
 
 @volume.command()
@@ -168,57 +145,6 @@ async def _ask_copies(app: App, number: int) -> tuple[ClusterView, dict[str, dic
             except HaystackError as error:
                 copies[view.address_of(store_id)] = {"error": str(error)}
         return view, copies
-
-
-async def _check_by_stores(app: App, numbers: Sequence[int], full: bool) -> list[Checked]:
-    async with Control(app.directory_urls(), app.secret) as control:
-        view = await _view(control)
-        volumes = [view.volume(number) for number in numbers] or list(view.volumes)
-        checked = []
-        with app.output.progress("checking volumes", sum(len(one.in_sync) for one in volumes)) as bar:
-            for one in volumes:
-                for store_id in one.in_sync:
-                    checked.append(await _check_copy(control, view, one.volume, store_id, full))
-                    bar.advance()
-        return checked
-
-
-async def _check_copy(control: Control, view: ClusterView, number: int, store_id: str, full: bool) -> Checked:
-    name = f"volume {number} on {view.address_of(store_id)}"
-    store = view.store(store_id)
-    if store is None:
-        return Checked(name, {}, "the Directory does not know where this Store is")
-    try:
-        path = f"/admin/volumes/{number}/check"
-        body = {"full": full}
-        report = await control.store(store.admin_url, "POST", path, body, timeout_seconds=CHECK_SILENCE_SECONDS)
-    except HaystackError as error:
-        return Checked(name, {}, str(error))
-    return Checked(name, report)
-
-
-def _report_check(app: App, checked: Sequence[Checked]) -> int:
-    out = app.output
-    bad = [one for one in checked if not one.ok]
-    results = [{"name": one.name, "ok": one.ok, "error": one.error, "report": one.report} for one in checked]
-    out.document({"ok": not bad, "checked": results})
-    for one in checked:
-        if one.error is not None:
-            out.say(f"{one.name}: could not be checked: {one.error}")
-            continue
-        report = one.report
-        found = f"{report.get('needles', 0):,} needles, {report.get('tombstones', 0):,} deletes"
-        size = format_size(int(report.get("sizeBytes", 0)))
-        out.say(f"{one.name}: {'ok' if one.ok else 'PROBLEMS'}, {found}, {size}")
-        problems = report.get("problems", [])
-        for problem in problems:
-            out.say(f"  - {problem}")
-        more = int(report.get("problemCount", len(problems))) - len(problems)
-        if more > 0:
-            out.say(f"  - and {more:,} more")
-    good = len(checked) - len(bad)
-    out.say(f"{good} of {len(checked)} ok." if checked else "There is no volume to check.")
-    return EXIT_FAILED if bad else 0
 
 
 def _row(view: ClusterView, one: VolumeView) -> list[object]:

@@ -101,7 +101,8 @@ class AdminApi:
 
     async def _check(self, request: web.Request) -> web.Response:
         entry = self._volumes.get(volume_of(request))
-        document = await body_of(request) if request.can_read_body else {}
+        # Not can_read_body, which is False when the signature was checked: that has read the body already.
+        document = await body_of(request) if await request.read() else {}
         full = document.get("full", False)
         if not isinstance(full, bool):
             raise InvalidRequest("full must be true or false")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from haystack.errors import IndexDamaged, UnknownFormat
 from haystack.volume.files import VolumeFile
 from haystack.volume.index import IndexEntry, IndexState, NeedleIndex
-from haystack.volume.layout import SUPERBLOCK_BYTES, NeedleHeader
+from haystack.volume.layout import HEADER_BYTES, SUPERBLOCK_BYTES, LayoutError, NeedleHeader
 from haystack.volume.names import index_path
 from haystack.volume.scan import Damage, ScannedNeedle, scan
 from haystack.volume.volume import read_superblock
@@ -37,6 +36,8 @@ class CheckReport:
     size_bytes: bytes walked.
     needles, tombstones: valid ones found.
     problems: one sentence each, at most MAX_PROBLEMS; ``problem_count`` counts all.
+    damage: offset and bytes of damaged ranges, at most MAX_PROBLEMS; what a copy can mend.
+    index_problems: how many of the problems are the index's: what making it anew mends.
     """
 
     path: str
@@ -46,6 +47,8 @@ class CheckReport:
     tombstones: int = 0
     problem_count: int = 0
     problems: list[str] = field(default_factory=list)
+    damage: list[tuple[int, int]] = field(default_factory=list)
+    index_problems: int = 0
 
     @property
     def ok(self) -> bool:
@@ -55,6 +58,17 @@ class CheckReport:
         self.problem_count += 1
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(problem)
+
+    def add_damage(self, damage: Damage) -> None:
+        """A damaged range."""
+        self.add(f"damage: {damage}")
+        if len(self.damage) < MAX_PROBLEMS:
+            self.damage.append((damage.offset, damage.length))
+
+    def add_of_index(self, problem: str) -> None:
+        """Something that is wrong with the index."""
+        self.index_problems += 1
+        self.add(problem)
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -66,6 +80,8 @@ class CheckReport:
             "tombstones": self.tombstones,
             "problemCount": self.problem_count,
             "problems": self.problems,
+            "damage": [list(one) for one in self.damage],
+            "indexProblems": self.index_problems,
         }
 
 
@@ -92,8 +108,7 @@ def check_volume(
             end = opened.state().tail if opened else file.size_bytes()
             _check_end(report, file, end, opened)
             walked = scan(file, seed, SUPERBLOCK_BYTES, end, verify=full)
-            later = partial(scan, file, seed, end, verify=False)
-            _Check(report, opened, progress, end, later).run(walked)
+            _Check(report, opened, progress, end, file, seed).run(walked)
         finally:
             if opened and own:
                 opened.close()
@@ -112,16 +127,16 @@ def _open_index(
     try:
         return NeedleIndex(index_path(path, generation), readonly=True), True
     except IndexDamaged as error:
-        report.add(f"index: {error}; it is rebuilt when the Store starts")
+        report.add_of_index(f"index: {error}; it is rebuilt when the Store starts")
         return None, False
 
 
 def _check_end(report: CheckReport, file: VolumeFile, tail: int, index: NeedleIndex | None) -> None:
     report.size_bytes = size_bytes = file.size_bytes()
     if size_bytes < tail:
-        report.add(f"the volume has {size_bytes} bytes, the index covers {tail}: its end is missing")
+        report.add_of_index(f"the volume has {size_bytes} bytes, the index covers {tail}: its end is missing")
     elif index is not None and not _becomes_covered(size_bytes, tail, index):
-        report.add(f"{size_bytes - tail} bytes at offset {tail} are not covered by the index (a torn append)")
+        report.add_of_index(f"{size_bytes - tail} bytes at offset {tail} are not covered by the index (a torn append)")
 
 
 def _becomes_covered(size_bytes: int, tail: int, index: NeedleIndex) -> bool:
@@ -142,13 +157,15 @@ class _Check:
         index: NeedleIndex | None,
         progress: Callable[[int, int], None] | None,
         end: int,
-        later: Callable[[int], Iterator[ScannedNeedle | Damage]],
+        file: VolumeFile,
+        seed: int,
     ) -> None:
         self._report = report
         self._index = index
         self._progress = progress
         self._end = end
-        self._later = later
+        self._file = file
+        self._seed = seed
         self._current = 0
         self._deleted = 0
         self._deletions = 0
@@ -158,7 +175,7 @@ class _Check:
     def run(self, walked: Iterator[ScannedNeedle | Damage]) -> None:
         for count, item in enumerate(walked, 1):
             if isinstance(item, Damage):
-                self._report.add(f"damage: {item}")
+                self._report.add_damage(item)
             if item.header is not None and (isinstance(item, ScannedNeedle) or item.is_needle):
                 self._needle(item, item.header)
             if self._progress and count % PROGRESS_NEEDLES == 0:
@@ -185,7 +202,7 @@ class _Check:
         if self._index is None:
             return
         if entry is None or entry.offset < item.offset:
-            self._report.add(f"{where} is not in the index")
+            self._report.add_of_index(f"{where} is not in the index")
         elif entry.offset == item.offset:
             self._matched(header, entry, where)
 
@@ -205,18 +222,19 @@ class _Check:
     def _compare_markers(self) -> None:
         if self._index is not None and self._disagreeing:
             # Photos that were deleted, or brought back, while this walk went on are no problem.
-            for item in self._later(max(self._end, self._index.state().tail)):
+            limit = max(self._end, self._index.state().tail)
+            for item in scan(self._file, self._seed, self._end, limit, verify=False):
                 header = item.header
                 if header is not None and header.is_marker and (header.key, header.alternate) in self._disagreeing:
                     entry = self._index.get(header.key, header.alternate)
                     if entry is not None:
                         self._marker(header, entry, f"photo {header.key:x} at offset {item.offset}")
         for problem in self._disagreeing.values():
-            self._report.add(problem)
+            self._report.add_of_index(problem)
 
     def _matched(self, header: NeedleHeader, entry: IndexEntry, where: str) -> None:
         if (entry.data_bytes, entry.meta_bytes) != (header.data_bytes, header.meta_bytes):
-            self._report.add(f"{where}: the index gives it other sizes")
+            self._report.add_of_index(f"{where}: the index gives it other sizes")
         if entry.deleted:
             self._deleted += 1
         else:
@@ -226,9 +244,27 @@ class _Check:
         """Entries whose needle was not met point to nothing; counting finds that there are any, a second walk which."""
         found = self._current + self._deleted
         entries = index.count()
+        # A needle whose header is damaged is in the index all the same, and making that anew would lose it.
+        add = self._report.add if self._report.damage else self._report.add_of_index
         if entries != found:
-            self._report.add(f"the index has {entries} entries, {found} of them match a needle of the volume")
+            add(f"the index has {entries} entries, {found} of them match a needle of the volume")
+            self._name_strays(index)
         if self._deleted > self._deletions:
-            self._report.add(f"the index has {self._deleted} deleted photos, the volume deletes {self._deletions}")
+            add(f"the index has {self._deleted} deleted photos, the volume deletes {self._deletions}")
         if state.live_count != self._current:
-            self._report.add(f"the index counts {state.live_count} photos, the volume has {self._current}")
+            add(f"the index counts {state.live_count} photos, the volume has {self._current}")
+
+    def _name_strays(self, index: NeedleIndex) -> None:
+        """Say which entries point to no needle of theirs: a walk over the index, for when the sums are wrong."""
+        for key, alternate, entry in index.entries():
+            if entry.offset < self._end and not self._points_right(key, alternate, entry.offset):
+                where = f"photo {key:x}, alternate {alternate}"
+                self._report.add_of_index(f"{where}: the index has it at offset {entry.offset}, where it is not")
+
+    def _points_right(self, key: int, alternate: int, offset: int) -> bool:
+        try:
+            header = NeedleHeader.unpack(self._file.pread(HEADER_BYTES, offset), self._seed)
+        except LayoutError:
+            # The index knows more than the volume while a header is damaged.
+            return any(start <= offset < start + size for start, size in self._report.damage)
+        return not header.is_marker and (header.key, header.alternate) == (key, alternate)
