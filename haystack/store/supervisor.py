@@ -27,6 +27,7 @@ from haystack.config import StoreSettings
 from haystack.errors import ConfigError, HaystackError
 from haystack.store.addresses import advertised_host, join, reserve_address
 from haystack.store.admin import AdminApi
+from haystack.store.compactions_api import compactions_service
 from haystack.store.confirmations import Confirmer, watch_tails
 from haystack.store.control import ControlBlock, Counter, Header, VolumeState
 from haystack.store.copies.service import Copies, copies_service
@@ -137,7 +138,12 @@ class _Store:
             copies = await stack.enter_async_context(
                 copies_service(self._volumes, self._memberships, self._settings, self._timing)
             )
-            admin_port = await stack.enter_async_context(self._admin(documents, copies))
+            compactions = await stack.enter_async_context(
+                compactions_service(self._volumes, self._confirmed_to if self._confirmers else None)
+            )
+            admin_port = await stack.enter_async_context(
+                self._admin(documents, [*copies.routes, compactions.add_routes])
+            )
             host = advertised_host(self._settings.host, self._settings.directories)
             url, admin_url = join(host, self._port), join(host, admin_port)
             documents.facts = dataclasses.replace(
@@ -235,13 +241,15 @@ class _Store:
         )
 
     @asynccontextmanager
-    async def _admin(self, documents: Documents, copies: Copies) -> AsyncIterator[int]:
+    async def _admin(
+        self, documents: Documents, routes: Sequence[Callable[[web.Application], None]]
+    ) -> AsyncIterator[int]:
         api = AdminApi(
             documents,
             self._volumes,
             secret=self._settings.secret,
             extra_status=self._extra_status,
-            more_routes=[*([self._replication.add_routes] if self._replication is not None else []), *copies.routes],
+            more_routes=[*([self._replication.add_routes] if self._replication is not None else []), *routes],
         )
         runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
         await runner.setup()
@@ -286,6 +294,10 @@ class _Store:
     def _on_taken(self, entry: StoreVolume) -> None:
         if self._replication is not None:
             self._replication.taken(entry)
+
+    def _confirmed_to(self, entry: StoreVolume) -> int:
+        """Up to where the Directory knows the needles of a volume."""
+        return max((confirmer.confirmed_to(entry) for confirmer in self._confirmers), default=0)
 
     def _on_committed(self, entry: StoreVolume) -> None:
         for confirmer in self._confirmers:

@@ -66,7 +66,7 @@ class Compacted:
     Parameters
     ----------
     volume: the next generation, open; its owner when the volume that was compacted was.
-    cut: end of the part in which something was left out, in the old generation.
+    cut, new_cut: end of the part in which something was left out, in the old generation and in the new one.
     old_bytes, new_bytes: sizes when the generations changed.
     carried_bytes: appended meanwhile and carried over.
     ends: where the held ends of the old generation lie in the new one.
@@ -76,6 +76,7 @@ class Compacted:
 
     volume: Volume
     cut: int
+    new_cut: int
     old_bytes: int
     new_bytes: int
     carried_bytes: int
@@ -237,4 +238,14 @@ class Compaction:
         shift = target.compacted_bytes - cut
         ends |= {end: end + shift for end in self.order.snapshots if cut < end <= old_bytes}
         self.progress.step = "done"
-        return Compacted(volume, cut, old_bytes, target.position, old_bytes - cut, ends, pause_seconds, target.problem)
+        return Compacted(
+            volume=volume,
+            cut=cut,
+            new_cut=target.compacted_bytes,
+            old_bytes=old_bytes,
+            new_bytes=target.position,
+            carried_bytes=old_bytes - cut,
+            ends=ends,
+            pause_seconds=pause_seconds,
+            problem=target.problem,
+        )

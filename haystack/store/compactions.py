@@ -1,0 +1,264 @@
+"""The compactions of a Store: one at a time in each data folder, each on a thread of its own.
+
+A volume goes on in service all through: the workers read, append and delete, and open the next generation when it is in
+force (:meth:`~haystack.store.control.ControlBlock.next_generation`). Before that the Directory has heard of everything
+below the cut, since what is left out can never be told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
+from haystack.store.control import VolumeState
+from haystack.store.folder import DataFolder
+from haystack.store.replication.rules import Duty
+from haystack.store.store_volume import StoreVolume
+from haystack.store.users import Users
+from haystack.store.volumes import StoreVolumes
+from haystack.units import format_duration, format_size
+from haystack.volume import Volume
+from haystack.volume.compaction import Compacted, Compaction, CompactionProgress
+from haystack.volume.live import CompactionOrder
+from haystack.volume.pace import Cancelled, Pace
+
+_log = logging.getLogger(__name__)
+
+CONFIRM_SECONDS = 60.0
+"""How long a compaction waits for the Directory to hear of what it leaves out."""
+
+CONFIRM_POLL_SECONDS = 0.02
+
+CLOSE_SECONDS = 3600.0
+"""How long the old generation is kept open for those in the supervisor who still work with it."""
+
+Confirmed = Callable[[StoreVolume], int]
+"""Up to where the needles of a volume are known to the Directory."""
+
+
+class HasCopies(HaystackError):
+    """The volume has copies on other Stores, and must be compacted together with them."""
+
+    http_status = 501
+
+
+@dataclass(slots=True)
+class CompactionJob:
+    """One compaction.
+
+    Parameters
+    ----------
+    state: "waiting" (for another one of its folder), "running", "done" or "failed".
+    error: why it failed; or, when it is done, why the volume takes no more writes.
+    """
+
+    volume: int
+    order: CompactionOrder
+    pace: Pace
+    state: str = "waiting"
+    error: str = ""
+    progress: CompactionProgress = field(default_factory=CompactionProgress)
+    result: Compacted | None = None
+    generation: int = 0
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "failed")
+
+    def document(self) -> dict[str, Any]:
+        """As the calls answer."""
+        progress, result = self.progress, self.result
+        document: dict[str, Any] = {
+            "volume": self.volume,
+            "state": self.state,
+            "step": progress.step,
+            "doneBytes": progress.done_bytes,
+            "totalBytes": progress.all_bytes,
+            "copiedBytes": progress.copied_bytes,
+            "error": self.error,
+        }
+        if result is not None:
+            document |= {
+                "generation": self.generation,
+                "cut": result.cut,
+                "newCut": result.new_cut,
+                "oldBytes": result.old_bytes,
+                "newBytes": result.new_bytes,
+                "carriedBytes": result.carried_bytes,
+                "pauseSeconds": round(result.pause_seconds, 6),
+                "ends": {str(old): new for old, new in result.ends.items()},
+            }
+        return document
+
+
+class Compactions:
+    """All compactions of a Store.
+
+    Parameters
+    ----------
+    confirmed: None when there is no Directory to hear of anything.
+    """
+
+    def __init__(self, volumes: StoreVolumes, confirmed: Confirmed | None) -> None:
+        self._volumes = volumes
+        self._confirmed = confirmed
+        self._jobs: dict[int, CompactionJob] = {}
+        self._turns: dict[int, asyncio.Lock] = {}
+        self._threads = ThreadPoolExecutor(max(1, len(volumes.folders)), "compact")
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def job(self, volume: int) -> CompactionJob | None:
+        """The last job of a volume since the Store's start."""
+        return self._jobs.get(volume)
+
+    def start(self, volume: int, order: CompactionOrder, bytes_per_second: int | None) -> CompactionJob:
+        """Start a compaction, or tell of the one that is under way.
+
+        Raises VolumeNotFound, VolumeUnavailable, HasCopies, OutOfSpace.
+        """
+        job = self._jobs.get(volume)
+        if job is not None and not job.is_over:
+            return job
+        entry = self._volumes.get(volume)
+        self._require_possible(entry)
+        job = self._jobs[volume] = CompactionJob(volume, order, Pace(bytes_per_second))
+        job.task = asyncio.create_task(self._run(job, entry))
+        return job
+
+    async def cancel(self, volume: int) -> CompactionJob | None:
+        """Give up a compaction that is under way; returns it when it has ended."""
+        job = self._jobs.get(volume)
+        if job is not None and job.task is not None:
+            job.pace.stop()
+            await asyncio.wait((job.task,))
+        return job
+
+    async def close(self) -> None:
+        """Give up all of them."""
+        for volume in list(self._jobs):
+            await self.cancel(volume)
+        for task in list(self._closing):
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await asyncio.to_thread(self._threads.shutdown)
+
+    def _require_possible(self, entry: StoreVolume) -> None:
+        if self._volumes.state(entry) is VolumeState.FAILED:
+            raise VolumeUnavailable(f"volume {entry.id} is set aside: {entry.reason}; it cannot be compacted")
+        entry.require_open()
+        if entry.membership is not None or entry.duty is not Duty.ALONE:
+            raise HasCopies(
+                f"volume {entry.id} has copies on other Stores; compaction of volumes with copies is not supported yet"
+            )
+
+    async def _run(self, job: CompactionJob, entry: StoreVolume) -> None:
+        try:
+            async with self._turns.setdefault(entry.folder.number, asyncio.Lock()):
+                job.pace.check()
+                job.state = "running"
+                await self._compact(job, entry)
+            job.state = "done"
+        except Cancelled:
+            job.state, job.error = "failed", "it was cancelled"
+        except HaystackError as error:
+            job.state, job.error = "failed", str(error)
+            _log.warning("volume %d is not compacted: %s", entry.id, error)
+        except Exception as error:
+            job.state, job.error = "failed", f"unexpected {type(error).__name__}: {error}"
+            _log.exception("volume %d is not compacted", entry.id)
+
+    async def _compact(self, job: CompactionJob, entry: StoreVolume) -> None:
+        self._require_possible(entry)
+        old, users = entry.require_open(), entry.users
+        await entry.folder.run(_require_room, old, entry.folder)
+        compaction = Compaction(
+            old,
+            job.order,
+            job.pace,
+            before_swap=lambda cut: self._await_confirmed(job, entry, cut),
+            on_swapped=lambda generation: self._volumes.control.next_generation(entry.slot, generation),
+            progress=job.progress,
+        )
+        began = time.monotonic()
+        users.enter()
+        entry.compaction = job.pace
+        try:
+            done = await asyncio.get_running_loop().run_in_executor(self._threads, compaction.run)
+        except IndexDamaged:
+            await entry.folder.run(old.dirty.distrust)
+            raise
+        finally:
+            entry.compaction = None
+            users.leave()
+        job.result, job.generation, job.error = done, done.volume.superblock.generation, done.problem
+        await self._go_on(entry, done)
+        self._close_later(old, users)
+        _log.info(
+            "volume %d compacted from %s to %s in %s; nobody could append for %.1f ms",
+            entry.id,
+            format_size(done.old_bytes),
+            format_size(done.new_bytes),
+            format_duration(time.monotonic() - began),
+            done.pause_seconds * 1000,
+        )
+
+    async def _go_on(self, entry: StoreVolume, done: Compacted) -> None:
+        entry.users = Users()
+        self._volumes.replace(entry, done.volume)
+        if done.problem:
+            self._volumes.fail(entry, done.problem)
+        else:
+            await self._volumes.checkpoint(entry)
+
+    def _await_confirmed(self, job: CompactionJob, entry: StoreVolume, cut: int) -> None:
+        """Wait, on the compaction's thread, until the Directory has heard of everything below the cut."""
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while self._confirmed is not None and self._confirmed(entry) < cut:
+            job.pace.check()
+            if time.monotonic() >= deadline:
+                raise CompactionFailed(
+                    f"volume {entry.id}: the Directory has not heard of all its photos and deletes within "
+                    f"{format_duration(CONFIRM_SECONDS)}, and could not after a compaction; try again when it answers"
+                )
+            time.sleep(CONFIRM_POLL_SECONDS)
+        if entry.membership is not None:
+            raise CompactionFailed(f"volume {entry.id} was given copies while it was compacted; nothing was changed")
+
+    def _close_later(self, old: Volume, users: Users) -> None:
+        """Close the old generation when nobody works with it any more."""
+        task = asyncio.create_task(_close(old, users))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _close(old: Volume, users: Users) -> None:
+    try:
+        await asyncio.to_thread(_close_in_thread, old, users)
+    except HaystackError as error:
+        _log.warning("the old generation of a volume was not closed: %s", error)
+
+
+def _close_in_thread(old: Volume, users: Users) -> None:
+    if users.wait_for_none(CLOSE_SECONDS):
+        old.close()
+
+
+def _require_room(volume: Volume, folder: DataFolder) -> None:
+    """What lives must fit beside the volume; trash comes to that, and what is uploaded meanwhile."""
+    space = os.statvfs(folder.path)
+    free_bytes = space.f_bavail * space.f_frsize
+    stat = volume.stat()
+    needed_bytes = stat.live_bytes + stat.index_bytes
+    if needed_bytes > free_bytes:
+        raise OutOfSpace(
+            f"data folder {folder.path} has {format_size(free_bytes)} free, and compacting volume "
+            f"{volume.superblock.volume} needs {format_size(needed_bytes)}; free some space first, or move the volume"
+        )
