@@ -109,10 +109,12 @@ class StoreSettings:
     max_volume_bytes: int = field(
         default=32 * GIB, metadata=setting(Size(64 * KIB, 8 * TIB), "Size at which a volume takes no more photos.")
     )
-    reserve_bytes: int = field(
-        default=64 * MIB,
+    reserve_bytes: int | None = field(
+        default=None,
         metadata=setting(
-            Size(0, 8 * TIB), "Free space to leave on a disk (at most a tenth of it); below it, no more photos."
+            Size(0, 8 * TIB),
+            "Free space to leave on a disk (at most a tenth of it); below it, no more photos [default: room to compact "
+            "its largest volume, at least 64MiB].",
         ),
     )
     max_header_bytes: int = field(

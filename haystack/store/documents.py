@@ -107,6 +107,7 @@ def folder_document(folder: DataFolder) -> Document:
         "path": str(folder.path),
         "totalBytes": folder.total_bytes,
         "freeBytes": folder.free_bytes,
+        "reserveBytes": folder.reserve_bytes,
         "state": folder.state.name.lower(),
         "error": folder.error,
     }
@@ -143,6 +144,7 @@ def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: 
         "liveBytes": stat.live_bytes if stat else 0,
         "deletedCount": stat.deleted_count if stat else 0,
         "deletedBytes": stat.deleted_bytes if stat else 0,
+        "indexBytes": stat.index_bytes if stat else 0,
         "maxKey": f"{stat.max_key:x}" if stat else "0",
         "reads": control.volume_sum(entry.slot, VolumeCell.READS),
         "bytesRead": control.volume_sum(entry.slot, VolumeCell.BYTES_READ),

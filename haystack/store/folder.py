@@ -51,7 +51,8 @@ class DataFolder:
     the other folders waiting.
 
     ``lock_fd`` is handed down to the workers: the folder stays locked until the last process that may write to it has
-    ended, also when the supervisor was killed. ``state`` and ``error`` are as of the last probe.
+    ended, also when the supervisor was killed. ``state``, ``error`` and sizes are as of the last probe;
+    ``reserve_bytes`` is the free space that uploads leave.
     """
 
     def __init__(self, number: int, path: Path, identity: Identity, lock_fd: int, error: str = "") -> None:
@@ -63,6 +64,7 @@ class DataFolder:
         self.state = FolderState.FAILED if error else FolderState.OK
         self.total_bytes = 0
         self.free_bytes = 0
+        self.reserve_bytes = 0
         self._threads = ThreadPoolExecutor(THREADS, f"folder-{number}")
         # A thread of its own: it has to find out that the others hang.
         self._probe_thread = ThreadPoolExecutor(1, f"probe-{number}")

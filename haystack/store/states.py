@@ -17,8 +17,24 @@ SMALLEST_ROOM_SHARE = 256
 SAME_FREE_BYTES = 64 * MIB
 """Free space is compared in steps of this size: folders on the same disk should count as alike."""
 
+LEAST_RESERVE_BYTES = 64 * MIB
+"""Reserve of a folder whose volumes are small, unless an operator set another one."""
+
 NEARLY_FULL_SHARE = 32
 """At most this part of a volume's size is kept for uploads that were assigned before it was reported full."""
+
+
+def reserve_of(setting_bytes: int | None, compacted_bytes: Iterable[int]) -> int:
+    """Free space that uploads leave on a disk, for deletes and compactions.
+
+    Parameters
+    ----------
+    setting_bytes: as an operator set it; None for as much as the largest volume takes to be compacted.
+    compacted_bytes: what each volume of the folder takes, with its index, after a compaction.
+    """
+    if setting_bytes is not None:
+        return setting_bytes
+    return max(LEAST_RESERVE_BYTES, max(compacted_bytes, default=0))
 
 
 def folder_state(now: FolderState, total_bytes: int, free_bytes: int, reserve_bytes: int) -> FolderState:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from haystack.store.activity import ChangedSlots
 from haystack.store.control import FolderCell, FolderState, VolumeState
 from haystack.store.folder import DataFolder, Probe
-from haystack.store.settings import Timing
-from haystack.store.states import checkpoint_due, folder_state
+from haystack.store.settings import RESERVE_SHARE, Timing
+from haystack.store.states import checkpoint_due, folder_state, reserve_of
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.units import format_duration, format_size
@@ -27,7 +27,7 @@ class FolderKeeper:
 
     Parameters
     ----------
-    reserve_bytes: free space that uploads may not use up.
+    reserve_bytes: free space that uploads may not use up; None for room to compact the largest volume.
     clock: monotonic seconds.
     """
 
@@ -37,7 +37,7 @@ class FolderKeeper:
         volumes: StoreVolumes,
         timing: Timing,
         *,
-        reserve_bytes: int,
+        reserve_bytes: int | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = folder
@@ -82,7 +82,11 @@ class FolderKeeper:
     def _weigh(self, found: Probe) -> None:
         folder = self._folder
         folder.total_bytes, folder.free_bytes = found.total_bytes, found.free_bytes
-        state = folder_state(folder.state, found.total_bytes, found.free_bytes, self._reserve_bytes)
+        stats = [entry.stat for entry in self._volumes.of(folder) if entry.stat is not None]
+        # What is in the trash is carried over as well; how much that is, only a walk over the volume can tell.
+        reserve_bytes = reserve_of(self._reserve_bytes, (stat.live_bytes + stat.index_bytes for stat in stats))
+        folder.reserve_bytes = min(reserve_bytes, found.total_bytes // RESERVE_SHARE)
+        state = folder_state(folder.state, found.total_bytes, found.free_bytes, folder.reserve_bytes)
         if state is folder.state:
             return
         folder.state = state

@@ -56,9 +56,9 @@ def test_every_example_works(tmp_path: Path) -> None:
         ("upload_memory_bytes", 4 << 20),
         ("upload_memory_total_bytes", 256 << 20),
         ("trash_retention_seconds", 7 * 86_400),
-        ("reserve_bytes", 64 << 20),
+        ("reserve_bytes", None),
     ],
 )
-def test_the_limits_are_those_of_the_document(name: str, default: int) -> None:
+def test_the_limits_are_those_of_the_document(name: str, default: int | None) -> None:
     assert getattr(StoreSettings(data=(Path("/data"),)), name) == default
     assert f"`{name}`" in DOCUMENT

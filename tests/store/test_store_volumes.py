@@ -40,7 +40,7 @@ AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs, which ta
 
 
 class Bench:
-    def __init__(self, folders: list[DataFolder], max_bytes: int = 2**30, reserve_bytes: int = 0) -> None:
+    def __init__(self, folders: list[DataFolder], max_bytes: int = 2**30, reserve_bytes: int | None = 0) -> None:
         self.folders = folders
         self.control = ControlBlock.create(1)
         self.changes = 0

@@ -1,4 +1,4 @@
-"""What a check finds: damage, which a copy can mend, apart from what is wrong with the index, which can be made anew."""
+"""What a check finds: damage, which a copy can mend, apart from what is wrong with the index."""
 
 from __future__ import annotations
 
