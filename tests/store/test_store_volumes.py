@@ -62,7 +62,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(*paths: Path, **options: int) -> AsyncIterator[Bench]:
+async def bench(*paths: Path, **options: Any) -> AsyncIterator[Bench]:
     one = Bench(open_folders(paths), **options)
     for keeper in one.keepers:
         await keeper.probe()
