@@ -27,7 +27,7 @@ async def test_all_partitions(tmp_path: Path, replication: str) -> None:
         cluster = Cluster(tmp_path, options, hosts=net.hosts, prefix_of=net.prefix)
         try:
             cluster.start()
-            rates = Rates(uploads=30, reads=200)
+            rates = Rates(uploads=20, reads=100)
             report = await part_and_heal(cluster, net, partitions(STORES), rates=rates, seed=2)
             print("\n".join(report.lines()))
         except BaseException:

@@ -63,12 +63,13 @@ class Report:
         lines.append(f"photos: {photos}; {self.compared:,} answers compared at the end, {self.volumes} volumes")
         problems = sorted({one.problem[:160] for one in self.recorder.attempts if one.problem})
         lines += [f"refused: {problem}" for problem in problems[:8]]
+        lines += [f"not served: {text[:300]}" for text in self.recorder.failed]
         return lines + [f"WRONG: {text}" for text in self.recorder.wrong]
 
     def check(self) -> None:
         """Raise AssertionError when something was lost, returned, failed or took too long."""
         text = "\n".join(self.lines())
-        assert not self.recorder.wrong, text
+        assert not self.recorder.wrong and not self.recorder.failed, text
         slow = [
             one
             for one in self.happened

@@ -174,7 +174,8 @@ class Load:
         if photo.fate is not Fate.STORED:
             return True  # a delete began meanwhile
         counts["reads failed"] += 1
-        self._wrong(f"{photo.fid}: no location served it: {failures or 'no location is known'}")
+        if len(self.recorder.failed) < SAMPLES_KEPT:
+            self.recorder.failed.append(f"{photo.fid}: no location served it: {failures or 'no location is known'}")
         return False
 
     async def _read_at(self, photo: Photo, address: str) -> str:

@@ -56,6 +56,8 @@ class Recorder:
     counts: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     """What must never happen, told for the reader."""
+    failed: list[str] = field(default_factory=list)
+    """Reads that no location served."""
     _places: dict[str, str] = field(default_factory=dict)
     _readable: list[str] = field(default_factory=list)
     _deleted: list[str] = field(default_factory=list)
