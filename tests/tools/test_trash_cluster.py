@@ -153,3 +153,15 @@ def test_the_client_refuses_a_ttl_that_cannot_be(client: SyncHaystackClient) -> 
     for ttl in ("soon", "100y"):
         with pytest.raises(InvalidRequest, match="ttl"):
             client.upload(DATA, ttl=ttl)
+
+
+def test_a_seaweedfs_client_hands_the_ttl_of_its_assign_on(cluster: RealCluster) -> None:
+    with urllib.request.urlopen(f"{cluster.directory.ready.url}/dir/assign?ttl=5m", timeout=10) as answer:
+        assigned = json.load(answer)
+    url = f"http://{assigned['publicUrl']}/{assigned['fid']}"
+    upload = urllib.request.Request(f"{url}?ttl={assigned['ttl']}", DATA, method="POST")
+    with urllib.request.urlopen(upload, timeout=10) as answer:
+        assert answer.status == 201
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        max_age = answer.headers["Cache-Control"].removeprefix("public, max-age=")
+        assert answer.read() == DATA and 240 < int(max_age) <= 301
