@@ -9,11 +9,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from directory.assigner import Assigner
+from directory.compactor import Compactor
 from directory.connections import note_first_request
 from directory.grower import Grower
 from directory.handlers.assign import AssignHandlers
 from directory.handlers.backup import BackupHandlers
 from directory.handlers.cluster import ClusterHandlers
+from directory.handlers.compactions import CompactionHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
 from directory.handlers.snapshots import SnapshotHandlers
@@ -39,6 +41,7 @@ class Parts:
     healer: Healer
     nodes: Nodes
     snapshots: Snapshots
+    compactor: Compactor
 
 
 def make_app(
@@ -68,13 +71,14 @@ def make_app(
     cluster = ClusterHandlers(service, parts.healer, parts.nodes, signed)
     backup = BackupHandlers(service, signed, scratch)
     snapshots = SnapshotHandlers(parts.snapshots, signed)
+    compactions = CompactionHandlers(parts.compactor, signed)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
     # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.
     changing: tuple[tuple[str, Handler], ...] = (
         ("/dir/assign", assign.assign),
         ("/vol/grow", assign.grow),
-        ("/vol/vacuum", assign.vacuum),
+        ("/vol/vacuum", compactions.vacuum),
     )
     for path, handler in changing:
         router.add_route("GET", path, handler)
@@ -87,6 +91,7 @@ def make_app(
     router.add_post("/cluster/nodes/{store}/mark", cluster.mark)
     router.add_post("/cluster/repair", cluster.repair_now)
     router.add_post("/cluster/snapshots", snapshots.take)
+    router.add_post("/cluster/compactions", compactions.compact)
     router.add_delete("/cluster/snapshots/{name}", snapshots.delete)
     reading: tuple[tuple[str, Handler], ...] = (
         ("/", status.index),
@@ -97,6 +102,7 @@ def make_app(
         ("/cluster/nodes", cluster.nodes),
         ("/cluster/repair", cluster.repair),
         ("/cluster/snapshots", snapshots.list),
+        ("/cluster/compactions", compactions.list),
         ("/cluster/snapshots/{name}", snapshots.show),
         ("/internal/backup", backup.backup),
         ("/internal/snapshots/{name}", snapshots.storage),

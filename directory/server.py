@@ -16,6 +16,7 @@ import uvloop
 from aiohttp import web
 
 from directory.app import Parts, make_app
+from directory.compactor import Compactor
 from directory.connections import protocol_factory
 from directory.decisions.repair_views import Rules
 from directory.grower import Grower
@@ -131,7 +132,8 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
     )
     healer = Healer(service, memberships, client, rules, settings.repair_bytes_per_second)
     snapshots = Snapshots(service, client, settings.data)
-    parts = Parts(service, grower, memberships, healer, Nodes(service, memberships, healer), snapshots)
+    compactor = Compactor(service, client, snapshots)
+    parts = Parts(service, grower, memberships, healer, Nodes(service, memberships, healer), snapshots, compactor)
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
@@ -144,6 +146,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         for keeper in keepers:
             keeper.cancel()
         await asyncio.wait(keepers)
+        await compactor.close()
         await healer.close()
         await grower.close()
         await memberships.close()

@@ -122,6 +122,16 @@ class StoreClient:
         tail = answer.get("tail") if isinstance(answer, dict) else None
         return tail if type(tail) is int else 0
 
+    async def compact(self, store: StoreDocument, volume: int, order: dict[str, Any]) -> dict[str, Any]:
+        """Have a Store begin to compact a volume; returns how far it is. Raises VolumeUnavailable."""
+        _, answer = await self._call("POST", store, f"/admin/volumes/{volume}/compact", order, accepted=(202,))
+        return _job(store, answer)
+
+    async def compaction(self, store: StoreDocument, volume: int) -> dict[str, Any]:
+        """How far the compaction of a volume is. Raises VolumeUnavailable."""
+        _, answer = await self._call("GET", store, f"/admin/volumes/{volume}/compact", None)
+        return _job(store, answer)
+
     async def delete_volume(self, store: StoreDocument, volume: int, uuid: str, epoch: int) -> None:
         """Have a copy removed that does not count any more; one that is not there is fine. Raises VolumeUnavailable."""
         document = {"uuid": uuid, "epoch": epoch}
@@ -168,3 +178,19 @@ class StoreClient:
         if answer.body and answer.document is None and answer.status != 404:
             raise VolumeUnavailable(f"{url}: the answer of Store {store.url} is no JSON")
         return answer.status, answer.document
+
+
+def _job(store: StoreDocument, answer: Any) -> dict[str, Any]:
+    """A compaction as its Store describes it. Raises VolumeUnavailable."""
+    numbers = ("generation", "cut", "newCut", "oldBytes", "newBytes")
+    if isinstance(answer, dict) and isinstance(answer.get("error"), str):
+        if answer.get("state") in ("waiting", "running", "failed"):
+            return answer
+        ends = answer.get("ends")
+        if (
+            answer.get("state") == "done"
+            and isinstance(ends, dict)
+            and all(type(answer.get(n)) is int for n in numbers)
+        ):
+            return answer
+    raise VolumeUnavailable(f"Store {store.url} answered strangely: {str(answer)[:500]}")

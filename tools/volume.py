@@ -17,6 +17,7 @@ from tools.output import Column
 from tools.plans import NOTHING_CHANGED, apply_option
 from tools.view import ClusterView, VolumeView, parse_cluster
 from tools.volume_check import check
+from tools.volume_compact import compact
 
 GROW_SILENCE_SECONDS = 120.0
 """How long the Directory may be silent while the Stores make volumes."""
@@ -37,7 +38,7 @@ _COLUMNS = (
 
 @click.group(cls=Group)
 def volume() -> None:
-    """List, show, check and grow volumes."""
+    """List, show, check, compact and grow volumes."""
 
 
 @volume.command("list")
@@ -72,6 +73,7 @@ def show(app: App, number: int) -> None:
 
 
 volume.add_command(check)
+volume.add_command(compact)
 
 
 @volume.command()

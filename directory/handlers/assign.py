@@ -9,7 +9,7 @@ from aiohttp import web
 
 from directory.assigner import Assigner
 from directory.decisions.choice import ANYWHERE, Where
-from directory.errors import NothingWritable, NotSupported
+from directory.errors import NothingWritable
 from directory.grower import Grower
 from directory.settings import MAX_ASSIGN_COUNT, MAX_ASSIGN_PHOTOS, MAX_GROW_COUNT
 from directory.web import json_response, number, parameters, replication
@@ -58,10 +58,6 @@ class AssignHandlers:
         if grown.reason:
             document["reason"] = f"{count} were asked for: {grown.reason}"
         return json_response(request, document)
-
-    async def vacuum(self, request: web.Request) -> web.Response:
-        """Compaction is not there yet."""
-        raise NotSupported("compaction is not supported by this release; deleted photos keep their space")
 
 
 def _where(given: Mapping[str, str]) -> Where:

@@ -22,8 +22,9 @@ MAX_RATE = 2**50
 class CompactionsApi:
     """The calls."""
 
-    def __init__(self, volumes: StoreVolumes, compactions: Compactions) -> None:
+    def __init__(self, volumes: StoreVolumes, compactions: Compactions, trash_ms: int) -> None:
         self._volumes = volumes
+        self._trash_ms = trash_ms
         self._compactions = compactions
 
     def add_routes(self, app: web.Application) -> None:
@@ -37,7 +38,7 @@ class CompactionsApi:
         volume, document = volume_of(request), await body_of(request)
         unlimited = not document.get("bytesPerSecond")
         rate = None if unlimited else whole(document, "bytesPerSecond", MAX_RATE)
-        job = self._compactions.start(volume, parse_order(document), rate)
+        job = self._compactions.start(volume, parse_order(document, self._trash_ms), rate)
         return web.json_response(job.document(), status=202)
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -55,25 +56,37 @@ class CompactionsApi:
         return web.json_response(job.document())
 
 
-def parse_order(document: Document) -> CompactionOrder:
-    """Read what is to be kept. Raises InvalidRequest, naming the field."""
+def parse_order(document: Document, trash_ms: int) -> CompactionOrder:
+    """Read what is to be kept. Raises InvalidRequest, naming the field.
+
+    Parameters
+    ----------
+    trash_ms: when the order says nothing of it; copies of a volume must be told the same, one alone need not be.
+    """
     snapshots = document.get("snapshots", [])
     if not isinstance(snapshots, list) or len(snapshots) > MAX_SNAPSHOTS:
         raise InvalidRequest(f"snapshots must be a list of at most {MAX_SNAPSHOTS} offsets")
     ends = [whole({"snapshots": end}, "snapshots", MAX_VOLUME_BYTES) for end in snapshots]
     return CompactionOrder(
         now_ms=whole(document, "nowMs", MAX_MS),
-        trash_ms=whole(document, "trashMs", MAX_MS),
+        trash_ms=trash_ms if document.get("trashMs") is None else whole(document, "trashMs", MAX_MS),
         snapshots=tuple(sorted(set(ends))),
         cut=None if document.get("cut") is None else whole(document, "cut", MAX_VOLUME_BYTES),
     )
 
 
 @asynccontextmanager
-async def compactions_service(volumes: StoreVolumes, confirmed: Confirmed | None) -> AsyncIterator[CompactionsApi]:
-    """Compactions for the length of a block, inside the event loop; those under way are given up at its end."""
+async def compactions_service(
+    volumes: StoreVolumes, confirmed: Confirmed | None, *, trash_ms: int
+) -> AsyncIterator[CompactionsApi]:
+    """Compactions for the length of a block, inside the event loop; those under way are given up at its end.
+
+    Parameters
+    ----------
+    trash_ms: how long what is deleted is kept when an order says nothing of it.
+    """
     compactions = Compactions(volumes, confirmed)
     try:
-        yield CompactionsApi(volumes, compactions)
+        yield CompactionsApi(volumes, compactions, trash_ms)
     finally:
         await compactions.close()

@@ -139,7 +139,11 @@ class _Store:
                 copies_service(self._volumes, self._memberships, self._settings, self._timing)
             )
             compactions = await stack.enter_async_context(
-                compactions_service(self._volumes, self._confirmed_to if self._confirmers else None)
+                compactions_service(
+                    self._volumes,
+                    self._confirmed_to if self._confirmers else None,
+                    trash_ms=int(self._settings.trash_retention_seconds * 1000),
+                )
             )
             admin_port = await stack.enter_async_context(
                 self._admin(documents, [*copies.routes, compactions.add_routes])

@@ -341,12 +341,6 @@ async def test_a_store_that_answers_rubbish_is_not_believed(directory: Any, stor
     assert status == 503 and "answered strangely" in answer["error"]
 
 
-async def test_vacuum_is_not_there_yet(directory: Any) -> None:
-    for method in ("GET", "POST"):
-        status, answer = await directory.call("/vol/vacuum?garbageThreshold=0.3", method)
-        assert status == 501 and "not supported" in answer["error"]
-
-
 async def test_status_tells_everything(directory: Any, store: FakeStore) -> None:
     await directory.with_store(store)
     await store.confirm(directory.base, 3, 0, 5000, [needle("1f")])
