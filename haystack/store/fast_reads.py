@@ -141,7 +141,12 @@ class FastReader:
         if entry is None:
             return self._first_read(connection, line, headers, started)
         served = entry.served
-        if self._cells[served.epoch_cell] != entry.epoch or (entry.tick != self.tick and not self._is_resident(entry)):
+        if (
+            self._cells[served.epoch_cell] != entry.epoch
+            # Its volume was out of service. A copy that was cut comes to the same tail again, with other needles.
+            or served.retired
+            or (entry.tick != self.tick and not self._is_resident(entry))
+        ):
             del self._entries[line]
             return self._first_read(connection, line, headers, started)
         if _digest(entry.checked, entry.seed) != entry.checksum:
