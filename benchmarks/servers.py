@@ -86,15 +86,19 @@ class Server:
 
 
 @contextlib.contextmanager
-def store(data: Path, *, workers: int, cores: Sequence[int], durability: str = "fsync") -> Iterator[Server]:
+def store(
+    data: Path, *, workers: int, cores: Sequence[int], durability: str = "fsync", admin_port: int | None = None
+) -> Iterator[Server]:
     """Run a Store, supervisor and workers, as an operator would, without a Directory.
 
     Parameters
     ----------
     data: its data folder.
     cores: processor cores for all of its processes.
+    admin_port: of its admin API; by default any free one.
     """
     argv = [sys.executable, *STORE_COMMAND, "--data", str(data), "--port", "0"]
+    argv += ["--admin-port", str(admin_port)] if admin_port is not None else []
     argv += ["--workers", str(workers), "--durability", durability]
     with running(Program("the Store", argv, cores, data.parent)) as program:
         ready = program.wait_for_line(parse_ready)
