@@ -18,6 +18,7 @@ from tools.plans import NOTHING_CHANGED, apply_option
 from tools.view import ClusterView, VolumeView, parse_cluster
 from tools.volume_check import check
 from tools.volume_compact import compact
+from tools.volume_travel import export_volume, import_volume
 
 GROW_SILENCE_SECONDS = 120.0
 """How long the Directory may be silent while the Stores make volumes."""
@@ -74,6 +75,8 @@ def show(app: App, number: int) -> None:
 
 volume.add_command(check)
 volume.add_command(compact)
+volume.add_command(export_volume)
+volume.add_command(import_volume)
 
 
 @volume.command()

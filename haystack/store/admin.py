@@ -23,7 +23,9 @@ from haystack.store.volumes import StoreVolumes
 from haystack.volume import CheckReport, Volume, check_volume
 from haystack.volume.recovery import Progress
 
-MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 1024 * 1024
+"""Of a call: a piece of a volume that is imported is the largest."""
+
 MAX_CHECKS = 2
 """Checks of volumes that run at the same time; each of them reads as fast as it can."""
 

@@ -37,10 +37,12 @@ from haystack.store.documents import Document, Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
+from haystack.store.import_api import ImportApi
 from haystack.store.replication.memberships import Memberships
 from haystack.store.replication.service import ReplicationService
 from haystack.store.scrub.mending import rebuild_index
 from haystack.store.settings import Timing, WorkerSettings
+from haystack.store.space_api import SpaceApi
 from haystack.store.store_volume import StoreVolume
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import StoreVolumes
@@ -146,7 +148,7 @@ class _Store:
                 )
             )
             admin_port = await stack.enter_async_context(
-                self._admin(documents, [*copies.routes, compactions.add_routes])
+                self._admin(documents, [*copies.routes, compactions.add_routes, *self._operator_routes()])
             )
             host = advertised_host(self._settings.host, self._settings.directories)
             url, admin_url = join(host, self._port), join(host, admin_port)
@@ -269,6 +271,10 @@ class _Store:
             yield runner.addresses[0][1]
         finally:
             await runner.cleanup()
+
+    def _operator_routes(self) -> list[Callable[[web.Application], None]]:
+        trash_ms = int(self._settings.trash_retention_seconds * 1000)
+        return [SpaceApi(self._volumes, trash_ms).add_routes, ImportApi(self._volumes).add_routes]
 
     def _extra_status(self) -> Document:
         return {

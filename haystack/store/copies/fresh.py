@@ -25,6 +25,8 @@ from haystack.volume.scan import Damage, scan
 _log = logging.getLogger(__name__)
 
 SUFFIX = ".vol.copy"
+IMPORT_SUFFIX = ".vol.import"
+"""Of a volume that an operator brings as a file."""
 
 ABANDONED_SECONDS = 24 * 3600
 """A copy that nobody went on with for so long is removed when the Store starts."""
@@ -38,7 +40,7 @@ def copy_path(folder: Path, volume: int) -> Path:
 def remove_abandoned(folder: Path, now: float) -> None:
     """Remove copies that nobody goes on with (``now``: seconds since 1970). Raises DiskError."""
     try:
-        for path in folder.glob(f"*{SUFFIX}"):
+        for path in (*folder.glob(f"*{SUFFIX}"), *folder.glob(f"*{IMPORT_SUFFIX}")):
             if now - path.stat().st_mtime > ABANDONED_SECONDS:
                 path.unlink()
                 _log.info("%s is removed: nobody went on with it", path)
