@@ -200,3 +200,43 @@ def test_refusals(clusters: list[Cluster], tmp_path: Path) -> None:
     again = cluster.run("backup", str(backup))
     assert again["ok"] and again["copiedBytes"] == saved.size_bytes
     assert command("restore", str(backup), "--verify")["problems"] == {}
+
+
+def test_a_snapshot_is_held_through_a_compaction(clusters: list[Cluster], tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path / "data", "--workers", "1")
+    clusters.append(cluster)
+    stored = {cluster.upload(content): content for content in photos(20, 1)}
+    early = list(stored)[:4]
+    for fid in early:
+        delete(cluster, fid)
+    wanted = {fid: content for fid, content in stored.items() if fid not in early}
+    first = cluster.run("backup", str(tmp_path / "backup"))
+    cluster.run("snapshot", "create", "held")
+    # Deleted after the snapshot, and for good: only the snapshot keeps them.
+    late = list(wanted)[:6]
+    for fid in late:
+        delete(cluster, fid)
+    more = {cluster.upload(content): content for content in photos(10, 2)}
+    cluster.until(lambda status: live_count(status) == len(wanted) - len(late) + len(more))
+    done = cluster.run("volume", "compact", "--all", "--now", "--apply")
+    assert any(one["state"] == "done" for one in done["compactions"])
+    assert {status_of(cluster, fid) for fid in (*early, *late)} == {404}
+    assert {fid: cluster.read(fid) for fid in more} == more
+    assert cluster.run("snapshot", "list")["snapshots"][0]["lost"] == []
+    # Another generation: all of these volumes, not only what is new.
+    held = cluster.run("backup", str(tmp_path / "backup"), "--snapshot", "held")
+    assert held["ok"] and held["new"]
+    assert held["volumeBytes"] < first["volumeBytes"]
+    later = cluster.run("backup", str(tmp_path / "later"))
+    assert later["ok"]
+    cluster.kill_everything()
+
+    other = restored(clusters, tmp_path / "backup", tmp_path / "elsewhere")
+    assert {fid: other.read(fid) for fid in wanted} == wanted
+    assert {status_of(other, fid) for fid in (*early, *more)} == {404}
+    other.until(lambda status: status["Counts"]["photos"] == live_count(status) == len(wanted))
+    other.kill_everything()
+    newest = restored(clusters, tmp_path / "later", tmp_path / "newest")
+    alive = {fid: content for fid, content in {**wanted, **more}.items() if fid not in late}
+    assert {fid: newest.read(fid) for fid in alive} == alive
+    assert {status_of(newest, fid) for fid in (*early, *late)} == {404}
