@@ -80,15 +80,15 @@ def _measure_speed(report: Report, folder: Path, size_bytes: int, options: argpa
     _copy(made / "1.vol", plain, live_bytes)
     for round_, side in alternating(options.rounds, ("compaction", "copy")):
         source = folder / "round"
-        if side == "compaction":
-            shutil.copytree(made, source)
-            os.sync()
+        shutil.copytree(made, source)  # for both: a disk may tire
+        os.sync()
         if options.cold:
             procfs.drop_page_cache()
         progress(f"round {round_ + 1} of {options.rounds}: {side}")
         if side == "copy":
             peer.append(live_bytes / MIB / _seconds(lambda: _copy(plain, folder / "copied", live_bytes)))
             (folder / "copied").unlink()
+            shutil.rmtree(source)
             continue
         seconds, done = _compact(source / "1.vol")
         if done.new_bytes < live_bytes:
@@ -167,7 +167,7 @@ def _measure_reads(report: Report, folder: Path, options: argparse.Namespace, co
             if side == "at rest":
                 rest.append(percentile(_read(server.port, kept, options.reads, options.seconds), 99) * 1000)
                 continue
-            compacting = _Compacting(admin_port)
+            compacting = _Compacting(admin_port, options.rate)
             found = _read(server.port, kept, options.reads, options.seconds)
             pauses += compacting.stop()
             busy.append(percentile(found, 99) * 1000)
@@ -195,7 +195,8 @@ def _read(port: int, paths: Sequence[str], per_second: float, seconds: float) ->
 class _Compacting:
     """Compacts volume 1 of a Store again and again, until it is stopped."""
 
-    def __init__(self, admin_port: int) -> None:
+    def __init__(self, admin_port: int, rate: int | None) -> None:
+        self._rate = rate
         self._url = f"http://127.0.0.1:{admin_port}/admin/volumes/1/compact"
         self._stopped = threading.Event()
         self._pauses: list[float] = []
@@ -219,7 +220,7 @@ class _Compacting:
             self._problem = error
 
     def _compact(self) -> float:
-        order = {"nowMs": time.time_ns() // 1_000_000, "trashMs": 0}
+        order = {"nowMs": time.time_ns() // 1_000_000, "trashMs": 0, "bytesPerSecond": self._rate}
         self._call(order)
         while True:
             job = self._call(None)
@@ -241,6 +242,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", type=int, nargs="+", default=[200 * 1024, 64 * 1024, 4 * 1024], help="of the photos")
     parser.add_argument("--garbage", type=float, default=0.3, help="share of the photos that is deleted [0.3]")
     parser.add_argument("--reads", type=float, default=500.0, help="reads a second while compacting [500]")
+    parser.add_argument("--rate", type=int, help="bytes a second while reads are measured [the Store's default]")
     parser.add_argument("--cold", action="store_true", help="begin each run with an empty page cache")
     parser.add_argument("--admin-port", type=int, default=0, help="of the Store [any free one]")
     return parser

@@ -147,6 +147,10 @@ class StoreSettings:
             Duration(0, 3650 * ONE_DAY_SECONDS), "Time in which a deleted photo can be brought back; 0: it cannot."
         ),
     )
+    compact_bytes_per_second: int = field(
+        default=64 * MIB,
+        metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are compacted, for each data folder; 0: no limit."),
+    )
     scrub_bytes_per_second: int = field(
         default=8 * MIB,
         metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are scrubbed, for each data folder; 0: never."),

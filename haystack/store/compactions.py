@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,9 @@ CONFIRM_SECONDS = 60.0
 """How long a compaction waits for the Directory to hear of what it leaves out."""
 
 CONFIRM_POLL_SECONDS = 0.02
+
+NICENESS = 10
+"""Of the threads that copy."""
 
 CLOSE_SECONDS = 3600.0
 """How long the old generation is kept open for those in the supervisor who still work with it."""
@@ -105,14 +109,16 @@ class Compactions:
     Parameters
     ----------
     confirmed: None when there is no Directory to hear of anything.
+    bytes_per_second: when nothing else is said; 0 for no limit.
     """
 
-    def __init__(self, volumes: StoreVolumes, confirmed: Confirmed | None) -> None:
+    def __init__(self, volumes: StoreVolumes, confirmed: Confirmed | None, *, bytes_per_second: int = 0) -> None:
+        self._rate = bytes_per_second
         self._volumes = volumes
         self._confirmed = confirmed
         self._jobs: dict[int, CompactionJob] = {}
         self._turns: dict[int, asyncio.Lock] = {}
-        self._threads = ThreadPoolExecutor(max(1, len(volumes.folders)), "compact")
+        self._threads = ThreadPoolExecutor(max(1, len(volumes.folders)), "compact", initializer=_stand_back)
         self._closing: set[asyncio.Task[None]] = set()
 
     def job(self, volume: int) -> CompactionJob | None:
@@ -122,6 +128,10 @@ class Compactions:
     def start(self, volume: int, order: CompactionOrder, bytes_per_second: int | None) -> CompactionJob:
         """Start a compaction, or tell of the one that is under way.
 
+        Parameters
+        ----------
+        bytes_per_second: 0 for no limit, None for that of the Store.
+
         Raises VolumeNotFound, VolumeUnavailable, HasCopies, OutOfSpace.
         """
         job = self._jobs.get(volume)
@@ -129,7 +139,9 @@ class Compactions:
             return job
         entry = self._volumes.get(volume)
         self._require_possible(entry)
-        job = self._jobs[volume] = CompactionJob(volume, order, Pace(bytes_per_second))
+        job = self._jobs[volume] = CompactionJob(
+            volume, order, Pace((self._rate if bytes_per_second is None else bytes_per_second) or None)
+        )
         job.task = asyncio.create_task(self._run(job, entry))
         return job
 
@@ -184,6 +196,8 @@ class Compactions:
             job.order,
             job.pace,
             before_swap=lambda cut: self._await_confirmed(job, entry, cut),
+            # Whoever wants to append waits for this, so it goes on a thread that does not stand back.
+            call_swap=lambda swap: entry.folder.submit(swap).result(),
             on_swapped=lambda generation: self._volumes.control.next_generation(entry.slot, generation),
             progress=job.progress,
         )
@@ -237,6 +251,11 @@ class Compactions:
         task = asyncio.create_task(_close(old, users))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _stand_back() -> None:
+    """Let the workers have the processor first; this is for the thread alone."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 async def _close(old: Volume, users: Users) -> None:

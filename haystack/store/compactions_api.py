@@ -36,8 +36,8 @@ class CompactionsApi:
 
     async def _start(self, request: web.Request) -> web.Response:
         volume, document = volume_of(request), await body_of(request)
-        unlimited = not document.get("bytesPerSecond")
-        rate = None if unlimited else whole(document, "bytesPerSecond", MAX_RATE)
+        given = document.get("bytesPerSecond")
+        rate = None if given is None else whole(document, "bytesPerSecond", MAX_RATE)
         job = self._compactions.start(volume, parse_order(document, self._trash_ms), rate)
         return web.json_response(job.document(), status=202)
 
@@ -77,15 +77,16 @@ def parse_order(document: Document, trash_ms: int) -> CompactionOrder:
 
 @asynccontextmanager
 async def compactions_service(
-    volumes: StoreVolumes, confirmed: Confirmed | None, *, trash_ms: int
+    volumes: StoreVolumes, confirmed: Confirmed | None, *, trash_ms: int, bytes_per_second: int
 ) -> AsyncIterator[CompactionsApi]:
     """Compactions for the length of a block, inside the event loop; those under way are given up at its end.
 
     Parameters
     ----------
     trash_ms: how long what is deleted is kept when an order says nothing of it.
+    bytes_per_second: the same for the rate; 0 for no limit.
     """
-    compactions = Compactions(volumes, confirmed)
+    compactions = Compactions(volumes, confirmed, bytes_per_second=bytes_per_second)
     try:
         yield CompactionsApi(volumes, compactions, trash_ms)
     finally:

@@ -145,6 +145,7 @@ class _Store:
                     self._volumes,
                     self._confirmed_to if self._confirmers else None,
                     trash_ms=int(self._settings.trash_retention_seconds * 1000),
+                    bytes_per_second=self._settings.compact_bytes_per_second,
                 )
             )
             admin_port = await stack.enter_async_context(

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from haystack.errors import CompactionFailed, HaystackError, VolumeMoved, VolumeUnavailable
@@ -96,6 +97,8 @@ class Compaction:
     pace: limits the rate, and ends it when it is stopped, up to the swap.
     before_swap: called without the lock when all but the last bytes are there; what it raises gives the compaction up.
     on_swapped: called under both append locks when the next generation is in force, and nobody has appended to it.
+    call_swap: calls the function that it is given, which holds the append lock for a moment, and returns what that
+        returns; on another thread when this one has to stand back for others.
     files: the seam to the operating system.
     clock: monotonic seconds.
     """
@@ -105,6 +108,7 @@ class Compaction:
     pace: Pace = field(default_factory=Pace)
     before_swap: Callable[[int], None] = lambda cut: None
     on_swapped: Callable[[int], None] = lambda generation: None
+    call_swap: Callable[[Callable[[], float | None]], float | None] = lambda swap: swap()
     files: CompactionFiles = field(default_factory=CompactionFiles)
     clock: Callable[[], float] = time.monotonic
     progress: CompactionProgress = field(default_factory=CompactionProgress)
@@ -177,7 +181,7 @@ class Compaction:
             if self.volume.tail() - carried_to > LAST_BYTES:
                 continue
             self.progress.step = "swapping"
-            pause_seconds = self._try_swap(path, target, unlimited, carried_to)
+            pause_seconds = self.call_swap(partial(self._try_swap, path, target, unlimited, carried_to))
             if pause_seconds is not None:
                 return self._finish(path, target, cut, ends, pause_seconds)
         raise CompactionFailed(f"{path}: so much is uploaded that a compaction cannot catch up; try again later")

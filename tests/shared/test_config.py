@@ -114,7 +114,7 @@ def test_everything_in_one_file(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[store]\nprot = 1", r"haystack.toml: unknown setting store.prot; did you mean port\?"),
-        ("[store]\nxyzzy = 1", r"unknown setting store.xyzzy; known: admin_port, data, "),
+        ("[store]\nxyzzy = 1", r"unknown setting store.xyzzy; known: admin_port, compact_bytes_per_second, data, "),
         ("[stroe]\nport = 1", r"haystack.toml: unknown table or setting 'stroe'; did you mean store\?"),
         ("port = 1", r"unknown table or setting 'port'"),
         ("store = 1", r"store must be a table, written as \[store\]"),
