@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -29,6 +30,9 @@ from tools.updir import LAYOUT_FILE
 COPY_BYTES = 16 * MIB
 MAX_PROBLEMS = 20
 """Of one volume that are told one by one."""
+
+_NOT_BETWEEN_THESE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+"""What copy_file_range says between file systems of different kinds, and of those that have no such call."""
 
 Advance = Callable[[int], None]
 
@@ -202,12 +206,23 @@ def _copy(source: Path, target: Path, size_bytes: int, advance: Advance) -> None
     with source.open("rb") as reader, target.open("xb") as writer:
         left_bytes = size_bytes
         while left_bytes:
-            copied = os.copy_file_range(reader.fileno(), writer.fileno(), min(left_bytes, COPY_BYTES))
+            copied = _copy_some(reader.fileno(), writer.fileno(), size_bytes - left_bytes, min(left_bytes, COPY_BYTES))
             if not copied:
                 raise FolderError(f"{source}: ends {left_bytes} bytes too early; it is not as the backup says")
             left_bytes -= copied
             advance(copied)
         os.fsync(writer.fileno())
+
+
+def _copy_some(source: int, target: int, position: int, size_bytes: int) -> int:
+    """Copy bytes from ``position`` on to where the target ends; returns how many."""
+    try:
+        # Where the file system can, this shares the blocks instead of copying them.
+        return os.copy_file_range(source, target, size_bytes, offset_src=position)
+    except OSError as error:
+        if error.errno not in _NOT_BETWEEN_THESE:
+            raise
+        return os.sendfile(target, source, position, size_bytes)
 
 
 def _identify(folder: Path, store_id: str, cluster_id: str) -> None:

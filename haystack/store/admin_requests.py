@@ -8,9 +8,11 @@ from uuid import UUID
 
 from aiohttp import web
 
-from haystack.errors import InvalidRequest
+from haystack.errors import InvalidRequest, TooLarge
 from haystack.fid import MAX_VOLUME_ID
 from haystack.store.documents import Document
+
+MAX_DOCUMENT_BYTES = 64 * 1024
 
 
 def uuid(value: Any) -> UUID:
@@ -50,9 +52,12 @@ def number(request: web.Request, name: str, default: int, most: int) -> int:
 
 
 async def body_of(request: web.Request) -> Document:
-    """The JSON object in the body."""
+    """The JSON object in the body. Raises TooLarge, too."""
+    body = await request.read()
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise TooLarge(f"the body is too large: {len(body)} bytes, at most {MAX_DOCUMENT_BYTES} are read as JSON")
     try:
-        document = json.loads(await request.read())
+        document = json.loads(body)
     except ValueError as error:
         raise InvalidRequest(f"the body is no JSON: {error}") from error
     if not isinstance(document, dict):

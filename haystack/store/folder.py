@@ -134,6 +134,14 @@ class DataFolder:
             return Probe(error=f"{error.strerror}; look at the disk and the kernel's log")
         return found
 
+    def space(self) -> Probe:
+        """Only ask for the free space. Blocks."""
+        try:
+            space = os.statvfs(self.path)
+        except OSError as error:
+            return Probe(error=str(error.strerror))
+        return Probe(space.f_blocks * space.f_frsize, space.f_bavail * space.f_frsize)
+
     def join_cluster(self, cluster_id: str) -> None:
         """Note the cluster that the Store belongs to, durably. Raises DiskError."""
         if self.identity.cluster_id != cluster_id:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from haystack.store.control import FolderState, Reason, VolumeState
 from haystack.store.replication.rules import Duty
 from haystack.store.settings import RESERVE_SHARE
-from haystack.units import MIB
+from haystack.units import GIB, MIB
 
 SMALLEST_ROOM_BYTES = 4096
 SMALLEST_ROOM_SHARE = 256
@@ -19,6 +19,10 @@ SAME_FREE_BYTES = 64 * MIB
 
 LEAST_RESERVE_BYTES = 64 * MIB
 """Reserve of a folder whose volumes are small, unless an operator set another one."""
+
+FAST_DISK_BYTES_PER_SECOND = 2 * GIB
+LEAST_SPACE_PAUSE_SECONDS = 0.02
+"""In this time the fastest disk takes less than the least reserve."""
 
 NEARLY_FULL_SHARE = 32
 """At most this part of a volume's size is kept for uploads that were assigned before it was reported full."""
@@ -52,6 +56,14 @@ def folder_state(now: FolderState, total_bytes: int, free_bytes: int, reserve_by
     if now is FolderState.FULL:
         reserve += reserve // 10
     return FolderState.FULL if free_bytes < reserve else FolderState.OK
+
+
+def space_pause_seconds(free_bytes: int, reserve_bytes: int, most_seconds: float) -> float:
+    """How long the free space of a disk need not be looked at: so long that uploads cannot use up the reserve."""
+    room_bytes = free_bytes - reserve_bytes
+    if room_bytes <= 0:
+        return most_seconds
+    return min(most_seconds, max(LEAST_SPACE_PAUSE_SECONDS, room_bytes / FAST_DISK_BYTES_PER_SECOND))
 
 
 def volume_state(size_bytes: int, max_bytes: int, folder: FolderState) -> tuple[VolumeState, Reason]:

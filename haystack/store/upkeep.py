@@ -14,7 +14,7 @@ from haystack.store.activity import ChangedSlots
 from haystack.store.control import FolderCell, FolderState, VolumeState
 from haystack.store.folder import DataFolder, Probe
 from haystack.store.settings import RESERVE_SHARE, Timing
-from haystack.store.states import checkpoint_due, folder_state, reserve_of
+from haystack.store.states import checkpoint_due, folder_state, reserve_of, space_pause_seconds
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.units import format_duration, format_size
@@ -50,12 +50,24 @@ class FolderKeeper:
 
     async def run(self) -> None:
         """Keep the folder until it fails."""
-        await asyncio.gather(self._probe_for_ever(), self._tick_for_ever())
+        await asyncio.gather(self._probe_for_ever(), self._watch_space_for_ever(), self._tick_for_ever())
 
     async def _probe_for_ever(self) -> None:
         while not self._folder.failed:
             await asyncio.sleep(self._timing.probe_seconds)
             await self.probe()
+
+    async def _watch_space_for_ever(self) -> None:
+        """Between the probes, which write: the less room there is, the sooner uploads could use up the reserve."""
+        folder, most_seconds = self._folder, self._timing.probe_seconds
+        while not folder.failed:
+            pause_seconds = space_pause_seconds(folder.free_bytes, folder.reserve_bytes, most_seconds)
+            await asyncio.sleep(pause_seconds)
+            if pause_seconds < most_seconds and not folder.failed:
+                found = await folder.run(folder.space)
+                if found.error is None and not folder.failed:  # what is wrong with it the probe says
+                    self._weigh(found)
+                    self._publish()
 
     async def _tick_for_ever(self) -> None:
         while not self._folder.failed:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from supervisor_harness import StoreProcess, fid
+from supervisor_harness import StoreProcess, fid, until_async
 from test_store_volumes import AS_ROOT, bench
 
 from haystack.store.control import VolumeState
-from haystack.store.states import LEAST_RESERVE_BYTES, reserve_of
+from haystack.store.states import LEAST_RESERVE_BYTES, reserve_of, space_pause_seconds
 from haystack.units import GIB, MIB
 
 
@@ -36,6 +36,13 @@ def test_room_for_the_largest_volume_unless_it_was_set() -> None:
     assert reserve_of(None, [GIB, 3 * GIB, 0]) == 3 * GIB
     assert reserve_of(5, [GIB]) == 5
     assert reserve_of(0, [GIB]) == 0
+
+
+def test_the_nearer_the_reserve_the_sooner_a_look() -> None:
+    assert space_pause_seconds(100 * GIB, GIB, 2.0) == 2.0
+    assert space_pause_seconds(2 * GIB, GIB, 2.0) == 0.5
+    assert space_pause_seconds(GIB + 1, GIB, 2.0) == 0.02
+    assert space_pause_seconds(GIB, GIB, 2.0) == space_pause_seconds(0, GIB, 2.0) == 2.0
 
 
 async def test_it_grows_with_the_largest_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,10 +88,43 @@ async def test_deletes_use_the_reserve_and_space_that_is_won_is_used(disk: Path)
                 assert answer.status == 202
         assert await store.put(fid(3, 5000), b"photo") == 507
         filler.unlink()
-        # The volume itself is what filled the disk: room comes from elsewhere here.
+        # The volume itself is what filled the disk: room comes from elsewhere here, from a compaction below.
         enlarge(disk)
         await store.until_volume(3, state="writable", reason="")
         assert await store.put(fid(3, 5000), b"photo") == 201
         for key in stored[3:]:
             assert await store.get(fid(3, key)) == bytes(100_000)
+        assert await store.stop() == 0
+
+
+@AS_ROOT
+async def test_a_compaction_uses_the_reserve_and_gives_space_back(disk: Path) -> None:
+    enlarge(disk)
+    async with StoreProcess(disk, reserve_bytes=None) as store:
+        await store.make_volume(3)
+        stored = []
+        for key in range(1, 1000):
+            if await store.put(fid(3, key), bytes(200_000)) != 201:
+                break
+            stored.append(key)
+        await store.until_volume(3, state="readonly", reason="the disk is full")
+        assert os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize > 2 * MIB, "most of the reserve is left"
+        kept = stored[:10]
+        for key in stored[10:]:
+            async with aiohttp.request("DELETE", f"http://127.0.0.1:{store.port}/{fid(3, key)}") as answer:
+                assert answer.status == 202
+        order = {"nowMs": 2**50, "trashMs": 0}
+        await store.admin("POST", "/admin/volumes/3/compact", order, expect=202)
+
+        async def compacted() -> bool:
+            job = await store.admin("GET", "/admin/volumes/3/compact", expect=200)
+            assert job["state"] != "failed", (job["error"], len(stored))
+            return bool(job["state"] == "done")
+
+        await until_async(compacted, "the volume is compacted")
+        await store.until_volume(3, state="writable", reason="")
+        for key in range(2000, 2100):
+            assert await store.put(fid(3, key), bytes(200_000)) == 201
+        for key in kept:
+            assert await store.get(fid(3, key)) == bytes(200_000)
         assert await store.stop() == 0
