@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lmdb
 
@@ -336,11 +336,15 @@ class IndexSnapshot:
 
     def get(self, key: int, alternate: int) -> IndexEntry | None:
         """The entry of a needle, deleted ones included. Raises IndexDamaged."""
+        raw = self.get_raw(KEY.pack(key, alternate))
+        return None if raw is None else IndexEntry.unpack(raw)
+
+    def get_raw(self, raw_key: bytes) -> bytes | None:
+        """The packed entry of a packed key. Raises IndexDamaged."""
         try:
-            raw = self._txn.get(KEY.pack(key, alternate))
+            return cast("bytes | None", self._txn.get(raw_key))  # a view only for transactions with buffers
         except lmdb.Error as error:
             raise _index_error(self._path, "read", error) from error
-        return None if raw is None else IndexEntry.unpack(raw)
 
 
 class NeedleIndex:

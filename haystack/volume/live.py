@@ -93,6 +93,13 @@ class LiveSet:
         self._held = held
         self._live = 0
 
+    def keeps_latest(self, raw_key: bytes, raw_entry: bytes) -> bool:
+        """Whether a photo without flags and without an end lives, by what the index would say of it; else ask on."""
+        if self._known.get_raw(raw_key) != raw_entry:
+            return False
+        self._live += 1
+        return True
+
     def keeps(self, offset: int, header: NeedleHeader) -> bool:
         """Whether the needle there is kept. Raises IndexDamaged when the index does not know it."""
         entry = self._known.get(header.key, header.alternate)

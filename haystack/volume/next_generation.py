@@ -17,7 +17,7 @@ from haystack.errors import CompactionFailed, DiskError
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, disk_error, sync_folder
 from haystack.volume.index import KEY, IndexState, IndexWriter, NeedleIndex, entry_flags, pack_entry, remove_index
-from haystack.volume.layout import SUPERBLOCK_BYTES, Buffer, NeedleHeader, Superblock
+from haystack.volume.layout import SUPERBLOCK_BYTES, Buffer, Flags, NeedleHeader, Superblock, needle_bytes
 from haystack.volume.names import compact_path, index_path
 from haystack.volume.writeback import begin_writeback
 
@@ -63,10 +63,37 @@ class CompactionFiles:
 
 
 class Moved(NamedTuple):
-    """A needle and where it lies in the next generation."""
+    """A needle in the next generation: where it lies there, and what its header says that the index wants to know."""
 
     offset: int
-    header: NeedleHeader
+    key: int
+    alternate: int
+    data_bytes: int
+    meta_bytes: int
+    time_ms: int
+    flags: int
+    expires: int
+
+    @classmethod
+    def of(cls, offset: int, header: NeedleHeader) -> Moved:
+        """A needle with this header."""
+        return cls(
+            offset,
+            header.key,
+            header.alternate,
+            header.data_bytes,
+            header.meta_bytes,
+            header.time_ms,
+            header.flags,
+            header.expires,
+        )
+
+    @property
+    def header(self) -> NeedleHeader:
+        """Its header, without what the index does not want to know."""
+        return NeedleHeader(
+            self.key, 0, self.alternate, self.data_bytes, self.meta_bytes, self.time_ms, self.flags, self.expires
+        )
 
 
 class NextGeneration:
@@ -138,14 +165,14 @@ class NextGeneration:
     def flush(self) -> None:
         """Enter what waits into the index. Raises CompactionFailed, IndexDamaged, OutOfSpace."""
         waiting, self._waiting = self._waiting, []
-        one_by_one = self._in_tail and any(needle.header.is_undelete for needle in waiting)
+        one_by_one = self._in_tail and any(needle.flags == Flags.UNDELETE for needle in waiting)
         if waiting and not one_by_one and _enter_new(self.index, waiting, self.position):
             return
         with self.index.write() as writer:
-            for offset, header in waiting:
-                if self._in_tail and header.is_undelete:
-                    _require_in_trash(writer, header)
-                enter_header(writer, offset, header)
+            for needle in waiting:
+                if self._in_tail and needle.flags == Flags.UNDELETE:
+                    _require_in_trash(writer, needle)
+                enter_header(writer, needle.offset, needle.header)
             writer.move_tail(self.position)
 
     def begin_tail(self) -> None:
@@ -191,16 +218,16 @@ def _enter_new(index: NeedleIndex, needles: Sequence[Moved], tail: int) -> bool:
     markers: list[Moved] = []
     needles_bytes = largest_key = last_ms = 0
     for needle in needles:
-        offset, header = needle
-        if header.is_marker:
+        offset, key, alternate, data_bytes, meta_bytes, time_ms, flags, expires = needle
+        if flags:
             markers.append(needle)
             continue
-        entries[KEY.pack(header.key, header.alternate)] = pack_entry(
-            offset, header.data_bytes, header.meta_bytes, entry_flags(header.expires)
-        )
-        needles_bytes += header.total_bytes
-        largest_key = max(largest_key, header.key)
-        last_ms = max(last_ms, header.time_ms)
+        entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires))
+        needles_bytes += needle_bytes(meta_bytes, data_bytes)
+        if key > largest_key:
+            largest_key = key
+        if time_ms > last_ms:
+            last_ms = time_ms
     if len(entries) + len(markers) != len(needles):
         return False
     try:
@@ -214,16 +241,16 @@ def _enter_new(index: NeedleIndex, needles: Sequence[Moved], tail: int) -> bool:
     return True
 
 
-def _require_in_trash(writer: IndexWriter, header: NeedleHeader) -> None:
+def _require_in_trash(writer: IndexWriter, needle: Moved) -> None:
     """What an undelete behind the cut brings back must not have been left out before the cut."""
-    entry = writer.get(header.key, header.alternate)
+    entry = writer.get(needle.key, needle.alternate)
     if entry is None or not entry.in_trash:
         raise CompactionFailed(
-            f"photo {header.key:x}, alternate {header.alternate} was brought back while it was compacted away; "
+            f"photo {needle.key:x}, alternate {needle.alternate} was brought back while it was compacted away; "
             "nothing was changed, compact the volume again"
         )
 
 
 def _enter_markers(writer: IndexWriter, markers: Sequence[Moved]) -> None:
-    for offset, header in markers:
-        enter_header(writer, offset, header)
+    for marker in markers:
+        enter_header(writer, marker.offset, marker.header)
