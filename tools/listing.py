@@ -65,8 +65,10 @@ class Listing:
         """Yield every live needle. Raises VolumeUnavailable when no Store lists a volume, UnexpectedAnswer."""
         for volume in self.volumes:
             after: int | None = 0
+            generation: object = None
             while after is not None:
-                page = await self._page(volume, after)
+                page = await self._page(volume, after, generation)
+                generation = page.get("generation")
                 where = f"needles of volume {volume.volume}"
                 for one in field_of(page, "needles", list, where):
                     yield _needle(one, where)
@@ -75,10 +77,12 @@ class Listing:
                     raise UnexpectedAnswer(f"{where}: the page behind {after} goes on at {following!r}")
                 after = following
 
-    async def _page(self, volume: ListedVolume, after: int) -> dict[str, Any]:
+    async def _page(self, volume: ListedVolume, after: int, generation: object) -> dict[str, Any]:
+        """One page. Raises, also when the volume was compacted since the last one: then some would be missing."""
         failures = []
+        same = f"&generation={generation}" if type(generation) is int else ""
         for admin_url in volume.admin_urls:
-            path = f"/admin/volumes/{volume.volume}/needles?after={after}&limit={PAGE_NEEDLES}"
+            path = f"/admin/volumes/{volume.volume}/needles?after={after}&limit={PAGE_NEEDLES}{same}"
             try:
                 return await self.control.store(admin_url, "GET", path)
             except (Unreachable, VolumeUnavailable) as error:

@@ -29,6 +29,8 @@ MAX_BODY_BYTES = 1024 * 1024
 MAX_CHECKS = 2
 """Checks of volumes that run at the same time; each of them reads as fast as it can."""
 
+MAX_GENERATION = 2**32 - 1
+
 PREFIX = "/admin/"
 
 
@@ -98,8 +100,14 @@ class AdminApi:
         entry = self._volumes.get(volume_of(request))
         after = number(request, "after", 0, MAX_OFFSET)
         limit = number(request, "limit", MAX_BATCH_NEEDLES, MAX_BATCH_NEEDLES) or MAX_BATCH_NEEDLES
+        # The volume that is read is the one that is open now: nothing is waited for before the thread has it.
+        generation = entry.require_open().superblock.generation
+        if number(request, "generation", generation, MAX_GENERATION) != generation:
+            raise CompactionMeanwhile(
+                f"volume {entry.id} was compacted meanwhile, and its needles lie elsewhere now; list it from the start"
+            )
         page = await entry.run(read_page, after, limit, now_seconds=time.time())
-        return web.json_response({"needles": page.needles, "next": page.next})
+        return web.json_response({"needles": page.needles, "next": page.next, "generation": generation})
 
     async def _check(self, request: web.Request) -> web.Response:
         entry = self._volumes.get(volume_of(request))
@@ -136,6 +144,12 @@ class AdminApi:
 
 def _check(volume: Volume, path: Path, *, full: bool, progress: Progress) -> CheckReport:
     return check_volume(path, full=full, index=volume.index, progress=progress)
+
+
+class CompactionMeanwhile(HaystackError):
+    """Offsets of the generation that a call names mean something else by now."""
+
+    http_status = 409
 
 
 class _NotReady(HaystackError):

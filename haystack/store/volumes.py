@@ -216,13 +216,16 @@ class StoreVolumes:
 
     async def refresh(self, entry: StoreVolume) -> None:
         """Look at sizes and counts of a volume and judge its state by them."""
-        if entry.volume is None:
+        volume = entry.volume
+        if volume is None:
             return
         try:
             stat = await entry.run(Volume.stat)
         except HaystackError as error:
             self.fail(entry, str(error))
             return
+        if entry.volume is not volume:
+            return  # compacted meanwhile: this is of the file before
         self._note(entry, stat)
         self.judge(entry)
 
@@ -301,6 +304,8 @@ class StoreVolumes:
         except HaystackError as error:
             self.fail(entry, str(error))
             return
+        if entry.volume is not volume:
+            return  # compacted meanwhile: this is of the file before
         known = max(entry.durable_tail, self.control.durable_tail(entry.slot))
         entry.durable_tail = max(entry.durable_tail, tail)
         if tail > known:

@@ -61,6 +61,18 @@ async def test_trash_is_kept_by_the_retention_of_the_order(tmp_path: Path) -> No
         assert await store.get(fid(1, 1)) == b"photo" * 100 and await store.get(fid(1, 2)) == 404
 
 
+async def test_a_listing_does_not_go_on_in_another_generation(tmp_path: Path) -> None:
+    async with StoreProcess(tmp_path) as store:
+        await store.make_volume(1)
+        await Load(store, 1).fill(20)
+        page = await store.admin("GET", "/admin/volumes/1/needles?limit=5")
+        path = f"/admin/volumes/1/needles?after={page['next']}&generation={page['generation']}"
+        await store.admin("GET", path, expect=200)
+        await compact(store, 1)
+        refused = await store.admin("GET", path, expect=409)
+        assert "list it from the start" in refused["error"]
+
+
 async def test_what_the_directory_has_not_heard_of_is_not_left_out(tmp_path: Path) -> None:
     async with FakeDirectory() as directory, StoreProcess(tmp_path, directories=[directory.url]) as store:
         await store.make_volume(1)
