@@ -7,8 +7,9 @@ import gc
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
@@ -27,13 +28,14 @@ from haystack.errors import (
     VolumeMoved,
 )
 from haystack.volume import Delete, NeedleMeta, NewNeedle, Put, Undelete, Volume, check_volume
+from haystack.volume.commit import Committer, Submission
 from haystack.volume.compact_copy import WINDOW_BYTES
 from haystack.volume.compaction import Compacted, Compaction
 from haystack.volume.files import VolumeFile, disk_error
 from haystack.volume.layout import SUPERBLOCK_BYTES, needle_bytes
 from haystack.volume.live import CompactionOrder
 from haystack.volume.next_generation import CompactionFiles
-from haystack.volume.operations import Operation
+from haystack.volume.operations import Appended, Deleted, Operation, Outcome
 from haystack.volume.pace import Cancelled, Pace
 
 NOW_MS = 1_000_000
@@ -707,3 +709,56 @@ def _append_hole(volume: Volume, size_bytes: int) -> None:
         volume.file.pwrite(pieces, end)
         enter_header(writer, end, marker)
         writer.move_tail(end + marker.total_bytes)
+
+
+# -- those who had something queued
+
+
+def test_what_was_queued_for_the_old_generation_is_handed_over(folder: Path) -> None:
+    volume = Volume.create(folder / "7.vol", 7)
+    volume.put(1, 1, b"photo")
+    done = Compaction(volume, _order()).run()
+    again: SimpleQueue[list[Submission]] = SimpleQueue()
+    committer = Committer(moved=again.put)
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    wanted = [Put((NewNeedle(2, 2, (b"next",), 1),)), Delete(1, 1, 1)]
+    for operation in wanted:
+        committer.submit(volume, operation, outcomes.put)
+    handed: list[Submission] = []
+    while len(handed) < 2:
+        handed += again.get(timeout=10)
+    assert [(one, operation) for one, operation, _ in handed] == [(volume, operation) for operation in wanted]
+    for _, operation, receiver in handed:
+        committer.submit(done.volume, operation, receiver)
+    assert isinstance(outcomes.get(timeout=10), list) and outcomes.get(timeout=10) == Deleted(5)
+    committer.close()
+    volume.close()
+    with done.volume as volume:
+        assert _content(volume) == {(2, 0): b"next"}
+
+
+def test_of_a_round_only_what_was_not_carried_out_is_handed_over() -> None:
+    class Half:
+        """Takes one operation, and is then compacted."""
+
+        taken = 0
+
+        def append(self, operations: Sequence[Operation]) -> Appended:
+            if len(operations) > 1:
+                raise OutOfSpace("not all of it")
+            self.taken += 1
+            if self.taken > 1:
+                raise VolumeMoved("by now")
+            return Appended([Deleted(1)], 100, True)
+
+        def sync(self, tail: int) -> None:
+            assert tail == 100
+
+    again: SimpleQueue[list[Submission]] = SimpleQueue()
+    outcomes: SimpleQueue[Outcome] = SimpleQueue()
+    committer = Committer(moved=again.put)
+    half = Half()
+    committer.submit_all([(half, Delete(key, 1, 1), outcomes.put) for key in (1, 2, 3)])
+    assert [operation for _, operation, _ in again.get(timeout=10)] == [Delete(2, 1, 1), Delete(3, 1, 1)]
+    assert outcomes.get(timeout=10) == Deleted(1)
+    committer.close()
