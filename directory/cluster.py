@@ -31,6 +31,9 @@ UNHEARD_SECONDS = 30.0
 lost its disk, and the Stores find it one after another."""
 
 
+_DOUBTED = "other Stores do not reach its Store"
+
+
 class Cluster:
     """The Stores and the logical volumes.
 
@@ -60,8 +63,8 @@ class Cluster:
             patience_seconds = max(patience_seconds, UNHEARD_SECONDS)
         elif store.mark.mark == "removed" and not store.registered:
             return Liveness.DEAD
-        last_seen_seconds = store.last_seen_seconds if store else None
-        return liveness.judge(last_seen_seconds, self._started_seconds, now_seconds, patience_seconds)
+        last_sign_seconds = store.last_sign_seconds if store else None
+        return liveness.judge(last_sign_seconds, self._started_seconds, now_seconds, patience_seconds)
 
     def alive(self, store_id: str, now_seconds: float) -> bool:
         """Say whether a Store is alive."""
@@ -137,7 +140,24 @@ class Cluster:
         if not self.alive(message.store_id, now_seconds):
             store.alive_since_seconds = now_seconds
         store.last_seen_seconds = now_seconds
+        store.doubted = False
         return True
+
+    def hear(self, store_id: str, now_seconds: float) -> bool:
+        """Note a message of a Store that is no heartbeat. Returns whether the Store had counted as dead."""
+        store = self.stores.get(store_id)
+        if store is None or not store.registered:
+            return False  # it has to say first what it holds
+        was_dead = not self.alive(store_id, now_seconds)
+        if was_dead:
+            store.alive_since_seconds = now_seconds
+        store.heard_seconds = now_seconds
+        return was_dead
+
+    def doubt(self, store_id: str) -> None:
+        """Note that a primary could not reach a Store: until its next heartbeat it takes no part in uploads."""
+        if store := self.stores.get(store_id):
+            store.doubted = True
 
     def settle(self, store_id: str, records: Iterable[VolumeRecord], standings: dict[int, Standing]) -> None:
         """Take over records that the storage has committed, and what a Store's copies were judged to be."""
@@ -307,7 +327,7 @@ class Cluster:
                 return []
             store = self.stores[member]
             volume = store.volumes.get(record.volume)
-            if volume is None or not store.accepts(volume) or not store.knows(record):
+            if volume is None or store.doubted or not store.accepts(volume) or not store.knows(record):
                 return []
             copies.append((store, volume))
         return copies
@@ -339,7 +359,7 @@ class Cluster:
             total_bytes=folder.total_bytes,
             volumes=store.volume_counts[folder.id],
             writable=len(counted),
-            trouble=troubles.get((document.store_id, folder.id), ""),
+            trouble=troubles.get((document.store_id, folder.id), _DOUBTED if store.doubted else ""),
             mark=_mark_in_words(store, folder.id),
         )
 

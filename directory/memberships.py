@@ -82,6 +82,7 @@ class Memberships:
         """
         if message.volume not in self._service.cluster.records:
             raise VolumeNotFound(f"volume {message.volume} is not known: its Store must register first")
+        self._service.heard(message.store_id)
         suspects = {suspect for suspect in message.suspects if suspect != message.store_id}
         if suspects:
             now_ms = self._now_ms()
@@ -97,6 +98,9 @@ class Memberships:
                     ", ".join(sorted(suspects)),
                     message.reason,
                 )
+                for suspect in suspects:
+                    self._service.cluster.doubt(suspect)
+                self._service.cluster_changed()
         return membership_document(self._service, self._service.cluster.records[message.volume])
 
     # -- changes that the healer and the operator want
@@ -181,18 +185,28 @@ class Memberships:
         return age_ms > YOUNG_SECONDS * 1000
 
     def _may_change(self, volume: int, lost: set[str], now_seconds: float) -> bool:
-        """Say whether somebody is left who has been there for a moment."""
+        """Say whether somebody is left who has it, and has been there for a moment."""
         cluster = self._service.cluster
         return any(
-            member not in lost
-            and cluster.alive(member, now_seconds)
-            and now_seconds - cluster.stores[member].alive_since_seconds >= RETURN_SECONDS
-            for member in cluster.records[volume].in_sync
+            now_seconds - cluster.stores[member].alive_since_seconds >= RETURN_SECONDS
+            for member in self._ready(volume, now_seconds) - lost
         )
+
+    def _ready(self, volume: int, now_seconds: float) -> set[str]:
+        """Return the members in sync that are there, and say themselves that they have it.
+
+        One that was named as a member may never have got its copy: a partition can end the making of a volume half-way.
+        """
+        cluster = self._service.cluster
+        return {
+            member
+            for member in cluster.records[volume].in_sync
+            if cluster.alive(member, now_seconds) and volume in cluster.stores[member].volumes
+        }
 
     async def _lose(self, lost: Mapping[int, set[str]]) -> int:
         cluster, now_seconds = self._service.cluster, self._service.clock()
-        living = {store_id for store_id in cluster.stores if cluster.alive(store_id, now_seconds)}
+        ready = {volume: self._ready(volume, now_seconds) for volume in lost}
         tails, now_ms = self._tails(lost), self._now_ms()
         led_before = Counter(cluster.index.led)
 
@@ -204,7 +218,7 @@ class Memberships:
                 after = failure.without(
                     record,
                     lost[record.volume],
-                    ready=living.__contains__,
+                    ready=ready[record.volume].__contains__,
                     tails=tails.get(record.volume, {}),
                     led=led,
                     now_ms=now_ms,

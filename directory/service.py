@@ -158,7 +158,7 @@ class Service:
         store = self.cluster.stores.get(message.store_id)
         if store is None or not store.registered:
             return False
-        was_alive = self.cluster.alive(message.store_id, self.clock())
+        was_alive, was_doubted = self.cluster.alive(message.store_id, self.clock()), store.doubted
         unsettled = self.cluster.unsettled(message.store_id, message.volumes)
         recovered = frozenset(v for v, known in store.open_volumes.items() if known.state == "recovering")
         folders_before = store.folders
@@ -168,9 +168,20 @@ class Service:
         if unsettled:
             await self._settle(message.store_id, unsettled, recovered)
         self._report_on(message, was_alive=was_alive)
-        if message.removed or not was_alive or _folder_states(store.folders) != _folder_states(folders_before):
+        news = message.removed or not was_alive or was_doubted
+        if news or _folder_states(store.folders) != _folder_states(folders_before):
             self.cluster_changed()
         return True
+
+    def heard(self, store_id: str) -> None:
+        """Take a message of a Store that is no heartbeat for a sign of life.
+
+        After a partition its heartbeat may hang for long on a connection from before, while it learns by other messages
+        that it leads a volume. It has to count as alive then: readers would be sent to a stale copy otherwise.
+        """
+        if self.cluster.hear(store_id, self.clock()):
+            self.on_report(store_id, list(self.cluster.index.by_member[store_id]))
+            self.cluster_changed()
 
     def _report_on(self, message: Heartbeat, *, was_alive: bool) -> None:
         """Say which memberships may have to be told again."""
@@ -193,6 +204,7 @@ class Service:
         MembershipConflict: the Store is not the volume's primary.
         InvalidRequest: the volume cannot be that long.
         """
+        self.heard(message.store_id)
         self._check_end(message)
         confirmed = await self.committer.run(lambda draft: transactions.confirm(draft, message))
         self.confirmed_to[message.volume] = confirmed.confirmed_to

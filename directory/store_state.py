@@ -21,7 +21,9 @@ class StoreState:
     document: its addresses.
     folders, volumes: as reported last, by id; empty until it has registered with this Directory process.
     misfits: the copies among ``volumes`` that are not used, and why.
-    last_seen_seconds: monotonic time of its last message, None before its first.
+    last_seen_seconds: monotonic time of its last registration or heartbeat, None before its first.
+    heard_seconds: monotonic time of its last message of any kind.
+    doubted: a primary could not reach it, and no heartbeat of it came since.
     alive_since_seconds: when it registered, or was heard again after it had counted as dead.
     sequence: number of its last heartbeat.
     open_volumes: the few among ``volumes`` that take photos, or will when they are recovered. Most volumes of a Store
@@ -37,6 +39,8 @@ class StoreState:
     volumes: dict[int, VolumeDocument] = field(default_factory=dict)
     misfits: dict[int, Standing] = field(default_factory=dict)
     last_seen_seconds: float | None = None
+    heard_seconds: float = float("-inf")
+    doubted: bool = False
     alive_since_seconds: float = 0.0
     sequence: int = -1
     writes_per_second: float = 0.0
@@ -51,6 +55,11 @@ class StoreState:
     def registered(self) -> bool:
         """Whether it has registered with this Directory process."""
         return self.last_seen_seconds is not None
+
+    @property
+    def last_sign_seconds(self) -> float | None:
+        """Monotonic time of the last sign of life, None before it has registered."""
+        return None if self.last_seen_seconds is None else max(self.last_seen_seconds, self.heard_seconds)
 
     def put_volume(self, volume: VolumeDocument) -> None:
         """Take over what is reported of one volume."""

@@ -1,4 +1,4 @@
-"""Is a Store there? Judged by its last heartbeat alone."""
+"""Is a Store there? Judged by its last message alone."""
 
 from __future__ import annotations
 

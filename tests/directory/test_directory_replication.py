@@ -10,6 +10,8 @@ import pytest
 from directory_fakes import until
 from replica_fakes import ReplicaStore
 
+from directory import memberships
+
 FAST = {"heartbeat_seconds": 0.05, "dead_after_seconds": 0.6, "writable_volumes": 3}
 RACK = ("dc1", "r1")
 
@@ -177,6 +179,115 @@ async def test_a_primary_reports_a_suspect_and_is_told_what_is_in_force(
     assert again[1]["epoch"] >= answer["epoch"]
     status, answer = await primary.post(directory.base, "/internal/volumes/999/suspect", report)
     assert status == 404
+
+
+async def test_a_suspect_takes_no_part_in_uploads_until_it_is_heard_again(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    directory = await start(**FAST | {"dead_after_seconds": 60.0})
+    stores = await make_replicas(RACK, RACK, RACK)
+    for store in stores:
+        assert (await store.register(directory.base))[0] == 200  # and no heartbeat
+    by_id = {store.store_id: store for store in stores}
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    record = (await volumes(directory))[volume]
+    primary = by_id[record["primary"]]
+    other = by_id[next(member for member in record["inSync"] if member != primary.store_id)]
+    led_by_other = f"replication=001&dataNode={other.url}"
+    report = {"storeId": primary.store_id, "epoch": record["epoch"], "suspects": [other.store_id], "reason": "time-out"}
+    path = f"/internal/volumes/{volume}/suspect"
+    await primary.post(directory.base, path, report | {"epoch": 0})  # is not believed
+    await assigned(directory, led_by_other)
+    await primary.post(directory.base, path, report)
+    made = len(other.made)
+    assert (await directory.call(f"/dir/assign?{led_by_other}"))[0] == 503
+    for _ in range(20):
+        name = (await assigned(directory))["fid"]
+        assert other.store_id not in (await volumes(directory))[int(name.partition(",")[0])]["members"]
+    assert len(other.made) == made
+    await other.heartbeat(directory.base)
+    await assigned(directory, led_by_other)
+
+
+async def test_a_stale_copy_is_no_place_to_read_from_while_the_one_in_sync_talks_to_the_directory(
+    start: Any, make_replicas: Callable[..., Any]
+) -> None:
+    """The heartbeats of a Store may hang long after a partition has healed, while it asks for its membership."""
+    directory = await start(**FAST)
+    stores = await make_replicas(RACK, RACK)
+    await joined(directory, *stores)
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    before = (await volumes(directory))[volume]
+    by_id = {store.store_id: store for store in stores}
+    leader = by_id[before["primary"]]
+    stale = next(store for store in stores if store is not leader)
+
+    async def places() -> list[str]:
+        _, lookup = await directory.call(f"/dir/lookup?volumeId={volume}")
+        return [location["url"] for location in lookup["locations"]]
+
+    async def alone() -> bool:
+        return bool((await volumes(directory))[volume]["inSync"] == [leader.store_id])
+
+    await stale.go()
+    await until(alone, "one copy is in sync")
+    await leader.go()
+    stale.refuse_calls = True  # so that it stays stale
+    await stale.come_back()
+
+    async def stale_first() -> bool:
+        return (await places())[:1] == [stale.url]
+
+    await until(stale_first, "the stale copy is all there is")
+    leader.frozen.set()
+    question = {"storeId": leader.store_id, "epoch": before["epoch"], "suspects": [], "reason": "who is in sync?"}
+    status, answer = await leader.post(directory.base, f"/internal/volumes/{volume}/suspect", question)
+    assert status == 200 and [member["storeId"] for member in answer["inSync"]] == [leader.store_id]
+    assert await places() == [leader.url]
+
+
+async def test_a_volume_of_which_only_one_copy_was_made_gets_the_other_one(
+    start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its primary never got it, and the Store that has it says so, and falls silent."""
+    monkeypatch.setattr(memberships, "YOUNG_SECONDS", 2.0)
+    directory = await start(**FAST, repair_delay_seconds=0.2, default_replication="001")
+    stores = await make_replicas(RACK, RACK)
+    has, lacks = stores
+    await joined(directory, *stores)
+    await assigned(directory)
+    ids = [lacks.store_id, has.store_id]
+    members = [{"storeId": store.store_id, "url": store.url, "adminUrl": store.url} for store in (lacks, has)]
+    document = has.volume(77, replication="001", epoch=1, primary=lacks.store_id, inSync=ids, stale=False)
+    has.volumes[77] = document
+    has.memberships[77] = {
+        "format": 1,
+        "volume": 77,
+        "uuid": document["uuid"],
+        "epoch": 1,
+        "primary": lacks.store_id,
+        "copies": 2,
+        "inSync": members,
+    }
+
+    async def taken_in() -> bool:
+        return 77 in await volumes(directory)
+
+    await until(taken_in, "the volume is known")
+    await has.go()
+
+    async def given_up() -> bool:
+        known = await volumes(directory)
+        return all(known[volume]["inSync"] == [lacks.store_id] for volume in known if volume != 77)
+
+    await until(given_up, "the volumes of the Store that fell silent have new memberships")
+    await has.come_back()
+
+    async def whole() -> bool:
+        record = (await volumes(directory))[77]
+        return set(record["inSync"]) == set(record["members"]) == set(ids) and 77 in lacks.volumes
+
+    await until(whole, "both copies", 8)
 
 
 async def test_a_store_that_knows_a_higher_epoch_gets_a_higher_one_still(

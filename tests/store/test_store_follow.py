@@ -95,6 +95,26 @@ async def test_a_copy_that_was_away_follows(tmp_path: Path, kind: str) -> None:
     assert bool(list((tmp_path / "b").glob("1.torn-*"))) == (kind != "prefix")
 
 
+async def test_what_was_cached_before_a_cut_is_void_at_the_same_tail(tmp_path: Path) -> None:
+    """The copy had a tombstone at its end, and gets another one in its place: its tail is the same number again."""
+    async with pair(tmp_path, workers=1) as (a, b):
+        made = await a.make_volume(1)
+        await fill(a, 1, range(1, 12))
+        first, second = member(tmp_path / "a", a), member(tmp_path / "b", b)
+        await until_followed(b, 1, order(first, made["uuid"]))
+        alone = {"uuid": made["uuid"], "epoch": 3, "primary": second["storeId"], "copies": 2, "inSync": [second]}
+        await b.admin("PUT", "/admin/volumes/1/membership", alone, expect=200)
+        assert await delete(b, fid(1, 8)) == 202
+        tail = (tmp_path / "b" / "1.vol").stat().st_size
+        for _ in range(4):  # cached from the second time on
+            assert await b.get(fid(1, 9)) == photo(9)
+        assert await delete(a, fid(1, 9)) == 202
+        await until_followed(b, 1, order(first, made["uuid"], epoch=4))
+        assert (tmp_path / "b" / "1.vol").stat().st_size == tail
+        assert await b.get(fid(1, 9)) == UNCERTAIN
+        assert await b.get(fid(1, 8)) == photo(8)
+
+
 async def test_an_interrupted_copy_goes_on(tmp_path: Path) -> None:
     async with pair(tmp_path) as (a, b):
         made = await a.make_volume(1)
