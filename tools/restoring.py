@@ -90,7 +90,7 @@ def make_plan(manifest: Manifest, contents: Contents) -> RestorePlan:
     unknown = ids - contents.stores.keys()
     if unknown:
         raise FolderError(f"the Directory's storage names Stores that it does not know: {', '.join(sorted(unknown))}")
-    documents = sorted((contents.stores[store_id] for store_id in ids), key=lambda one: (_port(one.url), one.url))
+    documents, layout = _order([contents.stores[store_id] for store_id in ids], records)
     stores = tuple(
         RestoredStore(
             number,
@@ -99,7 +99,7 @@ def make_plan(manifest: Manifest, contents: Contents) -> RestorePlan:
         )
         for number, document in enumerate(documents, 1)
     )
-    return RestorePlan(manifest, stores, records, _layout(stores, records))
+    return RestorePlan(manifest, stores, records, layout)
 
 
 def check_room(plan: RestorePlan, data: Path) -> None:
@@ -186,19 +186,25 @@ def verify_volume(path: Path, saved: SavedVolume, advance: Advance) -> list[str]
         file.close()
 
 
-def _layout(stores: Sequence[RestoredStore], records: dict[int, VolumeRecord]) -> Layout | None:
-    """Return the layout under which `haystack up` gives each Store the place that it had; None when there is none."""
-    if not records:
-        return None
-    centers = {one.document.data_center for one in stores}
-    racks = {(one.document.data_center, one.document.rack) for one in stores}
+def _order(
+    documents: Sequence[StoreDocument], records: dict[int, VolumeRecord]
+) -> tuple[list[StoreDocument], Layout | None]:
+    """Return the Stores in the order of their numbers, and the layout under which each has the place that it had."""
+    by_port = sorted(documents, key=lambda one: (_port(one.url), one.url))
+    if not by_port:
+        return [], None
+    racks = {(one.data_center, one.rack) for one in by_port}
     replication = Counter(record.replication for record in records.values()).most_common(1)[0][0]
-    layout = Layout(replication, len(centers), len(racks))
-    for one in stores:
-        place = layout.place(one.number)
-        if (place.data_center, place.rack) != (one.document.data_center, one.document.rack):
-            return None
-    return layout
+    layout = Layout(replication, len({center for center, _ in racks}), len(racks))
+    left, ordered = list(by_port), []
+    for number in range(1, len(by_port) + 1):
+        place = layout.place(number)
+        fitting = [one for one in left if (one.data_center, one.rack) == (place.data_center, place.rack)]
+        if not fitting:
+            return by_port, None
+        ordered.append(fitting[0])
+        left.remove(fitting[0])
+    return ordered, layout
 
 
 def _copy(source: Path, target: Path, size_bytes: int, advance: Advance) -> None:

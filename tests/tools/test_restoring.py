@@ -55,6 +55,12 @@ class TestPlan:
         assert plan.size_bytes == 4010
         assert plan.layout == Layout("010", 1, 2)
 
+    def test_ports_need_not_be_in_the_order_of_racks(self) -> None:
+        stores = [store("a", 9, "rack1"), store("b", 5, "rack2"), store("c", 7, "rack1")]
+        plan = make_plan(manifest(1), contents(stores, [record(1, "a", "b", "c", replication="011")]))
+        assert [one.document.store_id for one in plan.stores] == ["c", "b", "a"]
+        assert plan.layout == Layout("011", 1, 2)
+
     def test_racks_that_up_does_not_make(self) -> None:
         plan = make_plan(manifest(1), contents([store("a", 1, "cellar")], [record(1, "a")]))
         assert plan.layout is None
