@@ -20,6 +20,11 @@ _log = logging.getLogger(__name__)
 MIN_HEARTBEAT_SECONDS = 0.02
 MAX_HEARTBEAT_SECONDS = 60.0
 
+PATIENT_HEARTBEATS = 4
+MIN_PATIENCE_SECONDS = 2.0
+"""A heartbeat is given up after so many intervals, at least so many seconds: what a partition swallowed is sent again
+ever more seldom, so that one which began before may hang for long after everything is well again."""
+
 
 class Heartbeats:
     """Keeps all Directories informed.
@@ -107,7 +112,16 @@ class Heartbeats:
             "volumes": changed,
             "removed": removed,
         }
-        answer = await self._calls.post(link.url, "/internal/stores/heartbeat", message)
+        patience_seconds = beat_patience_seconds(
+            link.interval_seconds, link.failures, self._timing.directory_timeout_seconds
+        )
+        try:
+            async with asyncio.timeout(patience_seconds):
+                answer = await self._calls.post(link.url, "/internal/stores/heartbeat", message)
+        except TimeoutError as error:
+            raise DirectoryUnreachable(
+                f"Directory {link.url} does not answer a heartbeat within {patience_seconds:g} s"
+            ) from error
         if answer.get("known") is True:
             link.reported = now
         else:
@@ -143,6 +157,19 @@ class _Link:
                 await self.wake.wait()
         except TimeoutError:
             pass  # nothing important happened, which is the usual case
+
+
+def beat_patience_seconds(interval_seconds: float, failures: int, most_seconds: float) -> float:
+    """How long to wait for the answer to a heartbeat; longer each time, for a Directory that is only slow.
+
+    Parameters
+    ----------
+    interval_seconds: between heartbeats.
+    failures: in a row.
+    most_seconds: for any call to a Directory.
+    """
+    first_seconds = max(MIN_PATIENCE_SECONDS, PATIENT_HEARTBEATS * interval_seconds)
+    return min(first_seconds * 2.0 ** min(failures, 16), most_seconds)
 
 
 def _read_registration(url: str, answer: dict[str, Any]) -> tuple[str, float]:

@@ -52,7 +52,7 @@ STREAM_BYTES = 8 * 2**20
 SHARED_BYTES = 64 * 1024
 """Photos from this size on that had to be read from disk are sent out of the page cache."""
 
-_UNCERTAIN = (Duty.STALE, Duty.FOLLOWER)
+_UNCERTAIN = (Duty.STALE, Duty.FOLLOWER, Duty.UNTOLD)
 
 MAX_REPORTED = 1024
 """Problems that are remembered as logged, so that a client that asks again and again does not fill the log."""

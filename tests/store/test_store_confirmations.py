@@ -6,20 +6,26 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 from supervisor_harness import CLUSTER_ID, FAST_TIMING, FakeDirectory, StoreProcess, fid, kill_process, until
 
+from haystack.store import heartbeat
 from haystack.store.confirmations import Confirmer, watch_tails
 from haystack.store.control import ControlBlock, VolumeCell, VolumeState
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder_opening import open_folders
-from haystack.store.heartbeat import Heartbeats
+from haystack.store.heartbeat import Heartbeats, beat_patience_seconds
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_batch, read_page
+from haystack.store.settings import Timing
 from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.volume import NeedleMeta, NewNeedle
@@ -56,15 +62,15 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(path: Path, *urls: str) -> AsyncIterator[Bench]:
+async def bench(path: Path, *urls: str, timing: Timing = FAST_TIMING) -> AsyncIterator[Bench]:
     [folder] = open_folders([path])
     control = ControlBlock.create(1)
-    async with DirectoryCalls(urls, None, FAST_TIMING) as calls:
+    async with DirectoryCalls(urls, None, timing) as calls:
         volumes = StoreVolumes([folder], control, max_volume_bytes=2**30, on_change=lambda: changed())
-        confirmer = Confirmer(folder, volumes, calls, STORE_ID, FAST_TIMING)
+        confirmer = Confirmer(folder, volumes, calls, STORE_ID, timing)
         facts = StoreFacts(STORE_ID, "h:1", "h:1", "h:2", "dc", "r", 1, 1, 2**20)
         documents = Documents(facts, [folder], volumes)
-        heartbeats = Heartbeats(calls, documents, [folder], FAST_TIMING, on_registered=confirmer.ask_all)
+        heartbeats = Heartbeats(calls, documents, [folder], timing, on_registered=confirmer.ask_all)
 
         def changed() -> None:
             heartbeats.wake()
@@ -94,6 +100,34 @@ async def bench(path: Path, *urls: str) -> AsyncIterator[Bench]:
 
 def wanted(volume: int, *keys: int) -> list[str]:
     return [fid(volume, key) for key in keys]
+
+
+class Swallowing(FakeDirectory):
+    """A Directory that never gets the first heartbeat, as when a partition swallows it."""
+
+    swallowed = False
+
+    async def _heartbeat(self, request: web.Request) -> web.Response:
+        if not self.swallowed:
+            self.swallowed = True
+            await asyncio.Event().wait()
+        return await super()._heartbeat(request)
+
+
+async def test_a_heartbeat_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "MIN_PATIENCE_SECONDS", 0.1)
+    patient = replace(FAST_TIMING, directory_timeout_seconds=60.0)
+    async with Swallowing() as directory, bench(tmp_path, directory.url, timing=patient):
+        await until(lambda: len(directory.heartbeats) > 2, "heartbeats go on")
+        assert directory.swallowed and len(directory.registrations) == 1
+
+
+@given(st.floats(0.02, 60), st.integers(0, 1000), st.floats(0.1, 60))
+def test_a_slow_directory_is_waited_for_longer_each_time(interval: float, failures: int, most: float) -> None:
+    patience = beat_patience_seconds(interval, failures, most)
+    assert min(2.0, most) <= patience <= most
+    assert patience <= beat_patience_seconds(interval, failures + 1, most)
+    assert beat_patience_seconds(interval, 1000, most) == most
 
 
 async def test_needles_are_confirmed_in_their_order(tmp_path: Path) -> None:

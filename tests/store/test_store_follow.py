@@ -21,6 +21,7 @@ from copies_harness import (
 )
 from supervisor_harness import StoreProcess, fid, until
 
+from haystack.store.replication.members_file import remove_members
 from haystack.volume import Volume
 
 UNCERTAIN = 503
@@ -113,6 +114,23 @@ async def test_what_was_cached_before_a_cut_is_void_at_the_same_tail(tmp_path: P
         assert (tmp_path / "b" / "1.vol").stat().st_size == tail
         assert await b.get(fid(1, 9)) == UNCERTAIN
         assert await b.get(fid(1, 8)) == photo(8)
+
+
+async def test_a_copy_without_its_membership_does_not_say_that_a_photo_is_unknown(tmp_path: Path) -> None:
+    """It may be one that does not count; the Directory has yet to say so."""
+    async with pair(tmp_path) as (a, b):
+        made = await a.make_volume(1, replication="001")
+        first = member(tmp_path / "a", a)
+        alone = {"uuid": made["uuid"], "epoch": 2, "primary": first["storeId"], "copies": 1, "inSync": [first]}
+        await a.admin("PUT", "/admin/volumes/1/membership", alone, expect=200)
+        await fill(a, 1, range(1, 5))
+        await until_followed(b, 1, order(first, made["uuid"]))
+        assert await b.stop() == 0
+        remove_members(tmp_path / "b" / "1.vol")
+        await b.start()
+        assert await b.get(fid(1, 3)) == photo(3)
+        assert await b.get(fid(1, 99)) == UNCERTAIN
+        assert await a.get(fid(1, 99)) == 404
 
 
 async def test_an_interrupted_copy_goes_on(tmp_path: Path) -> None:
