@@ -192,15 +192,19 @@ class Writer:
         """
 
         def done(outcome: Outcome) -> None:
-            if self._decider is not None and isinstance(outcome, Unconfirmed) and kind_of(operation) is Kind.DELETE:
+            undecided = isinstance(outcome, Unconfirmed | NeedleNotFound) and kind_of(operation) is Kind.DELETE
+            if undecided and self._decider is not None:
                 task = asyncio.get_running_loop().create_task(decide(self._decider, outcome))
                 self._deciding.add(task)
                 task.add_done_callback(self._deciding.discard)
             else:
                 end(outcome)
 
-        async def decide(decider: Decider, unconfirmed: Unconfirmed) -> None:
-            end(await decider.decide(unconfirmed))
+        async def decide(decider: Decider, outcome: Outcome) -> None:
+            if isinstance(outcome, Unconfirmed):
+                end(await decider.decide(outcome))
+            elif isinstance(outcome, NeedleNotFound):
+                end(await decider.known_everywhere(served, outcome))
 
         def end(outcome: Outcome) -> None:
             served.unpin()

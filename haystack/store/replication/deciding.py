@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TYPE_CHECKING
 
-from haystack.errors import HaystackError, VolumeUnavailable
+from haystack.errors import HaystackError, NeedleNotFound, VolumeUnavailable
 from haystack.store.replication.copying import Copies, Unconfirmed
 from haystack.store.replication.link import WorkerLink
 from haystack.store.replication.rules import Kind, May
 from haystack.volume.operations import Outcome
+
+if TYPE_CHECKING:
+    from haystack.store.catalog import ServedVolume
 
 _log = logging.getLogger(__name__)
 
@@ -23,6 +28,9 @@ DECISION_SECONDS = 3.0
 
 LOOK_SECONDS = 0.5
 """How often it looks by itself."""
+
+POLL_SECONDS = 0.02
+"""How often it is looked whether all copies have what is here."""
 
 MAX_WAITING = 1024
 """Deletes of a worker that may wait at the same time; others are refused at once."""
@@ -75,6 +83,28 @@ class Decider:
             await self._link.notice(min(left_seconds, LOOK_SECONDS))
             if loop.time() < deadline and copying.served.membership.version == copying.now.version:
                 await loop.run_in_executor(self._threads, partial(self._copies.retry, copying))
+
+    @staticmethod
+    async def known_everywhere(served: ServedVolume, absent: NeedleNotFound) -> HaystackError:
+        """What to say of a delete that found nothing: ``absent``, once all that is here is on all copies.
+
+        The photo may be gone by an earlier delete that is not on all copies, and that this one then repeats: if another
+        copy led from now on, the photo would be there again. The volume must be pinned.
+        """
+        if not served.control.cells[served.membership.standing_cell]:
+            return absent
+        try:
+            tail = served.volume.tail()
+        except HaystackError as error:
+            return error
+        deadline = time.monotonic() + DECISION_SECONDS
+        while served.membership.committed < tail:
+            if time.monotonic() >= deadline:
+                return VolumeUnavailable(
+                    f"volume {served.number}: not all copies have its last deletes; try again soon"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+        return absent
 
     def close(self) -> None:
         """Stop the threads."""

@@ -138,6 +138,23 @@ async def test_nothing_is_acknowledged_while_the_directory_does_not_decide(tmp_p
         some.require_equal()
 
 
+async def test_a_photo_is_not_said_to_be_gone_before_its_delete_is_on_all_copies(tmp_path: Path) -> None:
+    """The primary may lose what it appended for the first delete; whoever asks again must not believe it is done."""
+    async with cluster(tmp_path) as some:
+        await some.make()
+        first, second = some.stores
+        await put(first, 1, PHOTO)
+        with frozen(second):
+            assert (await request(first, "DELETE", fid(1)))[0] == 503
+            status, answer = await request(first, "DELETE", fid(1))
+            assert status == 503 and "try again" in answer["error"], answer
+        deadline = time.monotonic() + 20
+        while (status := (await request(first, "DELETE", fid(1)))[0]) != 404:
+            assert status == 503 and time.monotonic() < deadline
+        some.require_equal()
+        assert (await request(second, "GET", fid(1)))[0] == 404
+
+
 async def test_an_old_primary_acknowledges_nothing(tmp_path: Path) -> None:
     async with cluster(tmp_path) as some:
         membership = await some.make()
