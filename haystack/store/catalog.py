@@ -101,7 +101,7 @@ class ServedVolume:
         self.state_cell = control.slot_cell(slot, Slot.STATE)
         self.stats_base = control.volume_base(worker, slot)
         self.touched_cell = control.worker_base(worker) + Counter.TOUCHED
-        self.membership = ServedMembership(control, slot, Path(volume.file.path), worker)
+        self.membership = ServedMembership(control, slot, Path(volume.file.path), worker, self.generation)
         self.synced = synced
         self.reads = 0
         self.bytes_read = 0
@@ -337,6 +337,7 @@ class Catalog:
 
     def _leave(self, served: ServedVolume) -> None:
         """Stop using a generation that was replaced. Its file stays as it is for whoever still reads it."""
+        self.flush()
         del self.open[served.number]
         served.moved = True
         served.retire()
@@ -346,15 +347,15 @@ class Catalog:
         for appendable, operation, done in operations:
             assert isinstance(appendable, ServedVolume)
             try:
-                served = self._successor(appendable)
+                served = self.successor(appendable)
             except HaystackError as error:
                 done(error)
                 continue
             served.pin()
             served.lane.submit(served, operation, partial(_unpin_and, served, done))
 
-    def _successor(self, left: ServedVolume) -> ServedVolume:
-        """The volume as it is now."""
+    def successor(self, left: ServedVolume) -> ServedVolume:
+        """The volume as it is now, when ``left`` was replaced. Raises as :meth:`get`."""
         if self.open.get(left.number) is left:
             self._refresh()
         if self.open.get(left.number) is left:  # the supervisor has died before it could tell

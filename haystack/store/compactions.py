@@ -20,13 +20,17 @@ from typing import Any
 from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
 from haystack.store.control import VolumeState
 from haystack.store.folder import DataFolder
-from haystack.store.replication.rules import Duty
+from haystack.store.replication.committed import raise_committed
+from haystack.store.replication.members_file import write_members
+from haystack.store.replication.membership import Membership, promised_copies
+from haystack.store.replication.memberships import OtherGeneration
+from haystack.store.replication.rules import Duty, Standing, duty_of, next_reign
 from haystack.store.store_volume import StoreVolume
 from haystack.store.users import Users
 from haystack.store.volumes import StoreVolumes
 from haystack.units import format_duration, format_size
-from haystack.volume import Volume
-from haystack.volume.compaction import Compacted, Compaction, CompactionProgress
+from haystack.volume import Superblock, Volume
+from haystack.volume.compaction import Compacted, Compaction, CompactionProgress, Prepared
 from haystack.volume.live import CompactionOrder
 from haystack.volume.pace import Cancelled, Pace
 
@@ -47,10 +51,22 @@ Confirmed = Callable[[StoreVolume], int]
 """Up to where the needles of a volume are known to the Directory."""
 
 
-class HasCopies(HaystackError):
-    """The volume has copies on other Stores, and must be compacted together with them."""
+HOLD_SECONDS = 120.0
+"""How long what is prepared waits when nobody asks about it any more."""
 
-    http_status = 501
+HOLD_POLL_SECONDS = 0.2
+"""How often what was appended meanwhile is carried over while it waits."""
+
+SETTLE_SECONDS = 0.03
+SETTLE_POLL_SECONDS = 0.001
+SETTLE_TRIES = 30
+"""How long, and how often, nobody may append so that all copies come to have what was appended before."""
+
+
+class HasCopies(HaystackError):
+    """The volume has copies on other Stores, and is compacted together with them, by the Directory's order."""
+
+    http_status = 409
 
 
 @dataclass(slots=True)
@@ -59,19 +75,29 @@ class CompactionJob:
 
     Parameters
     ----------
-    state: "waiting" (for another one of its folder), "running", "done" or "failed".
+    state: "waiting" (for another one of its folder), "running", "ready" (waits for its ``membership``), "done" or
+        "failed".
+    hold: it is one of several copies, and waits when it is prepared.
+    asked_seconds: when somebody asked for it last, monotonic.
     error: why it failed; or, when it is done, why the volume takes no more writes.
+    membership: under which the next generation comes into force, once the Directory has granted it.
     """
 
     volume: int
     order: CompactionOrder
     pace: Pace
+    hold: bool = False
+    asked_seconds: float = 0.0
     state: str = "waiting"
     error: str = ""
     progress: CompactionProgress = field(default_factory=CompactionProgress)
     result: Compacted | None = None
     generation: int = 0
     task: asyncio.Task[None] | None = None
+    prepared: Prepared | None = None
+    membership: Membership | None = None
+    granted: threading.Event = field(default_factory=threading.Event)
+    settling: int = 0
 
     @property
     def is_over(self) -> bool:
@@ -87,8 +113,17 @@ class CompactionJob:
             "doneBytes": progress.done_bytes,
             "totalBytes": progress.all_bytes,
             "copiedBytes": progress.copied_bytes,
+            "trashMs": self.order.trash_ms,
             "error": self.error,
         }
+        if self.prepared is not None:
+            document |= {
+                "generation": self.prepared.generation,
+                "cut": self.prepared.cut,
+                "newCut": self.prepared.new_cut,
+                "ends": {str(old): new for old, new in self.prepared.ends.items()},
+                "prefixHash": self.prepared.prefix_hash,
+            }
         if result is not None:
             document |= {
                 "generation": self.generation,
@@ -108,11 +143,15 @@ class Compactions:
 
     Parameters
     ----------
+    store_id: of this Store.
     confirmed: None when there is no Directory to hear of anything.
     bytes_per_second: when nothing else is said; 0 for no limit.
     """
 
-    def __init__(self, volumes: StoreVolumes, confirmed: Confirmed | None, *, bytes_per_second: int = 0) -> None:
+    def __init__(
+        self, volumes: StoreVolumes, store_id: str, confirmed: Confirmed | None, *, bytes_per_second: int = 0
+    ) -> None:
+        self._store_id = store_id
         self._rate = bytes_per_second
         self._volumes = volumes
         self._confirmed = confirmed
@@ -125,31 +164,63 @@ class Compactions:
         """The last job of a volume since the Store's start."""
         return self._jobs.get(volume)
 
-    def start(self, volume: int, order: CompactionOrder, bytes_per_second: int | None) -> CompactionJob:
+    def start(
+        self, volume: int, order: CompactionOrder, bytes_per_second: int | None, *, hold: bool = False
+    ) -> CompactionJob:
         """Start a compaction, or tell of the one that is under way.
 
         Parameters
         ----------
         bytes_per_second: 0 for no limit, None for that of the Store.
+        hold: wait for the membership of the next generation when that is prepared, see :meth:`swap`.
 
-        Raises VolumeNotFound, VolumeUnavailable, HasCopies, OutOfSpace.
+        Raises CompactionFailed (another order is under way), VolumeNotFound, VolumeUnavailable, HasCopies, OutOfSpace.
         """
         job = self._jobs.get(volume)
         if job is not None and not job.is_over:
+            if job.hold != hold or (hold and job.order != order):
+                raise CompactionFailed(f"volume {volume} is being compacted by another order; cancel that first")
             return job
         entry = self._volumes.get(volume)
-        self._require_possible(entry)
+        self._require_possible(entry, hold)
         job = self._jobs[volume] = CompactionJob(
-            volume, order, Pace((self._rate if bytes_per_second is None else bytes_per_second) or None)
+            volume,
+            order,
+            Pace((self._rate if bytes_per_second is None else bytes_per_second) or None),
+            hold,
+            time.monotonic(),
         )
         job.task = asyncio.create_task(self._run(job, entry))
         return job
+
+    async def swap(self, entry: StoreVolume, membership: Membership) -> None:
+        """Put what is prepared in place, together with the membership that it comes into force with.
+
+        Returns when both are durable and in the control block; or one of them is not, and the volume takes no writes.
+
+        Raises OtherGeneration: nothing has changed, and what was prepared, if anything, is gone.
+        """
+        job = self._jobs.get(entry.id)
+        if (
+            job is not None
+            and job.task is not None
+            and job.state == "ready"
+            and job.prepared is not None
+            and job.prepared.generation == membership.generation
+        ):
+            job.membership = membership
+            job.granted.set()
+            await asyncio.wait((job.task,))
+            if job.state == "done":
+                return
+        raise OtherGeneration(entry.id, entry.require_open().superblock.generation)
 
     async def cancel(self, volume: int) -> CompactionJob | None:
         """Give up a compaction that is under way; returns it when it has ended."""
         job = self._jobs.get(volume)
         if job is not None and job.task is not None:
             job.pace.stop()
+            job.granted.set()
             await asyncio.wait((job.task,))
         return job
 
@@ -162,13 +233,18 @@ class Compactions:
         await asyncio.gather(*self._closing, return_exceptions=True)
         await asyncio.to_thread(self._threads.shutdown)
 
-    def _require_possible(self, entry: StoreVolume) -> None:
+    def _require_possible(self, entry: StoreVolume, hold: bool) -> None:
         if self._volumes.state(entry) is VolumeState.FAILED:
             raise VolumeUnavailable(f"volume {entry.id} is set aside: {entry.reason}; it cannot be compacted")
         entry.require_open()
-        if entry.membership is not None or entry.duty is not Duty.ALONE:
+        if hold:
+            if entry.duty not in (Duty.PRIMARY, Duty.REPLICA):
+                raise VolumeUnavailable(
+                    f"volume {entry.id}: its copy here is {entry.duty.name.lower()}, and not compacted"
+                )
+        elif entry.membership is not None or entry.duty is not Duty.ALONE:
             raise HasCopies(
-                f"volume {entry.id} has copies on other Stores; compaction of volumes with copies is not supported yet"
+                f"volume {entry.id} has, or had, copies on other Stores: have it compacted by `haystack volume compact`"
             )
 
     async def _run(self, job: CompactionJob, entry: StoreVolume) -> None:
@@ -188,7 +264,7 @@ class Compactions:
             _log.exception("volume %d is not compacted", entry.id)
 
     async def _compact(self, job: CompactionJob, entry: StoreVolume) -> None:
-        self._require_possible(entry)
+        self._require_possible(entry, job.hold)
         old, users = entry.require_open(), entry.users
         await entry.folder.run(_require_room, old, entry.folder)
         compaction = Compaction(
@@ -198,7 +274,9 @@ class Compactions:
             before_swap=lambda cut: self._await_confirmed(job, entry, cut),
             # Whoever wants to append waits for this, so it goes on a thread that does not stand back.
             call_swap=lambda swap: entry.folder.submit(swap).result(),
-            on_swapped=lambda generation: self._volumes.control.next_generation(entry.slot, generation),
+            hold=lambda prepared: self._hold(job, prepared),
+            settled=lambda tail: self._settled(job, entry, tail),
+            on_swapped=lambda superblock, tail: self._on_swapped(job, entry, superblock, tail),
             progress=job.progress,
         )
         began = time.monotonic()
@@ -213,7 +291,7 @@ class Compactions:
             entry.compaction = None
             users.leave()
         job.result, job.generation, job.error = done, done.volume.superblock.generation, done.problem
-        await self._go_on(entry, done)
+        await self._go_on(job, entry, done)
         self._close_later(old, users)
         _log.info(
             "volume %d compacted from %s to %s in %s; nobody could append for %.1f ms",
@@ -224,8 +302,10 @@ class Compactions:
             done.pause_seconds * 1000,
         )
 
-    async def _go_on(self, entry: StoreVolume, done: Compacted) -> None:
+    async def _go_on(self, job: CompactionJob, entry: StoreVolume, done: Compacted) -> None:
         entry.users = Users()
+        if job.membership is not None:
+            entry.membership = job.membership
         self._volumes.replace(entry, done.volume)
         if done.problem:
             self._volumes.fail(entry, done.problem)
@@ -234,6 +314,8 @@ class Compactions:
 
     def _await_confirmed(self, job: CompactionJob, entry: StoreVolume, cut: int) -> None:
         """Wait, on the compaction's thread, until the Directory has heard of everything below the cut."""
+        if entry.duty is Duty.REPLICA:
+            return  # its primary tells the Directory
         deadline = time.monotonic() + CONFIRM_SECONDS
         while self._confirmed is not None and self._confirmed(entry) < cut:
             job.pace.check()
@@ -243,14 +325,69 @@ class Compactions:
                     f"{format_duration(CONFIRM_SECONDS)}, and could not after a compaction; try again when it answers"
                 )
             time.sleep(CONFIRM_POLL_SECONDS)
-        if entry.membership is not None:
+        if entry.membership is not None and not job.hold:
             raise CompactionFailed(f"volume {entry.id} was given copies while it was compacted; nothing was changed")
+
+    # On the compaction's thread, or one of the folder's.
+
+    def _hold(self, job: CompactionJob, prepared: Prepared) -> bool:
+        """Wait a moment for the membership."""
+        if not job.hold:
+            return True
+        job.prepared, job.state = prepared, "ready"
+        if time.monotonic() - job.asked_seconds > HOLD_SECONDS and job.membership is None:
+            raise CompactionFailed(
+                f"nobody has asked about it for {format_duration(HOLD_SECONDS)}; nothing was changed"
+            )
+        return job.granted.wait(HOLD_POLL_SECONDS)
+
+    def _settled(self, job: CompactionJob, entry: StoreVolume, tail: int) -> bool:
+        """Whether all copies have everything that a primary has; it is waited for, under the append lock.
+
+        What is not by then, after many tries, will not be acknowledged: its offsets are those of the old generation.
+        """
+        if not job.hold or entry.duty is not Duty.PRIMARY:
+            return True
+        job.settling += 1
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._volumes.control.committed_tail(entry.slot) < tail:
+            if time.monotonic() >= deadline:
+                return job.settling >= SETTLE_TRIES
+            time.sleep(SETTLE_POLL_SECONDS)
+        return True
+
+    def _on_swapped(self, job: CompactionJob, entry: StoreVolume, superblock: Superblock, tail: int) -> None:
+        """Publish the next generation, and the membership that it comes with, under the append locks of both."""
+        control, membership = self._volumes.control, job.membership
+        if membership is None:
+            control.next_generation(entry.slot, superblock.generation)
+            return
+        committed = _moved_committed(control.committed_tail(entry.slot), job.prepared)
+        promised = promised_copies(superblock.replication)
+        duty = duty_of(membership, self._store_id, promised=promised, generation=superblock.generation)
+        reign = next_reign(entry.reign, entry.duty, duty, membership.epoch)
+        try:
+            write_members(entry.path, membership, self._store_id)
+        except HaystackError:
+            duty = Duty.UNTOLD
+            raise
+        finally:
+            control.set_standing(entry.slot, Standing(membership.epoch, duty).pack(), reign)
+            control.next_generation(entry.slot, superblock.generation)
+            raise_committed(control, entry.slot, superblock.generation, min(committed, tail))
 
     def _close_later(self, old: Volume, users: Users) -> None:
         """Close the old generation when nobody works with it any more."""
         task = asyncio.create_task(_close(old, users))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _moved_committed(committed: int, prepared: Prepared | None) -> int:
+    """Where the committed tail lies in the next generation; 0, which has everything compared, when it is unknown."""
+    if prepared is None or committed < prepared.cut:
+        return 0
+    return committed - prepared.cut + prepared.new_cut
 
 
 def _stand_back() -> None:

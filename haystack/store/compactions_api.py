@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from haystack.errors import InvalidRequest, VolumeNotFound
 from haystack.store.admin_requests import body_of, volume_of, whole
 from haystack.store.compactions import Compactions, Confirmed
 from haystack.store.documents import Document
+from haystack.store.replication.memberships import Memberships
 from haystack.store.volumes import StoreVolumes
 from haystack.volume.layout import MAX_VOLUME_BYTES
 from haystack.volume.live import MAX_SNAPSHOTS, CompactionOrder
@@ -38,7 +40,8 @@ class CompactionsApi:
         volume, document = volume_of(request), await body_of(request)
         given = document.get("bytesPerSecond")
         rate = None if given is None else whole(document, "bytesPerSecond", MAX_RATE)
-        job = self._compactions.start(volume, parse_order(document, self._trash_ms), rate)
+        order, hold = parse_order(document, self._trash_ms), document.get("hold") is True
+        job = self._compactions.start(volume, order, rate, hold=hold)
         return web.json_response(job.document(), status=202)
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -46,6 +49,7 @@ class CompactionsApi:
         job = self._compactions.job(self._volumes.get(volume).id)
         if job is None:
             raise VolumeNotFound(f"volume {volume} was not compacted since this Store was started")
+        job.asked_seconds = time.monotonic()
         return web.json_response(job.document())
 
     async def _cancel(self, request: web.Request) -> web.Response:
@@ -77,7 +81,12 @@ def parse_order(document: Document, trash_ms: int) -> CompactionOrder:
 
 @asynccontextmanager
 async def compactions_service(
-    volumes: StoreVolumes, confirmed: Confirmed | None, *, trash_ms: int, bytes_per_second: int
+    volumes: StoreVolumes,
+    memberships: Memberships,
+    confirmed: Confirmed | None,
+    *,
+    trash_ms: int,
+    bytes_per_second: int,
 ) -> AsyncIterator[CompactionsApi]:
     """Compactions for the length of a block, inside the event loop; those under way are given up at its end.
 
@@ -86,7 +95,8 @@ async def compactions_service(
     trash_ms: how long what is deleted is kept when an order says nothing of it.
     bytes_per_second: the same for the rate; 0 for no limit.
     """
-    compactions = Compactions(volumes, confirmed, bytes_per_second=bytes_per_second)
+    compactions = Compactions(volumes, memberships.store_id, confirmed, bytes_per_second=bytes_per_second)
+    memberships.swap = compactions.swap
     try:
         yield CompactionsApi(volumes, compactions, trash_ms)
     finally:

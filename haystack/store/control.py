@@ -331,7 +331,7 @@ class ControlBlock:
     def limit_committed(self, slot: int, tail: int) -> None:
         """After :meth:`forget_tails`: the volume ends at ``tail`` now."""
         cell = _slot_base(slot) + Slot.COMMITTED_BASE
-        self.cells[cell] = min(self.cells[cell], tail)
+        self.cells[cell] = min(self.cells[cell], tagged_tail(self.generation(slot), tail))
 
     def slots(self) -> Iterator[SlotView]:
         """All volumes."""
@@ -467,7 +467,9 @@ class ControlBlock:
         published = (
             cells[self.volume_base(worker, slot) + VolumeCell.COMMITTED_TAIL] for worker in range(self.workers)
         )
-        return max(base, *published)
+        found = max(base, *published)
+        generation_tag = tagged_tail(self.generation(slot), 0)
+        return found - generation_tag if found >> _TAIL_BITS == generation_tag >> _TAIL_BITS else 0
 
 
 _TAIL_BITS: Final = 44

@@ -109,7 +109,7 @@ class ReadRepair:
         others = [member for member in membership.in_sync if member.store_id != self._store_id]
         for member in others:
             try:
-                raw = fetch_range(member, served.number, place, self._secret)
+                raw = fetch_range(member, served.number, place, self._secret, served.generation)
                 served.volume.parse(place.offset, raw)
             except (HaystackError, OSError, http.client.HTTPException) as error:
                 _log.warning("volume %d: no help from Store %s: %s", served.number, member.admin_url, error)
@@ -118,11 +118,12 @@ class ReadRepair:
         return None
 
 
-def fetch_range(member: Member, volume: int, place: Range, secret: bytes | None) -> bytes:
+def fetch_range(member: Member, volume: int, place: Range, secret: bytes | None, generation: int) -> bytes:
     """Bytes of another copy, below its durable tail. Blocks. Raises VolumeUnavailable, OSError, HTTPException."""
+    path = f"/admin/volumes/{volume}/bytes"
     end = place.offset + place.total_bytes
     return b"".join(
-        _call(member, f"/admin/volumes/{volume}/bytes?from={start}&to={min(start + CALL_BYTES, end)}", secret)
+        _call(member, f"{path}?from={start}&to={min(start + CALL_BYTES, end)}&generation={generation}", secret)
         for start in range(place.offset, end, CALL_BYTES)
     )
 

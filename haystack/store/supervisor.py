@@ -143,6 +143,7 @@ class _Store:
             compactions = await stack.enter_async_context(
                 compactions_service(
                     self._volumes,
+                    self._memberships,
                     self._confirmed_to if self._confirmers else None,
                     trash_ms=int(self._settings.trash_retention_seconds * 1000),
                     bytes_per_second=self._settings.compact_bytes_per_second,

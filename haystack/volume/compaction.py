@@ -25,7 +25,7 @@ from pathlib import Path
 from haystack.errors import CompactionFailed, HaystackError, VolumeMoved, VolumeUnavailable
 from haystack.volume.compact_copy import Copier, Everything
 from haystack.volume.index import remove_index
-from haystack.volume.layout import SUPERBLOCK_BYTES
+from haystack.volume.layout import SUPERBLOCK_BYTES, Superblock
 from haystack.volume.live import CompactionOrder, live_set
 from haystack.volume.next_generation import CompactionFiles, NextGeneration
 from haystack.volume.pace import Pace
@@ -58,6 +58,24 @@ class CompactionProgress:
     done_bytes: int = 0
     all_bytes: int = 0
     copied_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What is known of the next generation before it takes its place.
+
+    Parameters
+    ----------
+    generation: its number.
+    cut, new_cut, ends: as of :class:`Compacted`; only the held ends below the cut.
+    prefix_hash: of its bytes below ``new_cut``. Copies that were given the same order must agree on it.
+    """
+
+    generation: int
+    cut: int
+    new_cut: int
+    ends: dict[int, int]
+    prefix_hash: str
 
 
 @dataclass(slots=True)
@@ -96,7 +114,12 @@ class Compaction:
     order: what is kept.
     pace: limits the rate, and ends it when it is stopped, up to the swap.
     before_swap: called without the lock when all but the last bytes are there; what it raises gives the compaction up.
-    on_swapped: called under both append locks when the next generation is in force, and nobody has appended to it.
+    hold: called without the lock, again and again, with what is prepared and everything carried over up to a moment
+        ago, until it says that the next generation may take its place; what it raises gives the compaction up.
+    settled: asked under the lock, with the end of the volume, whether everything that was appended has come to its end;
+        when it has not, the lock is given back for a moment.
+    on_swapped: called under both append locks when the next generation is in force, and nobody has appended to it; with
+        its superblock and its end. What it raises leaves the next generation in force, and the volume without writes.
     call_swap: calls the function that it is given, which holds the append lock for a moment, and returns what that
         returns; on another thread when this one has to stand back for others.
     files: the seam to the operating system.
@@ -107,7 +130,9 @@ class Compaction:
     order: CompactionOrder
     pace: Pace = field(default_factory=Pace)
     before_swap: Callable[[int], None] = lambda cut: None
-    on_swapped: Callable[[int], None] = lambda generation: None
+    hold: Callable[[Prepared], bool] = lambda prepared: True
+    settled: Callable[[int], bool] = lambda tail: True
+    on_swapped: Callable[[Superblock, int], None] = lambda superblock, tail: None
     call_swap: Callable[[Callable[[], float | None]], float | None] = lambda swap: swap()
     files: CompactionFiles = field(default_factory=CompactionFiles)
     clock: Callable[[], float] = time.monotonic
@@ -172,12 +197,13 @@ class Compaction:
         self.progress.step = "carrying over"
         target.sync()
         self.before_swap(cut)
+        prepared = Prepared(target.superblock.generation, cut, target.compacted_bytes, dict(ends), target.prefix_hash)
+        while not self.hold(prepared):
+            self.pace.check()
+            carried_to = self._catch_up(unlimited, target, carried_to)
         for _ in range(MAX_ROUNDS):
             self.pace.check()
-            tail = self.volume.tail()
-            self._carry(unlimited, target, carried_to, tail)
-            carried_to = tail
-            target.sync()
+            carried_to = self._catch_up(unlimited, target, carried_to)
             if self.volume.tail() - carried_to > LAST_BYTES:
                 continue
             self.progress.step = "swapping"
@@ -185,6 +211,14 @@ class Compaction:
             if pause_seconds is not None:
                 return self._finish(path, target, cut, ends, pause_seconds)
         raise CompactionFailed(f"{path}: so much is uploaded that a compaction cannot catch up; try again later")
+
+    def _catch_up(self, copier: Copier, target: NextGeneration, carried_to: int) -> int:
+        """Carry over what was appended since; returns up to where."""
+        tail = self.volume.tail()
+        if tail > carried_to:
+            self._carry(copier, target, carried_to, tail)
+            target.sync()
+        return tail
 
     def _carry(self, copier: Copier, target: NextGeneration, start: int, end: int) -> None:
         copier.copy(start, end, Everything())
@@ -199,7 +233,7 @@ class Compaction:
             tail = volume.tail()
             if not volume.file.is_in_place():
                 raise VolumeMoved(f"{path}: somebody else has compacted it, or removed it")
-            if tail - carried_to > MOST_LAST_BYTES:
+            if tail - carried_to > MOST_LAST_BYTES or not self.settled(tail):
                 return None
             self._carry(copier, target, carried_to, tail)
             target.sync()
@@ -210,7 +244,7 @@ class Compaction:
                 target.in_force = True
                 target.file.path = str(path)
                 self._settle(path, target)
-                self.on_swapped(target.superblock.generation)
+                self._tell(path, target)
             return self.clock() - began
 
     def _settle(self, path: Path, target: NextGeneration) -> None:
@@ -221,6 +255,13 @@ class Compaction:
             # A power cut may bring back either generation, both as of now; so nothing may be added.
             target.problem = str(error)
             _log.error("%s: %s; it takes no more writes", path, error)
+
+    def _tell(self, path: Path, target: NextGeneration) -> None:
+        try:
+            self.on_swapped(target.superblock, target.position)
+        except HaystackError as error:
+            target.problem = str(error)
+            _log.error("%s: the next generation is in force, but takes no writes: %s", path, error)
 
     def _finish(
         self, path: Path, target: NextGeneration, cut: int, ends: dict[int, int], pause_seconds: float

@@ -119,6 +119,9 @@ class NextGeneration:
         """It has taken the place of the volume."""
         self.problem = ""
         """Why it takes no writes."""
+        self.prefix_hash = ""
+        """Of everything up to ``compacted_bytes``, the superblock included; xxh3-128, hex. Known from there on."""
+        self._hasher = xxhash.xxh3_128()
         self._in_tail = False
         self._waiting: list[Moved] = []
         self._read_back = memoryview(b"")
@@ -142,6 +145,9 @@ class NextGeneration:
         """Write bytes at the end. Raises DiskError, OutOfSpace."""
         self._write(pieces, size_bytes, self.position)
         self.position += size_bytes
+        if not self._in_tail:
+            for piece in pieces:
+                self._hasher.update(piece)
 
     def _write(self, pieces: Sequence[Buffer], size_bytes: int, offset: int) -> None:
         self.file.pwrite(pieces, offset)
@@ -184,7 +190,10 @@ class NextGeneration:
     def finish_superblock(self) -> None:
         """Write the superblock, which says what was compacted. Raises DiskError, OutOfSpace."""
         self.superblock = self._superblock(self.compacted_bytes)
-        self._write([self.superblock.pack()], SUPERBLOCK_BYTES, 0)
+        raw = self.superblock.pack()
+        self._write([raw], SUPERBLOCK_BYTES, 0)
+        self._hasher.update(raw)
+        self.prefix_hash = self._hasher.hexdigest()
 
     def sync(self) -> None:
         """Make the file durable. Raises DiskError."""

@@ -88,4 +88,5 @@ def parse_order(volume: int, document: Document) -> Order:
         folder or None,
         parse_member(document.get("source"), "source"),
         None if not rate else whole(document, "bytesPerSecond", MAX_RATE),
+        None if document.get("generation") is None else whole(document, "generation", MAX_EPOCH),
     )

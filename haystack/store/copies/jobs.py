@@ -17,6 +17,8 @@ from haystack.store.copies.follow import bring_up
 from haystack.store.copies.fresh import make_copy, put_in_place
 from haystack.store.copies.peer import Peer
 from haystack.store.copies.progress import FollowFailed, Order, Progress
+from haystack.store.copies.removal import remove_index_files
+from haystack.store.out_of_service import withdrawn
 from haystack.store.replication.membership import following, promised_copies
 from haystack.store.replication.memberships import Memberships, NewerEpoch
 from haystack.store.replication.rules import may_follow
@@ -152,6 +154,8 @@ class FollowJobs:
             entry = await self._make(job, peer)
         await self._note(entry, job.order)
         self._memberships.unfollow(entry)
+        if await _is_of_another_generation(entry, peer):
+            entry = await self._make_anew(job, peer, entry)
         await bring_up(self._volumes, entry, peer, job.progress)
         # The Directory may have granted a newer epoch meanwhile; what was compared is still the primary's.
         await self._note(entry, job.order)
@@ -168,6 +172,18 @@ class FollowJobs:
         elif known.counts(self._memberships.store_id):
             raise NewerEpoch(entry.id, known.epoch)
 
+    async def _make_anew(self, job: Job, peer: Peer, entry: StoreVolume) -> StoreVolume:
+        """Copy the whole source, then put that in the place of a copy of another generation."""
+        order, folder = job.order, entry.folder
+        _log.info("volume %d: %s was compacted; it is copied anew", order.volume, peer)
+        path = await make_copy(folder, order, peer, job.progress)
+        async with withdrawn(self._volumes, entry, "it is replaced by a copy of another generation"):
+            await folder.run(remove_index_files, entry.path)
+            self._volumes.forget(entry)
+        return await self._volumes.adopt(
+            order.volume, folder, lambda: put_in_place(path, order.volume), order.max_bytes, order.epoch
+        )
+
     async def _make(self, job: Job, peer: Peer) -> StoreVolume:
         order = job.order
         folder = self._volumes.folder_for(order.folder)
@@ -180,7 +196,11 @@ class FollowJobs:
 
 
 def _membership(order: Order) -> Any:
-    return following(str(order.uuid), order.epoch, order.source, promised_copies(order.replication))
+    return following(str(order.uuid), order.epoch, order.source, promised_copies(order.replication), order.generation)
+
+
+async def _is_of_another_generation(entry: StoreVolume, peer: Peer) -> bool:
+    return (await peer.document()).get("generation") != entry.require_open().superblock.generation
 
 
 async def _require_same(order: Order, peer: Peer) -> None:

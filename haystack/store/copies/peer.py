@@ -47,9 +47,18 @@ class Peer:
     ----------
     volume: logical volume id.
     secret: of the cluster, None for unsigned calls.
+    generation: of the file that it is compared with: a copy of another one is refused. None for any.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, member: Member, volume: int, secret: bytes | None) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        member: Member,
+        volume: int,
+        secret: bytes | None,
+        generation: int | None = None,
+    ) -> None:
+        self._of_generation = "" if generation is None else f"&generation={generation}"
         self.member = member
         self._session = session
         self._secret = secret
@@ -60,7 +69,9 @@ class Peer:
 
     async def hashes(self, start: int, end: int, block_bytes: int) -> Hashes:
         """Hashes of the blocks of a range. Raises PeerUnavailable."""
-        answer = await self._ask("GET", f"{self._url}/hashes?from={start}&to={end}&block={block_bytes}")
+        answer = await self._ask(
+            "GET", f"{self._url}/hashes?from={start}&to={end}&block={block_bytes}{self._of_generation}"
+        )
         tail, hashes = answer.get("tail"), answer.get("hashes")
         if not isinstance(tail, int) or not isinstance(hashes, list) or not all(isinstance(one, str) for one in hashes):
             raise PeerUnavailable(f"{self} answers a question for hashes with something else")
@@ -86,7 +97,7 @@ class Peer:
 
     async def pieces(self, start: int, end: int) -> AsyncIterator[bytes]:
         """These bytes piece by piece, as they come, at most ``MAX_BYTES``. Raises PeerUnavailable, also midway."""
-        url = URL(f"{self._url}/bytes?from={start}&to={end}")
+        url = URL(f"{self._url}/bytes?from={start}&to={end}{self._of_generation}")
         headers = signed_headers(self._secret, "GET", url, b"")
         received = 0
         try:

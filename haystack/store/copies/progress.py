@@ -27,6 +27,7 @@ class Order:
     max_bytes: size limit, None for the Store's own. folder: id of the data folder, None for any.
     source: has every acknowledged byte.
     bytes_per_second: to be read from it at most, None for no limit.
+    generation: of the source's file, None when the Directory does not know it.
     """
 
     volume: int
@@ -37,6 +38,7 @@ class Order:
     folder: str | None
     source: Member
     bytes_per_second: int | None
+    generation: int | None = None
 
 
 @dataclass(slots=True)

@@ -41,6 +41,13 @@ def remove_unfinished(folder: Path, volume: int) -> None:
     _unlink(copy_path(folder, volume))
 
 
+def remove_index_files(path: Path) -> None:
+    """Remove what belongs to the file of a volume that is about to be replaced by another one. Raises DiskError."""
+    for companion in (*index_files(path), path.with_suffix(".dirty")):
+        _unlink(companion)
+    sync_folder(path.parent)
+
+
 def _remove_files(path: Path) -> None:
     # The volume first: what is beside it means nothing without it, and the other way round it would come back.
     _unlink(path)

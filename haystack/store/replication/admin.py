@@ -7,7 +7,7 @@ from aiohttp import web
 from haystack.errors import InvalidRequest
 from haystack.store.admin_requests import body_of, volume_of, whole
 from haystack.store.replication.membership import MAX_EPOCH, parse_member, parse_membership
-from haystack.store.replication.memberships import Granted, Memberships, NewerEpoch
+from haystack.store.replication.memberships import Granted, Memberships, NewerEpoch, OtherGeneration
 from haystack.store.replication.outgoing import Outgoing
 from haystack.store.volumes import StoreVolumes
 
@@ -32,6 +32,9 @@ class MembershipApi:
             return _granted(await self._memberships.push(entry, pushed))
         except NewerEpoch as error:
             return _newer(error)
+        except OtherGeneration as error:
+            document = {"error": str(error), "generation": error.generation}
+            return web.json_response(document, status=error.http_status)
 
     async def _admit(self, request: web.Request) -> web.Response:
         entry = self._volumes.get(volume_of(request))

@@ -28,16 +28,17 @@ def patience_seconds(size_bytes: int) -> float:
 
 
 class Place(NamedTuple):
-    """Where bytes go: a volume under an epoch, on another Store; and up to where all copies are equal."""
+    """Where bytes go: a volume under an epoch, of a generation, on another Store; and up to where copies are equal."""
 
     url: str
     volume: int
     epoch: int
     committed: int
+    generation: int
 
     def target(self, start: int) -> str:
         """Path and query for bytes that lie at ``start``."""
-        return batch_target(self.volume, self.epoch, start, self.committed)
+        return batch_target(self.volume, self.epoch, start, self.committed, self.generation)
 
 
 def pieces_between(volume: Volume, start: int, end: int) -> Iterator[tuple[int, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 
 from haystack.errors import HaystackError
-from haystack.store.control import Slot
+from haystack.store.control import ControlBlock, Slot, tagged_tail
 from haystack.store.folder import DataFolder
 from haystack.store.store_volume import StoreVolume
 from haystack.store.tables import Record, read_table, write_table
@@ -60,6 +60,13 @@ class CommittedTails:
 
 def raise_base(volumes: StoreVolumes, entry: StoreVolume, committed: int) -> None:
     """Note that all copies in sync are equal below ``committed``."""
-    cell = volumes.control.slot_cell(entry.slot, Slot.COMMITTED_BASE)
-    if committed > volumes.control.cells[cell]:
-        volumes.control.cells[cell] = committed
+    generation = entry.superblock.generation if entry.superblock is not None else 0
+    raise_committed(volumes.control, entry.slot, generation, committed)
+
+
+def raise_committed(control: ControlBlock, slot: int, generation: int, committed: int) -> None:
+    """As :func:`raise_base`, of a generation that may not be in force yet."""
+    cell = control.slot_cell(slot, Slot.COMMITTED_BASE)
+    tagged = tagged_tail(generation, committed)
+    if tagged > control.cells[cell]:
+        control.cells[cell] = tagged

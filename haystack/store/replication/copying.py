@@ -67,8 +67,15 @@ class Copying:
 
     def may(self, kind: Kind, me: str) -> May:
         """Whether operations of this kind may be acknowledged under ``now``."""
+        if not self.applies:
+            return May.NEVER
         waiting = Waiting(kind, self.start, self.end, self.reign)
         return rules.may_acknowledge(self.now.membership, me, self.now.reign, self.confirmed, waiting)
+
+    @property
+    def applies(self) -> bool:
+        """Whether its offsets mean something under ``now``: they do not after a compaction of all copies."""
+        return self.now.membership.suits(self.served.generation)
 
     def commit(self) -> None:
         """All copies have it."""
@@ -157,7 +164,7 @@ class Copies:
         """Send to all who have not confirmed; returns when all is on its way."""
         shipping = Shipping(self, time.monotonic())
         for copying in copyings:
-            if rules.leads(copying.now.membership, self.me):
+            if copying.applies and rules.leads(copying.now.membership, self.me):
                 for member in copying.missing(self.me):
                     shipping.add(copying, member)
         shipping.push()
@@ -230,7 +237,7 @@ class Shipping:
             copying.failed[member.store_id] = f"Store {member.url} did not answer lately"
             return
         membership, served = copying.now.membership, copying.served
-        place = Place(member.url, served.number, membership.epoch, served.membership.committed)
+        place = Place(member.url, served.number, membership.epoch, served.membership.committed, served.generation)
         self._size_bytes += copying.end - copying.start
         self._begin(copying, member, place, fresh=False)
 

@@ -13,7 +13,8 @@ def assign_duty(entry: StoreVolume, me: str) -> None:
     membership = entry.membership
     promised = promised_copies(entry.superblock.replication) if entry.superblock is not None else 1
     followed = membership is not None and entry.followed_epoch == membership.epoch
-    entry.duty = rules.duty_of(membership, me, promised=promised, followed=followed)
+    generation = entry.superblock.generation if entry.superblock is not None else None
+    entry.duty = rules.duty_of(membership, me, promised=promised, followed=followed, generation=generation)
 
 
 def standing_of(entry: StoreVolume) -> Standing:

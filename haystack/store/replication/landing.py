@@ -50,12 +50,16 @@ class BatchRefused(HaystackError):
 
 
 class Arrived(NamedTuple):
-    """A batch: epoch, where it lies in the volume, its bytes."""
+    """A batch: epoch, where it lies in the volume, its bytes; generation of the volume that it was read from.
+
+    The generation is None when the sender did not say: a Store of an older release, which compacts no copies.
+    """
 
     served: ServedVolume
     epoch: int
     start: int
     data: Buffer
+    generation: int | None = None
 
 
 LandedOrNot = Landed | HaystackError
@@ -143,6 +147,9 @@ def land(arrived: Arrived) -> Landed:
         standing = served.membership.standing
         if served.state not in _SERVING:
             raise VolumeUnavailable(f"volume {served.number} is {served.state.name.lower()} here")
+        other = rules.judge_generation(served.generation, arrived.generation)
+        if other is not Verdict.APPEND:
+            raise BatchRefused(served.number, other, standing.epoch, tail)
         verdict, shared_to = rules.judge_batch(standing, tail, epoch, start, end)
         if verdict is not Verdict.APPEND:
             raise BatchRefused(served.number, verdict, standing.epoch, tail)

@@ -50,6 +50,8 @@ class Membership:
     in_sync: the Stores that have every acknowledged byte.
     learners: copies that the primary waits for, but that the Directory does not count yet. They are of this epoch
         alone, and known to the primary alone.
+    generation: of the volume's files under this epoch; None as long as no copies were compacted together. A copy of
+        another generation takes no part.
     """
 
     uuid: str
@@ -58,6 +60,11 @@ class Membership:
     copies: int
     in_sync: tuple[Member, ...]
     learners: tuple[Member, ...] = ()
+    generation: int | None = None
+
+    def suits(self, generation: int | None) -> bool:
+        """Whether a file of this generation (None: not known) may take part under this epoch."""
+        return self.generation is None or generation is None or generation == self.generation
 
     def counts(self, store_id: str) -> bool:
         """Whether this Store is in the in-sync set."""
@@ -91,6 +98,7 @@ class Membership:
             "primary": self.primary,
             "copies": self.copies,
             "inSync": [member.document() for member in self.in_sync],
+            **({} if self.generation is None else {"generation": self.generation}),
         }
 
 
@@ -99,9 +107,9 @@ def promised_copies(replication: int) -> int:
     return 1 + replication // 100 + replication // 10 % 10 + replication % 10
 
 
-def following(uuid: str, epoch: int, source: Member, copies: int) -> Membership:
+def following(uuid: str, epoch: int, source: Member, copies: int, generation: int | None = None) -> Membership:
     """What a copy that follows ``source`` knows: that under this epoch it does not count itself."""
-    return Membership(uuid, epoch, source.store_id, copies, (source,))
+    return Membership(uuid, epoch, source.store_id, copies, (source,), generation=generation)
 
 
 def pack_members(membership: Membership, me: str) -> bytes:
@@ -136,6 +144,7 @@ def parse_membership(document: object) -> Membership:
         _text(document.get("primary"), "primary"),
         _whole(document, "copies", 1, MAX_MEMBERS),
         in_sync,
+        generation=None if document.get("generation") is None else _whole(document, "generation", 0, MAX_EPOCH),
     )
     if not membership.counts(membership.primary):
         raise InvalidRequest("the primary of a membership must be one of inSync")

@@ -7,7 +7,7 @@ append goes on under the membership before, in whatever process, and only then i
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 from uuid import UUID
 
@@ -40,6 +40,29 @@ class NewerEpoch(HaystackError):
         self.epoch = epoch
 
 
+class OtherGeneration(HaystackError):
+    """A membership is of another generation of the volume than the file that is here, and cannot become.
+
+    Parameters
+    ----------
+    generation: of the file here.
+    """
+
+    http_status = 409
+
+    def __init__(self, volume: int, generation: int) -> None:
+        super().__init__(f"volume {volume} is of generation {generation} here, and nothing is prepared to change that")
+        self.generation = generation
+
+
+Swap = Callable[[StoreVolume, Membership], Awaitable[None]]
+"""Puts a prepared next generation in place together with its membership. Raises OtherGeneration."""
+
+
+async def _nothing_prepared(entry: StoreVolume, membership: Membership) -> None:
+    raise OtherGeneration(entry.id, entry.require_open().superblock.generation)
+
+
 class Granted(NamedTuple):
     """A membership that is in force, and the end of the volume when the last append under an older one had ended."""
 
@@ -62,6 +85,8 @@ class Memberships:
         self.store_id = store_id
         self._volumes = volumes
         self._on_taken = on_taken
+        self.swap: Swap = _nothing_prepared
+        """What is done when a membership is of the next generation."""
 
     def known(self, entry: StoreVolume) -> Membership | None:
         """What is in force here."""
@@ -70,7 +95,7 @@ class Memberships:
     async def push(self, entry: StoreVolume, pushed: Membership) -> Granted:
         """Take a membership that the Directory has granted; may be repeated.
 
-        Raises NewerEpoch, VolumeExists (another volume), DiskError, OutOfSpace, VolumeUnavailable.
+        Raises NewerEpoch, OtherGeneration, VolumeExists (another volume), DiskError, OutOfSpace, VolumeUnavailable.
         """
         _require_same_volume(entry, pushed)
         async with entry.membering:
@@ -80,7 +105,7 @@ class Memberships:
                 assert entry.membership is not None
                 raise NewerEpoch(entry.id, entry.membership.epoch)
             if verdict is Push.TAKE:
-                await self._take(entry, pushed)
+                await self._take_or_swap(entry, pushed)
             tail = await _through_the_lock(entry, before)
             if verdict is Push.TAKE:
                 self._on_taken(entry)
@@ -139,6 +164,15 @@ class Memberships:
     async def forget(self, folder: DataFolder, volume: int) -> None:
         """Remove what was written down of a volume that is deleted. Raises DiskError."""
         await folder.run(remove_members, folder.path / f"{volume}.vol")
+
+    async def _take_or_swap(self, entry: StoreVolume, pushed: Membership) -> None:
+        here = entry.superblock.generation if entry.superblock is not None else None
+        if pushed.suits(here) or not pushed.counts(self.store_id):
+            await self._take(entry, pushed)
+            return
+        await self.swap(entry, pushed)
+        self._publish(entry)
+        _log.info("volume %d: epoch %d, generation %s", entry.id, pushed.epoch, pushed.generation)
 
     async def _take(self, entry: StoreVolume, membership: Membership) -> None:
         if entry.folder.failed:

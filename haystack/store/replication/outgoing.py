@@ -125,7 +125,8 @@ class Outgoing:
             self._busy.discard(entry.id)
 
     async def _bring(self, entry: StoreVolume, epoch: int, member: Member, tail: int, equal_to: int) -> Reached:
-        place = Place(member.url, entry.id, epoch, self._volumes.control.committed_tail(entry.slot))
+        generation = entry.require_open().superblock.generation
+        place = Place(member.url, entry.id, epoch, self._volumes.control.committed_tail(entry.slot), generation)
         try:
             return await entry.run(_bring, self._peers, place, equal_to, tail)
         except PeerFailed as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from haystack.errors import HaystackError, InvalidRequest, NeedleNotFound, VolumeUnavailable
+from haystack.errors import HaystackError, InvalidRequest, NeedleNotFound, VolumeMoved, VolumeUnavailable
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import BodySink
 from haystack.http.handler import Outcome as BodyOutcome
@@ -72,8 +72,8 @@ class Receiver:
         frame = self.sessions.expect(request.headers.get(FRAME_HEADER.lower()))
         return _BatchSink(self, connection, request, volume, frame)
 
-    async def take(self, arrived: Arrived) -> Landed:
-        """Append a batch durably; one that came too early waits a moment.
+    async def take(self, arrived: Arrived) -> tuple[Landed, ServedVolume]:
+        """Append a batch durably; one that came too early waits a moment. Returns also the volume that has it.
 
         Raises BatchRefused, BatchDiverged, BatchDamaged, VolumeUnavailable, OutOfSpace, DiskError.
         """
@@ -81,7 +81,10 @@ class Receiver:
         while True:
             landed = await self._land(arrived)
             if isinstance(landed, Landed):
-                return landed
+                return landed, arrived.served
+            if isinstance(landed, VolumeMoved):  # compacted, together with the primary's
+                arrived = arrived._replace(served=self.catalog.successor(arrived.served))
+                continue
             patience_seconds = _patience_seconds(landed)
             if time.monotonic() - began >= patience_seconds:
                 raise landed
@@ -147,6 +150,8 @@ class _BatchSink:
         self._epoch = _number(request, "epoch", MAX_EPOCH)
         self._start = _number(request, "from", MAX_VOLUME_BYTES)
         self._committed = _number(request, "committed", MAX_VOLUME_BYTES)
+        said = request.query_value("generation") is not None
+        self._generation = _number(request, "generation", MAX_EPOCH) if said else None
         self._frame = frame
         self._pieces: list[bytes] = []
         self._held_bytes = 0
@@ -175,14 +180,14 @@ class _BatchSink:
             served = receiver.catalog.get(self._volume)
             data = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
             self._pieces = []
-            await self._answer(served, Arrived(served, self._epoch, self._start, data))
+            await self._answer(served, Arrived(served, self._epoch, self._start, data, self._generation))
         finally:
             self._release()
 
     async def _answer(self, served: ServedVolume, arrived: Arrived) -> None:
         refused: Callable[[dict[str, object]], None] = partial(respond_json, self._connection, 409)
         try:
-            landed = await self._receiver.take(arrived)
+            landed, served = await self._receiver.take(arrived)
         except BatchRefused as error:
             refused({"reason": error.verdict.value, "epoch": error.epoch, "tail": error.tail, "error": str(error)})
         except BatchDiverged as error:

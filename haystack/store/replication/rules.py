@@ -68,16 +68,22 @@ class Kind(enum.Enum):
 # -- memberships
 
 
-def duty_of(membership: Membership | None, me: str, *, promised: int, followed: bool = False) -> Duty:
+def duty_of(
+    membership: Membership | None, me: str, *, promised: int, followed: bool = False, generation: int | None = None
+) -> Duty:
     """The duty of the Store ``me``.
 
     Parameters
     ----------
     promised: copies that the volume's superblock promises.
     followed: its bytes were compared with the primary's under this epoch.
+    generation: of the file here. Of each epoch there is one generation; a file of another one takes nothing, whatever
+        the membership says: offsets mean something else in it.
     """
     if membership is None:
         return Duty.UNTOLD if promised > 1 else Duty.ALONE
+    if not membership.suits(generation):
+        return Duty.UNTOLD if membership.counts(me) else Duty.STALE
     if not membership.counts(me):
         return Duty.FOLLOWER if followed else Duty.STALE
     if membership.primary != me:
@@ -192,6 +198,13 @@ def judge_batch(standing: Standing, tail: int, epoch: int, start: int, end: int)
     if verdict is Verdict.APPEND and start > tail:
         verdict = Verdict.GAP
     return Judgement(verdict, min(end, tail) if verdict is Verdict.APPEND else start)
+
+
+def judge_generation(mine: int, theirs: int | None) -> Verdict:
+    """Whether the offsets of a batch mean something in the file here; None: its sender knows of no generations."""
+    if theirs is None or mine == theirs:
+        return Verdict.APPEND
+    return Verdict.BEHIND if theirs > mine else Verdict.EPOCH
 
 
 def judge_overlap(mine: object, theirs: object) -> Verdict:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from haystack.errors import VolumeUnavailable
-from haystack.store.control import ControlBlock, Slot, VolumeCell
+from haystack.store.control import ControlBlock, Slot, VolumeCell, tagged_tail
 from haystack.store.replication import rules
 from haystack.store.replication.members_file import read_members
 from haystack.store.replication.membership import Membership
@@ -42,11 +42,24 @@ class ServedMembership:
     ----------
     path: of the volume.
     worker: number of this worker.
+    generation: of the file that this worker has open; what it says of offsets is of that one.
     """
 
-    __slots__ = ("_cells", "_committed_cell", "_control", "_known", "_path", "_slot", "standing_cell")
+    __slots__ = (
+        "_cells",
+        "_committed_cell",
+        "_control",
+        "_known",
+        "_path",
+        "_slot",
+        "_tag",
+        "generation",
+        "standing_cell",
+    )
 
-    def __init__(self, control: ControlBlock, slot: int, path: Path, worker: int) -> None:
+    def __init__(self, control: ControlBlock, slot: int, path: Path, worker: int, generation: int) -> None:
+        self.generation = generation
+        self._tag = tagged_tail(generation, 0)
         self._control = control
         self._cells = control.cells
         self._slot = slot
@@ -105,12 +118,13 @@ class ServedMembership:
         """Note that all copies have bytes ``start`` to ``end``; False while something before them is open."""
         committed = self.committed
         reached = rules.committed_by(committed, start, end)
-        if reached > self._cells[self._committed_cell]:
-            self._cells[self._committed_cell] = reached
+        self._publish(reached)
         return reached >= end
 
     def note_committed(self, committed: int, tail: int) -> None:
         """As a replica: note what the primary says to be equal everywhere, as far as it is here."""
-        committed = min(committed, tail)
-        if committed > self._cells[self._committed_cell]:
-            self._cells[self._committed_cell] = committed
+        self._publish(min(committed, tail))
+
+    def _publish(self, committed: int) -> None:
+        if self._tag | committed > self._cells[self._committed_cell]:
+            self._cells[self._committed_cell] = self._tag | committed

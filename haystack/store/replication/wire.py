@@ -38,15 +38,16 @@ _FRAME = re.compile(r"([0-9a-f]{32}):([0-9]{1,15}):([0-9a-f]{64})")
 _BATCH_PATH = re.compile(r"/internal/volumes/([1-9][0-9]{0,9})/batch")
 
 
-def batch_target(volume: int, epoch: int, start: int, committed: int) -> str:
+def batch_target(volume: int, epoch: int, start: int, committed: int, generation: int) -> str:
     """Path and query of a batch.
 
     Parameters
     ----------
     start: where its bytes lie in the volume.
     committed: below this the sender knows all copies to be equal.
+    generation: of the sender's file; offsets mean something else in another one.
     """
-    return f"/internal/volumes/{volume}/batch?epoch={epoch}&from={start}&committed={committed}"
+    return f"/internal/volumes/{volume}/batch?epoch={epoch}&from={start}&committed={committed}&generation={generation}"
 
 
 def parse_batch_path(path: str) -> int | None:

@@ -76,4 +76,5 @@ class Scrubbing:
             return ()
         others = [member for member in membership.in_sync if member.store_id != me]
         others.sort(key=lambda member: member.store_id != membership.primary)
-        return [Peer(self._session, member, entry.id, self._secret) for member in others]
+        generation = entry.superblock.generation if entry.superblock is not None else None
+        return [Peer(self._session, member, entry.id, self._secret, generation) for member in others]

@@ -39,7 +39,7 @@ class Played:
         return written.offset, b"".join(bytes(piece) for piece in written.pieces)
 
     async def send(self, start: int, data: bytes, epoch: int = 5, committed: int = 0, volume: int = 1) -> Answer:
-        target = batch_target(volume, epoch, start, committed)
+        target = batch_target(volume, epoch, start, committed, 0)
         url = self.some.members[0].url
         return await asyncio.to_thread(self.peers.call, url, target, [data], time.monotonic() + SECONDS)
 
@@ -141,7 +141,7 @@ async def test_who_has_not_the_secret_sends_nothing(tmp_path: Path) -> None:
     async with played(tmp_path) as one:
         (store,) = one.some.stores
         start, data = one.append(new(1))
-        url = f"http://127.0.0.1:{store.port}{batch_target(1, 5, start, 0)}"
+        url = f"http://127.0.0.1:{store.port}{batch_target(1, 5, start, 0, 0)}"
         for headers in ({}, {"X-Haystack-Frame": f"{'0' * 32}:1:{'0' * 64}"}):
             async with aiohttp.request("POST", url, data=data, headers=headers) as answer:
                 assert answer.status == 401, await answer.text()
@@ -159,7 +159,7 @@ async def test_a_recorded_batch_is_refused(tmp_path: Path) -> None:
     async with played(tmp_path) as one:
         (store,) = one.some.stores
         start, data = one.append(new(1))
-        target = batch_target(1, 5, start, 0)
+        target = batch_target(1, 5, start, 0, 0)
 
         def send() -> tuple[Answer, str]:
             connection = PeerConnection(one.some.members[0].url, SECRET.encode(), time.monotonic() + SECONDS)

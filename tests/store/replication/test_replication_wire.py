@@ -25,7 +25,7 @@ from haystack.store.replication.wire import (
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 NONCE = "ab" * 16
-TARGET = batch_target(7, 3, 64, 0)
+TARGET = batch_target(7, 3, 64, 0, 0)
 
 
 def agreed(sessions: Sessions, secret: bytes = SECRET) -> Session:
@@ -63,8 +63,8 @@ def test_a_frame_is_taken_once() -> None:
         ("POST", TARGET, b"bodz"),
         ("POST", TARGET, b"body "),
         ("POST", TARGET, b""),
-        ("POST", batch_target(7, 4, 64, 0), b"body"),
-        ("POST", batch_target(8, 3, 64, 0), b"body"),
+        ("POST", batch_target(7, 4, 64, 0, 0), b"body"),
+        ("POST", batch_target(8, 3, 64, 0, 0), b"body"),
         ("PUT", TARGET, b"body"),
     ],
 )
