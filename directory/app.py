@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from directory.assigner import Assigner
+from directory.auto_compaction import AutoCompaction
 from directory.compactor import Compactor
 from directory.connections import note_first_request
 from directory.grower import Grower
@@ -42,6 +43,7 @@ class Parts:
     nodes: Nodes
     snapshots: Snapshots
     compactor: Compactor
+    compacting: AutoCompaction
 
 
 def make_app(
@@ -67,7 +69,7 @@ def make_app(
     assign = AssignHandlers(Assigner(service, grower), grower)
     lookup = LookupHandlers(service)
     internal = InternalHandlers(parts.memberships, service, grower, metrics, signed, heartbeat_seconds)
-    status = StatusHandlers(service, parts.healer, metrics, host)
+    status = StatusHandlers(service, parts.healer, parts.compacting, metrics, host)
     cluster = ClusterHandlers(service, parts.healer, parts.nodes, signed)
     backup = BackupHandlers(service, signed, scratch)
     snapshots = SnapshotHandlers(parts.snapshots, signed)

@@ -1,8 +1,8 @@
-"""Compaction of volumes of one copy: what it would win, and having their Stores do it.
+"""Compaction of volumes: what it would win, and having their Stores do it.
 
 A Store is given one volume at a time, with the ends that snapshots hold of it; when its generation has changed, the
-snapshots are told where those ends lie now. Volumes with copies are not compacted yet: all copies would have to be at
-the same moment.
+snapshots are told where those ends lie now. Volumes with a membership take all their copies along
+(:mod:`directory.joint_compaction`), one such volume at a time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from directory.cluster import Cluster
+from directory.joint_compaction import JointCompaction, obstacle_to_joint
 from directory.messages import StoreDocument, VolumeDocument
 from directory.service import Service
 from directory.snapshots import Snapshots
@@ -105,7 +106,8 @@ def _plan(cluster: Cluster, now_seconds: float, volume: int) -> Planned:
         return Planned(volume, None, 0, 0, 0, 0, 0, "its Store is not there")
     folder = state.folders.get(known.folder)
     free_bytes = folder.free_bytes if folder is not None else 0
-    obstacle = _obstacle(record.replication, len(record.in_sync), known, free_bytes)
+    obstacle = obstacle_to_joint(cluster, record, now_seconds) if record.replicated else ""
+    obstacle = obstacle or _obstacle(known, free_bytes)
     return Planned(
         volume,
         state.document,
@@ -118,9 +120,7 @@ def _plan(cluster: Cluster, now_seconds: float, volume: int) -> Planned:
     )
 
 
-def _obstacle(replication: str, copies: int, known: VolumeDocument, free_bytes: int) -> str:
-    if replication != "000" or copies != 1:
-        return "it has copies; volumes with copies cannot be compacted yet"
+def _obstacle(known: VolumeDocument, free_bytes: int) -> str:
     if known.state not in ("writable", "readonly"):
         return f"it is {known.state}"
     if known.live_bytes > free_bytes:
@@ -131,7 +131,9 @@ def _obstacle(replication: str, copies: int, known: VolumeDocument, free_bytes: 
 class Compactor:
     """Has volumes compacted."""
 
-    def __init__(self, service: Service, client: StoreClient, snapshots: Snapshots) -> None:
+    def __init__(self, service: Service, client: StoreClient, snapshots: Snapshots, joint: JointCompaction) -> None:
+        self._joint = joint
+        self._joint_turn = asyncio.Lock()
         self._service = service
         self._client = client
         self._snapshots = snapshots
@@ -169,6 +171,19 @@ class Compactor:
             log.error("compacting volume %d failed", volume, exc_info=error)
             self._told[volume] |= {"state": "failed", "error": f"unexpected {type(error).__name__}: {error}"}
 
+    @property
+    def under_way(self) -> int:
+        """How many volumes are being compacted, or wait for their turn."""
+        return len(self._tasks)
+
+    def is_at(self, volume: int) -> bool:
+        """Say whether a volume is being compacted, or waits for its turn."""
+        return volume in self._tasks
+
+    def has_failed(self, volume: int) -> bool:
+        """Say whether the last compaction of a volume since this Directory's start has failed."""
+        return bool(self._told.get(volume, {}).get("state") == "failed")
+
     def documents(self) -> list[dict[str, Any]]:
         """Those under way, and those that were since this Directory's start."""
         return list(self._told.values())
@@ -183,17 +198,19 @@ class Compactor:
     async def _run(self, one: Planned, now: bool) -> None:
         assert one.store is not None
         try:
-            async with self._turns.setdefault(one.store.store_id, asyncio.Lock()):
-                await self._compact(one, one.store, now)
+            if self._service.cluster.records[one.volume].replicated:
+                async with self._joint_turn:
+                    await self._await_snapshot()
+                    await self._joint.run(one.volume, now=now, tell=partial(self._tell, one.volume))
+            else:
+                async with self._turns.setdefault(one.store.store_id, asyncio.Lock()):
+                    await self._compact(one, one.store, now)
         except HaystackError as error:
             log.warning("volume %d is not compacted: %s", one.volume, error)
             self._told[one.volume] |= {"state": "failed", "error": str(error)}
 
     async def _compact(self, one: Planned, store: StoreDocument, now: bool) -> None:
-        for _ in range(SNAPSHOT_POLLS):
-            if not self._snapshots.taking:
-                break
-            await asyncio.sleep(POLL_SECONDS)
+        await self._await_snapshot()
         held = self._snapshots.held(one.volume, one.generation)
         order = {
             "nowMs": int(self._service.wall_clock() * 1000),
@@ -209,6 +226,15 @@ class Compactor:
             )
             log.info("volume %d was compacted from %d to %d bytes", one.volume, job["oldBytes"], job["newBytes"])
         self._told[one.volume] = job
+
+    async def _await_snapshot(self) -> None:
+        for _ in range(SNAPSHOT_POLLS):
+            if not self._snapshots.taking:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _tell(self, volume: int, job: dict[str, Any]) -> None:
+        self._told[volume] = job
 
     async def _until_over(self, one: Planned, store: StoreDocument, job: dict[str, Any]) -> dict[str, Any]:
         heard_seconds = self._service.clock()

@@ -45,6 +45,16 @@ class NewerEpoch(HaystackError):
         self.known_epoch = known_epoch
 
 
+class OtherGeneration(HaystackError):
+    """A Store has another generation of a volume than its new membership is of. Never leaves the Directory."""
+
+    http_status = 409
+
+    def __init__(self, message: str, generation: int) -> None:
+        super().__init__(message)
+        self.generation = generation
+
+
 class NotPossibleNow(HaystackError):
     """What the operator asks for would do harm as things are; the message says why and what to do first."""
 

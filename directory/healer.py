@@ -283,6 +283,7 @@ class Healer:
             "maxBytes": record.max_bytes,
             "folder": step.folder or (reported.folder if reported else None),
             "source": member_document(self.service, record.primary),
+            "generation": record.generation,
             "bytesPerSecond": max(1, self.bytes_per_second // max(1, transfers)),
         }
 

@@ -63,8 +63,8 @@ class Memberships:
 
     async def sweep(self) -> int:
         """Take what is lost out of the in-sync sets; returns how many volumes have a new membership."""
+        changed = await self._roll_back()
         lost = self._lost_copies()
-        changed = 0
         rest = iter(lost.items())
         while batch := dict(islice(rest, BATCH_VOLUMES)):
             changed += await self._lose(batch)
@@ -156,6 +156,24 @@ class Memberships:
 
     # -- inside
 
+    async def _roll_back(self) -> int:
+        """Give volumes their old generation back that no copy has left; returns how many."""
+        found: dict[int, dict[str, tuple[int, int]]] = {}
+        for store_id, store in self._service.cluster.stores.items():
+            for volume, refused in store.left_behind.items():
+                found.setdefault(volume, {})[store_id] = refused
+        if not found:
+            return 0
+        return len(await self.change(found, lambda record: failure.rolled_back(record, found[record.volume])))
+
+    def _is_left_behind(self, store_id: str, volume: int) -> bool:
+        """Say whether a Store could not take the generation in force, and another one in sync has it."""
+        cluster, record = self._service.cluster, self._service.cluster.records[volume]
+        if cluster.stores[store_id].left_behind.get(volume, (0, 0))[0] != record.epoch:
+            return False
+        others = [cluster.stores[other] for other in record.in_sync if other != store_id and other in cluster.stores]
+        return any(other.knows(record) for other in others)
+
     def _lost_copies(self) -> dict[int, set[str]]:
         """Return, by volume, the in-sync copies that cannot be counted on, of volumes that have others."""
         cluster, now_seconds = self._service.cluster, self._service.clock()
@@ -177,7 +195,7 @@ class Memberships:
 
     def _copy_is_lost(self, store_id: str, volume: int) -> bool:
         store = self._service.cluster.stores[store_id]
-        if volume in store.failed or volume in store.shrunk:
+        if volume in store.failed or volume in store.shrunk or self._is_left_behind(store_id, volume):
             return True
         if volume in store.volumes:
             return False

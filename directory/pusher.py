@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from directory.errors import NewerEpoch
+from directory.errors import NewerEpoch, OtherGeneration
 from directory.service import Service
 from directory.store_client import StoreClient
 from directory.tables import VolumeRecord
@@ -38,6 +38,7 @@ def membership_document(service: Service, record: VolumeRecord) -> dict[str, Any
         "primary": record.primary,
         "copies": record.promised,
         "inSync": [member_document(service, member) for member in record.in_sync],
+        **({} if record.generation is None else {"generation": record.generation}),
     }
 
 
@@ -79,6 +80,9 @@ class Pusher:
             losers = {member for member in before.in_sync if member not in record.in_sync}
             if before.primary != record.primary:
                 losers.add(before.primary)
+            if before.generation != record.generation:
+                # What is on its way from the primary to the copies shall arrive under the old generation.
+                losers.add(record.primary)
             losers = {member for member in losers if self._service.cluster.alive(member, now_seconds)}
             if losers:
                 self._first[record.volume] = losers, asyncio.Event()
@@ -106,7 +110,7 @@ class Pusher:
             self._start(store_id)
 
     async def tell(self, store_id: str, record: VolumeRecord) -> None:
-        """Tell one Store now. Raises VolumeUnavailable, NewerEpoch, VolumeNotFound."""
+        """Tell one Store now. Raises VolumeUnavailable, NewerEpoch, OtherGeneration, VolumeNotFound."""
         store = self._service.cluster.stores[store_id]
         await self._client.put_membership(store.document, record.volume, membership_document(self._service, record))
         state = self._service.cluster.stores.get(store_id)
@@ -159,6 +163,11 @@ class Pusher:
                 return True
             log.warning("%s: taking a higher one", error)
             await self._raise_epoch(volume, error.known_epoch)
+            return True
+        except OtherGeneration as error:
+            # What follows from that is decided by the next sweep.
+            self._service.cluster.stores[store_id].left_behind[volume] = record.epoch, error.generation
+            log.warning("%s", error)
             return True
         except VolumeNotFound:
             # What it has lost will be in its next report; then its copy counts no more.

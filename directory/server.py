@@ -16,11 +16,14 @@ import uvloop
 from aiohttp import web
 
 from directory.app import Parts, make_app
+from directory.auto_compaction import AutoCompaction
 from directory.compactor import Compactor
 from directory.connections import protocol_factory
+from directory.decisions.compaction import CompactionRules
 from directory.decisions.repair_views import Rules
 from directory.grower import Grower
 from directory.healer import Healer
+from directory.joint_compaction import JointCompaction
 from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
 from directory.nodes import Nodes
@@ -132,11 +135,15 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
     )
     healer = Healer(service, memberships, client, rules, settings.repair_bytes_per_second)
     snapshots = Snapshots(service, client, settings.data)
-    compactor = Compactor(service, client, snapshots)
-    parts = Parts(service, grower, memberships, healer, Nodes(service, memberships, healer), snapshots, compactor)
+    joint = JointCompaction(service, client, memberships, snapshots, healer.running.__contains__)
+    compactor = Compactor(service, client, snapshots, joint)
+    compacting = AutoCompaction(service, client, snapshots, compactor, CompactionRules(settings.compact_garbage_share))
+    nodes = Nodes(service, memberships, healer)
+    parts = Parts(service, grower, memberships, healer, nodes, snapshots, compactor, compacting)
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
+        asyncio.create_task(compacting.run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
     try:

@@ -74,6 +74,7 @@ class DirectorySettings:
     repair_copies: copies of volumes that are made at once, in the whole cluster.
     repair_bytes_per_second: what all of them together may copy.
     repair_delay_seconds: time that a volume waits for a lost copy to come back before another one is made.
+    compact_garbage_share: part of a volume that must be garbage for it to be compacted by itself; 0: never.
 
     Raises
     ------
@@ -94,6 +95,7 @@ class DirectorySettings:
     repair_copies: int = 4
     repair_bytes_per_second: int = 100 * MIB
     repair_delay_seconds: float = 600.0
+    compact_garbage_share: float = 0.3
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -113,6 +115,8 @@ class DirectorySettings:
                 f"({self.repair_bytes_per_second}) must be at least 1, repair_delay_seconds "
                 f"({self.repair_delay_seconds:g}) at least 0"
             )
+        if not 0 <= self.compact_garbage_share <= 1:
+            raise ConfigError(f"directory.compact_garbage_share: {self.compact_garbage_share:g} is not from 0 to 1")
         try:
             parse_replication(self.default_replication)
         except InvalidRequest as error:

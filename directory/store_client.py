@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from directory.errors import NewerEpoch
+from directory.errors import NewerEpoch, OtherGeneration
 from directory.messages import (
     FollowState,
     StoreDocument,
@@ -89,6 +89,7 @@ class StoreClient:
         Raises
         ------
         NewerEpoch: the Store knows a membership of a higher epoch.
+        OtherGeneration: its file is of another generation, and cannot become of this one.
         VolumeNotFound: it does not have the volume.
         VolumeUnavailable: anything else.
         """
@@ -97,6 +98,12 @@ class StoreClient:
         if status == 404:
             raise VolumeNotFound(f"Store {store.url} does not have volume {volume}")
         if status == 409:
+            generation = answer.get("generation") if isinstance(answer, dict) else None
+            if type(generation) is int:
+                wanted = membership.get("generation")
+                raise OtherGeneration(
+                    f"Store {store.url} has generation {generation} of volume {volume}, not {wanted}", generation
+                )
             known_epoch = answer.get("epoch") if isinstance(answer, dict) else None
             if type(known_epoch) is not int:
                 raise VolumeUnavailable(f"Store {store.url} refused the membership of volume {volume}: {answer}")
@@ -131,6 +138,21 @@ class StoreClient:
         """How far the compaction of a volume is. Raises VolumeUnavailable."""
         _, answer = await self._call("GET", store, f"/admin/volumes/{volume}/compact", None)
         return _job(store, answer)
+
+    async def winnable_bytes(self, store: StoreDocument, volume: int) -> int:
+        """What compacting a volume would win now, without what is in the trash. Raises VolumeUnavailable."""
+        path = f"/admin/volumes/{volume}/space"
+        _, answer = await self._call("GET", store, path, None, timeout_seconds=GROW_TIMEOUT_SECONDS)
+        parts = [answer.get(name) for name in ("garbageBytes", "expiredBytes")] if isinstance(answer, dict) else []
+        found = [part for part in parts if type(part) is int]
+        if len(found) != 2:
+            raise VolumeUnavailable(f"Store {store.url} answered strangely: {str(answer)[:500]}")
+        return sum(found)
+
+    async def cancel_compaction(self, store: StoreDocument, volume: int) -> None:
+        """Have a Store give up what it compacts or has prepared of a volume, if anything. Raises VolumeUnavailable."""
+        path = f"/admin/volumes/{volume}/compact"
+        await self._call("DELETE", store, path, None, accepted=(200, 404), timeout_seconds=GROW_TIMEOUT_SECONDS)
 
     async def delete_volume(self, store: StoreDocument, volume: int, uuid: str, epoch: int) -> None:
         """Have a copy removed that does not count any more; one that is not there is fine. Raises VolumeUnavailable."""
@@ -184,7 +206,7 @@ def _job(store: StoreDocument, answer: Any) -> dict[str, Any]:
     """A compaction as its Store describes it. Raises VolumeUnavailable."""
     numbers = ("generation", "cut", "newCut", "oldBytes", "newBytes")
     if isinstance(answer, dict) and isinstance(answer.get("error"), str):
-        if answer.get("state") in ("waiting", "running", "failed"):
+        if answer.get("state") in ("waiting", "running", "ready", "failed"):
             return answer
         ends = answer.get("ends")
         if (

@@ -30,6 +30,7 @@ class StoreState:
         are full, and what is asked all the time must not walk them all.
     failed: those of ``volumes`` that are reported as failed.
     shrunk: volumes that have lost their end: they are shorter than what was confirmed of them.
+    left_behind: epoch of a membership that it could not take, since its file is of another generation; and which.
     told: the epochs of the memberships that it has acknowledged, by volume.
     volume_counts: how many volumes each folder holds.
     """
@@ -47,6 +48,7 @@ class StoreState:
     open_volumes: dict[int, VolumeDocument] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     shrunk: set[int] = field(default_factory=set)
+    left_behind: dict[int, tuple[int, int]] = field(default_factory=dict)
     told: dict[int, int] = field(default_factory=dict)
     volume_counts: Counter[str] = field(default_factory=Counter)
     mark: MarkRecord = NO_MARK

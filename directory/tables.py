@@ -88,6 +88,7 @@ class VolumeRecord:
     max_bytes: size limit; None when the Store's own was to be taken and is not known yet.
     size_bytes, live_bytes, live_count: as last written down. The current ones are in memory only: they change all the
         time, and each Store reports them with its registration.
+    generation: of the files that count; None as long as copies were not compacted together.
     """
 
     volume: int
@@ -104,6 +105,7 @@ class VolumeRecord:
     live_count: int = 0
     members: tuple[str, ...] = ()
     degraded_since_ms: int = 0
+    generation: int | None = None
 
     @property
     def promised(self) -> int:
@@ -136,6 +138,7 @@ class VolumeRecord:
             "liveCount": self.live_count,
             "members": list(self.members),
             "degradedSinceMs": self.degraded_since_ms,
+            **({} if self.generation is None else {"generation": self.generation}),
         }
 
     @classmethod
@@ -157,6 +160,7 @@ class VolumeRecord:
             live_count=value["liveCount"],
             members=tuple(value.get("members", in_sync)),
             degraded_since_ms=value.get("degradedSinceMs", 0),
+            generation=value.get("generation"),
         )
 
 

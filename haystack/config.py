@@ -28,6 +28,7 @@ from haystack.config_kinds import (
     Integer,
     Kind,
     ListOf,
+    Share,
     Size,
     Text,
     check_host,
@@ -224,6 +225,10 @@ class DirectoryOptions:
     )
     repair_bytes_per_second: int = field(
         default=100 * MIB, metadata=setting(Size(64 * KIB, 1 * TIB), "What all of them together may copy in a second.")
+    )
+    compact_garbage_share: float = field(
+        default=0.3,
+        metadata=setting(Share(), "Garbage in a volume from which on it is compacted by itself; 0: never."),
     )
     heartbeat_seconds: float = field(default=0.5, metadata=setting(Duration(0.01, 3600), "How often a Store reports."))
     dead_after_seconds: float = field(

@@ -22,6 +22,7 @@ MAX_COPIES = 10
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _INTEGER = re.compile(r"[0-9]{1,20}")
+_SHARE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
 
 
 class Kind(Protocol):
@@ -116,6 +117,30 @@ class Duration:
         if not math.isfinite(value):
             raise ValueError("not a finite number")
         _check_range(value, self.least_seconds, self.most_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a whole: 0 to 1."""
+
+    placeholder: str = "SHARE"
+
+    @property
+    def allowed(self) -> str:
+        return "a number from 0 to 1"
+
+    def parse(self, raw: object, base: Path) -> float:
+        if isinstance(raw, str) and _SHARE.fullmatch(raw.strip()):
+            raw = float(raw)
+        if not isinstance(raw, int | float) or isinstance(raw, bool):
+            raise ValueError("not a number such as 0.3")
+        self.check(raw)
+        return float(raw)
+
+    def check(self, value: Any) -> None:
+        if not math.isfinite(value):
+            raise ValueError("not a finite number")
+        _check_range(value, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)

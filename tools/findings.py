@@ -65,6 +65,8 @@ def findings(view: ClusterView, nodes: Sequence[NodeView], repair: RepairView) -
     _writable(found, view)
     _machines(found, nodes, repair)
     _copies(found, nodes, repair)
+    if compaction := view.document.get("Compaction"):
+        found.notes.append(f"Compaction: {compaction}.")
     return found
 
 

@@ -88,6 +88,7 @@ def directory_settings(configuration: Configuration) -> DirectorySettings:
         repair_copies=options.repair_copies,
         repair_bytes_per_second=options.repair_bytes_per_second,
         repair_delay_seconds=options.repair_delay_seconds,
+        compact_garbage_share=options.compact_garbage_share,
     )
 
 

@@ -86,6 +86,21 @@ def raised(record: VolumeRecord, known_epoch: int) -> VolumeRecord:
     return replace(record, epoch=max(record.epoch, known_epoch) + 1)
 
 
+def rolled_back(record: VolumeRecord, found: Mapping[str, tuple[int, int]]) -> VolumeRecord:
+    """Return the record with the generation that the files really have, when no copy in sync came to the next one.
+
+    Nothing was acknowledged in that: it takes the word of all copies in sync, and they cannot give it.
+
+    Parameters
+    ----------
+    found: by Store, the epoch of the membership that it could not take, and the generation of its file.
+    """
+    refused = [found.get(member, (0, 0)) for member in record.in_sync]
+    if any(epoch != record.epoch for epoch, _ in refused) or found[record.primary][1] == record.generation:
+        return record
+    return replace(record, epoch=record.epoch + 1, generation=found[record.primary][1])
+
+
 def resurrected(record: VolumeRecord, store_id: str, now_ms: int) -> VolumeRecord:
     """Return the record with a stale copy as the only one in sync. What only the lost ones had is given up by it.
 

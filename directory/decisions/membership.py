@@ -114,7 +114,13 @@ def _knows_membership(reported: VolumeDocument) -> bool:
 def _with_reported_membership(record: VolumeRecord, reported: VolumeDocument, now_ms: int) -> VolumeRecord:
     """Return the record with the membership that a Store knows; former members stay members, as stale ones."""
     return tidy(
-        replace(record, epoch=reported.epoch, primary=reported.primary or record.primary, in_sync=reported.in_sync),
+        replace(
+            record,
+            epoch=reported.epoch,
+            primary=reported.primary or record.primary,
+            in_sync=reported.in_sync,
+            generation=reported.generation or None,
+        ),
         now_ms,
     )
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from directory import page, status
+from directory.auto_compaction import AutoCompaction
 from directory.healer import Healer
 from directory.metrics import CONTENT_TYPE, Metrics
 from directory.service import Service
@@ -21,7 +24,10 @@ class StatusHandlers:
     host: the address that the Directory listens on.
     """
 
-    def __init__(self, service: Service, healer: Healer, metrics: Metrics, host: str) -> None:
+    def __init__(
+        self, service: Service, healer: Healer, compacting: AutoCompaction, metrics: Metrics, host: str
+    ) -> None:
+        self._compacting = compacting
         self._service = service
         self._healer = healer
         self._metrics = metrics
@@ -35,11 +41,12 @@ class StatusHandlers:
 
     async def directory(self, request: web.Request) -> web.Response:
         """Everything, as JSON."""
-        return json_response(request, status.directory_status(self._service, self._healer))
+        return json_response(request, self._with_compaction(status.directory_status(self._service, self._healer)))
 
     async def cluster(self, request: web.Request) -> web.Response:
         """Who leads, and how the cluster is."""
-        return json_response(request, status.cluster_status(self._service, self._healer, self._address(request)))
+        document = status.cluster_status(self._service, self._healer, self._address(request))
+        return json_response(request, self._with_compaction(document))
 
     async def healthz(self, request: web.Request) -> web.Response:
         """Alive: this answer proves it."""
@@ -55,6 +62,9 @@ class StatusHandlers:
     async def metrics(self, request: web.Request) -> web.Response:
         """For Prometheus."""
         return web.Response(body=self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _with_compaction(self, document: dict[str, Any]) -> dict[str, Any]:
+        return document | {"Compaction": self._compacting.status}
 
     def _address(self, request: web.Request) -> str:
         socket_name = request.transport.get_extra_info("sockname") if request.transport else None

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from haystack.config import TABLES, Configuration, settings_of
+from haystack.config_kinds import Share
 from haystack.units import exact_size
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -23,6 +24,7 @@ def table_rows(table: str) -> list[str]:
         allowed = kind.allowed.partition(": a number with")[0]
         meaning, _, noted = help_text.partition(" [default: ")
         shown = noted.rstrip("].") if noted else _default(key, default)
+        shown = shown.removesuffix("s") if isinstance(kind, Share) else shown
         rows.append(f"| `{key}` | {shown} | {allowed} | {meaning.rstrip('.')} |")
     return rows
 
