@@ -153,3 +153,24 @@ def test_a_store_is_killed_in_the_middle(cluster: ReplicatedCluster, number: int
     cluster.run("volume", "compact", "--all", "--now", "--apply")
     load.require_all()
     _require_identical(cluster)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 0.9])
+def test_the_directory_is_killed_in_the_middle(cluster: ReplicatedCluster, seconds: float) -> None:
+    load = Load(cluster)
+    load.fill(60, seed=round(100 * seconds))
+    cluster.until_well()
+    _until_planned(cluster)
+    compacting = subprocess.Popen(
+        cluster.argv("volume", "compact", "--all", "--now", "--apply"), env=cluster.environ, stderr=subprocess.PIPE
+    )
+    time.sleep(seconds)
+    cluster.directory.kill()
+    cluster.directory.start_again()
+    compacting.communicate(timeout=WAIT_SECONDS)
+    cluster.until_well()
+    load.require_all()
+    _require_identical(cluster)
+    cluster.run("volume", "compact", "--all", "--now", "--apply")
+    load.require_all()
+    _require_identical(cluster)
