@@ -47,6 +47,8 @@ class Cluster:
         self.stores: dict[str, StoreState] = {}
         self.index = VolumeIndex()
         self.membership_changed_seconds = float("-inf")
+        self.resting: set[int] = set()
+        """Volumes that are given no photos for a moment, since they are being handed over to another primary."""
         self._dead_after_seconds = dead_after_seconds
         self._started_seconds = started_seconds
 
@@ -285,6 +287,8 @@ class Cluster:
             for volume in store.open_volumes.values():
                 record = self.records.get(volume.volume)
                 if record is None or record.primary != store_id or replication not in (None, record.replication):
+                    continue
+                if volume.volume in self.resting:
                     continue
                 copies = self._taking_copies(record, living)
                 if copies:

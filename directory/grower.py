@@ -134,9 +134,11 @@ class Grower:
         )
 
     def _writable(self, replication: str) -> int:
-        """Count the volumes that take photos, but for those that are nearly full."""
-        candidates = self._service.cluster.candidates(self._service.clock(), replication)
-        return sum(1 for candidate in candidates if not candidate.crowded)
+        """Count the volumes that take photos, or will in a moment, but for those that are nearly full."""
+        cluster = self._service.cluster
+        candidates = cluster.candidates(self._service.clock(), replication)
+        resting = sum(1 for volume in cluster.resting if cluster.records[volume].replication == replication)
+        return sum(1 for candidate in candidates if not candidate.crowded) + resting
 
     async def _make(self, count: int, where: Where, replication: str) -> Grown:
         plan = plan_growth(

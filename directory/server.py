@@ -24,6 +24,7 @@ from directory.decisions.repair_views import Rules
 from directory.grower import Grower
 from directory.healer import Healer
 from directory.joint_compaction import JointCompaction
+from directory.leadership import Leadership
 from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
 from directory.nodes import Nodes
@@ -143,6 +144,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
+        asyncio.create_task(Leadership(service, memberships).run()),
         asyncio.create_task(compacting.run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
