@@ -34,6 +34,11 @@ lost its disk, and the Stores find it one after another."""
 _DOUBTED = "other Stores do not reach its Store"
 
 
+STALE_SECONDS = 10.0
+"""Silence of all copies in sync after which readers are sent to stale ones. A Store that only its own load, or a
+partition, keeps from being heard takes deletes meanwhile, and a stale copy would serve what was deleted."""
+
+
 class Cluster:
     """The Stores and the logical volumes.
 
@@ -244,7 +249,8 @@ class Cluster:
 
         These are the living Stores that have it in sync, the primary first. When there is none: those that may be there
         (they have not reported since the start), then living ones with a stale copy, which may lack the newest photos
-        and deletes, then the others: a Store that is silent towards the Directory may well answer its clients.
+        and deletes, after :data:`STALE_SECONDS`, then the others: a Store that is silent towards the Directory may well
+        answer its clients.
         """
         record = self.records.get(volume)
         holders = self.holders(volume)
@@ -258,7 +264,14 @@ class Cluster:
             for member in record.stale
             if member in self.stores and volume in self.stores[member].volumes and self.alive(member, now_seconds)
         ]
+        if not all(self._long_silent(holder, now_seconds) for holder in holders):
+            stale = []
         return [*tiers[Liveness.UNKNOWN], *stale, *tiers[Liveness.DEAD]]
+
+    def _long_silent(self, store: StoreState, now_seconds: float) -> bool:
+        patience_seconds = max(self._dead_after_seconds, STALE_SECONDS)
+        found = liveness.judge(store.last_sign_seconds, self._started_seconds, now_seconds, patience_seconds)
+        return found is Liveness.DEAD
 
     def site(self, store_id: str) -> Site:
         """Return where a Store stands; one that is not known stands alone."""

@@ -10,7 +10,7 @@ import pytest
 from directory_fakes import until
 from replica_fakes import ReplicaStore
 
-from directory import memberships
+from directory import cluster, memberships
 
 FAST = {"heartbeat_seconds": 0.05, "dead_after_seconds": 0.6, "writable_volumes": 3}
 RACK = ("dc1", "r1")
@@ -210,7 +210,7 @@ async def test_a_suspect_takes_no_part_in_uploads_until_it_is_heard_again(
 
 
 async def test_a_stale_copy_is_no_place_to_read_from_while_the_one_in_sync_talks_to_the_directory(
-    start: Any, make_replicas: Callable[..., Any]
+    start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The heartbeats of a Store may hang long after a partition has healed, while it asks for its membership."""
     directory = await start(**FAST)
@@ -234,6 +234,15 @@ async def test_a_stale_copy_is_no_place_to_read_from_while_the_one_in_sync_talks
     await leader.go()
     stale.refuse_calls = True  # so that it stays stale
     await stale.come_back()
+
+    async def leader_is_dead() -> bool:
+        _, document = await directory.call("/cluster/nodes")
+        return {node["storeId"]: node["state"] for node in document["nodes"]}[leader.store_id] == "dead"
+
+    await until(leader_is_dead, "the one in sync counts as dead")
+    # The other one may be silent towards the Directory alone, and take deletes all the same.
+    assert await places() == [leader.url]
+    monkeypatch.setattr(cluster, "STALE_SECONDS", 0.6)
 
     async def stale_first() -> bool:
         return (await places())[:1] == [stale.url]
