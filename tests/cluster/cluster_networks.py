@@ -69,6 +69,10 @@ class Networks:
 
     def remove(self) -> None:
         """Remove what :meth:`make` made, as far as it came."""
+        for number in range(1, len(self.hosts) + 1):
+            # With a namespace its links go too, but at some later time, and their names may be wanted before.
+            outer = f"{self._mark}v{number}"
+            subprocess.run(["ip", "link", "del", outer], capture_output=True, check=False)
         for name in self._names.values():
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", self._bridge], capture_output=True, check=False)
