@@ -52,6 +52,8 @@ class Cluster:
         self.stores: dict[str, StoreState] = {}
         self.index = VolumeIndex()
         self.membership_changed_seconds = float("-inf")
+        self.compacting: set[int] = set()
+        """Volumes whose copies are compacted together: a new membership would make that begin anew."""
         self.resting: set[int] = set()
         """Volumes that are given no photos for a moment, since they are being handed over to another primary."""
         self._dead_after_seconds = dead_after_seconds

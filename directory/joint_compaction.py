@@ -92,6 +92,13 @@ class JointCompaction:
 
         Raises CompactionFailed, VolumeUnavailable: the copies are of the old generation, or go back to it.
         """
+        self._service.cluster.compacting.add(volume)
+        try:
+            await self._run(volume, now=now, tell=tell)
+        finally:
+            self._service.cluster.compacting.discard(volume)
+
+    async def _run(self, volume: int, *, now: bool, tell: Callable[[Job], None]) -> None:
         record = await self._pinned(volume)
         stores = self._stores(record)
         try:

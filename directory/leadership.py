@@ -49,7 +49,8 @@ class Leadership:
         quiet = now_seconds - cluster.membership_changed_seconds >= QUIET_SECONDS
         if not quiet or not cluster.settled(now_seconds) or cluster.mending(None, now_seconds):
             return False
-        handover = plan_handover(cluster.candidates(now_seconds))
+        candidates = cluster.candidates(now_seconds)
+        handover = plan_handover([one for one in candidates if one.volume not in cluster.compacting])
         if handover is None:
             return False
         cluster.resting.add(handover.volume)

@@ -162,9 +162,9 @@ class Memberships:
         for store_id, store in self._service.cluster.stores.items():
             for volume, refused in store.left_behind.items():
                 found.setdefault(volume, {})[store_id] = refused
-        if not found:
-            return 0
-        return len(await self.change(found, lambda record: failure.rolled_back(record, found[record.volume])))
+        records = self._service.cluster.records
+        wanted = [v for v in found if v in records and failure.rolled_back(records[v], found[v]) != records[v]]
+        return len(await self.change(wanted, lambda record: failure.rolled_back(record, found[record.volume])))
 
     def _is_left_behind(self, store_id: str, volume: int) -> bool:
         """Say whether a Store could not take the generation in force, and another one in sync has it."""

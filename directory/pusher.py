@@ -116,6 +116,7 @@ class Pusher:
         state = self._service.cluster.stores.get(store_id)
         if state is not None and state.told.get(record.volume, 0) < record.epoch:
             state.told[record.volume] = record.epoch
+            state.left_behind.pop(record.volume, None)
 
     async def close(self) -> None:
         """End what is going on. What was not told is found again by the next Directory."""

@@ -144,8 +144,8 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
-        asyncio.create_task(Leadership(service, memberships).run()),
         asyncio.create_task(compacting.run()),
+        asyncio.create_task(Leadership(service, memberships).run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
     try:

@@ -210,7 +210,7 @@ class Compactions:
         ):
             job.membership = membership
             job.granted.set()
-            await asyncio.wait((job.task,))
+            await _until_done(job.task)
             if job.state == "done":
                 return
         raise OtherGeneration(entry.id, entry.require_open().superblock.generation)
@@ -388,6 +388,18 @@ def _moved_committed(committed: int, prepared: Prepared | None) -> int:
     if prepared is None or committed < prepared.cut:
         return 0
     return committed - prepared.cut + prepared.new_cut
+
+
+async def _until_done(task: asyncio.Task[None]) -> None:
+    """Wait for a task, and to its end although the waiting is cancelled: the caller's lock must outlast it."""
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def _stand_back() -> None:

@@ -156,6 +156,9 @@ class FollowJobs:
         self._memberships.unfollow(entry)
         if await _is_of_another_generation(entry, peer):
             entry = await self._make_anew(job, peer, entry)
+        # What is compacted meanwhile has other offsets: it is refused from here on, and followed anew.
+        generation = entry.require_open().superblock.generation
+        peer = Peer(self._session, order.source, order.volume, self._secret, generation)
         await bring_up(self._volumes, entry, peer, job.progress)
         # The Directory may have granted a newer epoch meanwhile; what was compared is still the primary's.
         await self._note(entry, job.order)
