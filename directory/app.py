@@ -73,7 +73,7 @@ def make_app(
     cluster = ClusterHandlers(service, parts.healer, parts.nodes, signed)
     backup = BackupHandlers(service, signed, scratch)
     snapshots = SnapshotHandlers(parts.snapshots, signed)
-    compactions = CompactionHandlers(parts.compactor, signed)
+    compactions = CompactionHandlers(parts.compactor, parts.compacting, signed)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
     # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.

@@ -78,6 +78,13 @@ class AutoCompaction:
             except Exception:  # the next look may go better, and without one nothing is ever compacted
                 log.exception("it could not be found out what is to be compacted")
 
+    def in_words(self) -> str:
+        """What it does, for who looks at a plan."""
+        if not self._rules.garbage_share:
+            return "no volume is compacted by itself: compact_garbage_share is 0"
+        text = f"volumes are compacted by themselves as soon as {self._rules.garbage_share:.0%} of them can be won"
+        return f"{text}; {self.status}" if self.status else text
+
     async def look(self) -> Choice:
         """Begin what is to begin, and ask what is to be asked; returns what was chosen last."""
         if self._snapshots.taking or not self._service.cluster.settled(self._service.clock()):

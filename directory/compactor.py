@@ -47,6 +47,7 @@ class Planned:
     gain_bytes: deleted and superseded, at most what is won: what is in the trash stays.
     needed_bytes: room that it takes beside the volume. free_bytes: of its data folder.
     obstacle: why it is not done; or nothing.
+    copies: that are compacted; each takes, and wins, as much.
     """
 
     volume: int
@@ -57,11 +58,12 @@ class Planned:
     needed_bytes: int
     free_bytes: int
     obstacle: str = ""
+    copies: int = 1
 
     @property
     def seconds(self) -> float:
-        """How long it is expected to take."""
-        return (self.size_bytes + self.needed_bytes) / EXPECTED_BYTES_PER_SECOND / 2
+        """How long it is expected to take; copies are prepared one after the other."""
+        return self.copies * (self.size_bytes + self.needed_bytes) / EXPECTED_BYTES_PER_SECOND / 2
 
     def document(self) -> dict[str, Any]:
         """As the calls answer."""
@@ -72,6 +74,7 @@ class Planned:
             "gainBytes": self.gain_bytes,
             "neededBytes": self.needed_bytes,
             "freeBytes": self.free_bytes,
+            "copies": self.copies,
             "seconds": round(self.seconds, 1),
             "obstacle": self.obstacle,
         }
@@ -117,6 +120,7 @@ def _plan(cluster: Cluster, now_seconds: float, volume: int) -> Planned:
         known.live_bytes,
         free_bytes,
         obstacle,
+        len(record.in_sync),
     )
 
 

@@ -47,7 +47,10 @@ async def _compact(app: App, volumes: Sequence[int] | None, now: bool, apply_it:
             app.output.say(f"  {number}. {step}")
         possible = {int(one["volume"]) for one in planned if not one["obstacle"]}
         if not apply_it:
-            app.output.document({"applied": False, "volumes": planned})
+            automatic = str(plan.get("automatic") or "")
+            app.output.document({"applied": False, "volumes": planned, "automatic": automatic})
+            if automatic:
+                app.output.say(f"{automatic[0].upper()}{automatic[1:]}.")
             if possible:
                 app.output.note(NOTHING_CHANGED)
             return 0

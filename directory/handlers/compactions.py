@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from directory.auto_compaction import AutoCompaction
 from directory.compactor import Compactor, Planned
 from directory.messages import Fields
 from directory.settings import MAX_INTERNAL_BODY_BYTES, MAX_VOLUMES_PER_STORE
@@ -21,7 +22,8 @@ GARBAGE_SHARE = 0.3
 class CompactionHandlers:
     """Handlers for compactions."""
 
-    def __init__(self, compactor: Compactor, signed: SignedCalls) -> None:
+    def __init__(self, compactor: Compactor, compacting: AutoCompaction, signed: SignedCalls) -> None:
+        self._compacting = compacting
         self._compactor = compactor
         self._signed = signed
 
@@ -42,6 +44,7 @@ class CompactionHandlers:
                 "applied": not dry_run,
                 "steps": [in_words(one) for one in planned],
                 "volumes": [one.document() for one in planned],
+                "automatic": self._compacting.in_words(),
             },
         )
 
@@ -79,8 +82,11 @@ def in_words(one: Planned) -> str:
     where = f" on {one.store.url}" if one.store is not None else ""
     if one.obstacle:
         return f"volume {one.volume}{where} cannot be compacted: {one.obstacle}"
+    if one.copies > 1:
+        where += f" and its other {'copy' if one.copies == 2 else f'{one.copies - 1} copies'}"
+    each = " each" if one.copies > 1 else ""
     return (
         f"compact volume {one.volume}{where}: wins at most {format_size(one.gain_bytes)} of "
         f"{format_size(one.size_bytes)}, needs {format_size(one.needed_bytes)} of the {format_size(one.free_bytes)} "
-        f"that are free, takes about {format_duration(max(1.0, one.seconds))}"
+        f"that are free{each}, takes about {format_duration(max(1.0, one.seconds))}"
     )

@@ -106,6 +106,7 @@ async def test_the_trash_is_not_compacted_again_and_again(world: World, auto: Au
     for _ in range(3):
         await auto.look()
     assert world.asked == [1] and not world.started and auto.status == ""
+    assert auto.in_words() == "volumes are compacted by themselves as soon as 30% of them can be won"
     world.garbage(1, 70 * MIB, winnable=40 * MIB)
     await auto.look()
     assert world.asked == [1, 1] and world.started == [1]
