@@ -34,6 +34,9 @@ POLL_SECONDS = 0.1
 TOLD_SECONDS = 30.0
 """How long the Stores have to take a membership."""
 
+GIVE_UP_SECONDS = 5.0
+"""How long giving up may take; this Directory may be about to stop."""
+
 AGREED = ("generation", "cut", "newCut", "prefixHash", "ends")
 """What copies must say alike of what they have prepared."""
 
@@ -234,6 +237,11 @@ class JointCompaction:
 
     async def _give_up(self, volume: int, stores: Sequence[StoreState]) -> None:
         """Have what was prepared forgotten; a Store that cannot be asked forgets it by itself."""
-        for store in stores:
+
+        async def give_up(store: StoreState) -> None:
             with suppress(HaystackError):
                 await self._client.cancel_compaction(store.document, volume)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_UP_SECONDS):
+                await asyncio.gather(*(give_up(store) for store in stores))
