@@ -111,8 +111,10 @@ class JointCompaction:
             await self._give_up(volume, stores)
             raise
         # From here on nothing is given up: the Stores have it, or the sweep finds that they cannot.
-        await self._tell_snapshots(record.volume, jobs[0])
-        tell(await self._swapped(committed, stores[0], jobs[0]))
+        await self._tell_snapshots(volume, jobs[0])
+        job = await self._swapped(committed, stores[0], jobs[0])
+        await self._tell_snapshots(volume, jobs[0])  # those that were taken meanwhile
+        tell(job)
         log.info("volume %d: %d copies were compacted to generation %s", volume, len(stores), committed.generation)
 
     # -- the steps
