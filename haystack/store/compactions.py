@@ -14,23 +14,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
 
 from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
+from haystack.store.compaction_job import CompactionJob
 from haystack.store.control import VolumeState
 from haystack.store.folder import DataFolder
-from haystack.store.replication.committed import raise_committed
-from haystack.store.replication.members_file import write_members
-from haystack.store.replication.membership import Membership, promised_copies
+from haystack.store.joint_swap import JointSwap
+from haystack.store.replication.membership import Membership
 from haystack.store.replication.memberships import OtherGeneration
-from haystack.store.replication.rules import Duty, Standing, duty_of, next_reign
+from haystack.store.replication.rules import Duty
 from haystack.store.store_volume import StoreVolume
 from haystack.store.users import Users
 from haystack.store.volumes import StoreVolumes
 from haystack.units import format_duration, format_size
-from haystack.volume import Superblock, Volume
-from haystack.volume.compaction import Compacted, Compaction, CompactionProgress, Prepared
+from haystack.volume import Volume
+from haystack.volume.compaction import Compacted, Compaction
 from haystack.volume.live import CompactionOrder
 from haystack.volume.pace import Cancelled, Pace
 
@@ -51,91 +49,10 @@ Confirmed = Callable[[StoreVolume], int]
 """Up to where the needles of a volume are known to the Directory."""
 
 
-HOLD_SECONDS = 120.0
-"""How long what is prepared waits when nobody asks about it any more."""
-
-HOLD_POLL_SECONDS = 0.2
-"""How often what was appended meanwhile is carried over while it waits."""
-
-SETTLE_SECONDS = 0.03
-SETTLE_POLL_SECONDS = 0.001
-SETTLE_TRIES = 30
-"""How long, and how often, nobody may append so that all copies come to have what was appended before."""
-
-
 class HasCopies(HaystackError):
     """The volume has copies on other Stores, and is compacted together with them, by the Directory's order."""
 
     http_status = 409
-
-
-@dataclass(slots=True)
-class CompactionJob:
-    """One compaction.
-
-    Parameters
-    ----------
-    state: "waiting" (for another one of its folder), "running", "ready" (waits for its ``membership``), "done" or
-        "failed".
-    hold: it is one of several copies, and waits when it is prepared.
-    asked_seconds: when somebody asked for it last, monotonic.
-    error: why it failed; or, when it is done, why the volume takes no more writes.
-    membership: under which the next generation comes into force, once the Directory has granted it.
-    """
-
-    volume: int
-    order: CompactionOrder
-    pace: Pace
-    hold: bool = False
-    asked_seconds: float = 0.0
-    state: str = "waiting"
-    error: str = ""
-    progress: CompactionProgress = field(default_factory=CompactionProgress)
-    result: Compacted | None = None
-    generation: int = 0
-    task: asyncio.Task[None] | None = None
-    prepared: Prepared | None = None
-    membership: Membership | None = None
-    granted: threading.Event = field(default_factory=threading.Event)
-    settling: int = 0
-
-    @property
-    def is_over(self) -> bool:
-        return self.state in ("done", "failed")
-
-    def document(self) -> dict[str, Any]:
-        """As the calls answer."""
-        progress, result = self.progress, self.result
-        document: dict[str, Any] = {
-            "volume": self.volume,
-            "state": self.state,
-            "step": progress.step,
-            "doneBytes": progress.done_bytes,
-            "totalBytes": progress.all_bytes,
-            "copiedBytes": progress.copied_bytes,
-            "trashMs": self.order.trash_ms,
-            "error": self.error,
-        }
-        if self.prepared is not None:
-            document |= {
-                "generation": self.prepared.generation,
-                "cut": self.prepared.cut,
-                "newCut": self.prepared.new_cut,
-                "ends": {str(old): new for old, new in self.prepared.ends.items()},
-                "prefixHash": self.prepared.prefix_hash,
-            }
-        if result is not None:
-            document |= {
-                "generation": self.generation,
-                "cut": result.cut,
-                "newCut": result.new_cut,
-                "oldBytes": result.old_bytes,
-                "newBytes": result.new_bytes,
-                "carriedBytes": result.carried_bytes,
-                "pauseSeconds": round(result.pause_seconds, 6),
-                "ends": {str(old): new for old, new in result.ends.items()},
-            }
-        return document
 
 
 class Compactions:
@@ -267,6 +184,7 @@ class Compactions:
         self._require_possible(entry, job.hold)
         old, users = entry.require_open(), entry.users
         await entry.folder.run(_require_room, old, entry.folder)
+        joint = JointSwap(self._volumes.control, self._store_id, entry, job)
         compaction = Compaction(
             old,
             job.order,
@@ -274,9 +192,9 @@ class Compactions:
             before_swap=lambda cut: self._await_confirmed(job, entry, cut),
             # Whoever wants to append waits for this, so it goes on a thread that does not stand back.
             call_swap=lambda swap: entry.folder.submit(swap).result(),
-            hold=lambda prepared: self._hold(job, prepared),
-            settled=lambda tail: self._settled(job, entry, tail),
-            on_swapped=lambda superblock, tail: self._on_swapped(job, entry, superblock, tail),
+            hold=joint.hold,
+            settled=joint.settled,
+            on_swapped=joint.publish,
             progress=job.progress,
         )
         began = time.monotonic()
@@ -284,14 +202,21 @@ class Compactions:
         entry.compaction = job.pace
         try:
             done = await asyncio.get_running_loop().run_in_executor(self._threads, compaction.run)
+            job.result, job.generation, job.error = done, done.volume.superblock.generation, done.problem
+            if job.membership is not None:
+                entry.membership = job.membership
+            if entry.volume is not old:
+                # Taken out of service in the last moment: who did that opens what is there, when nobody else has it.
+                entry.superblock = done.volume.superblock
+                await entry.folder.run(done.volume.close)
+                return
         except IndexDamaged:
             await entry.folder.run(old.dirty.distrust)
             raise
         finally:
             entry.compaction = None
             users.leave()
-        job.result, job.generation, job.error = done, done.volume.superblock.generation, done.problem
-        await self._go_on(job, entry, done)
+        await self._go_on(entry, done)
         self._close_later(old, users)
         _log.info(
             "volume %d compacted from %s to %s in %s; nobody could append for %.1f ms",
@@ -302,10 +227,8 @@ class Compactions:
             done.pause_seconds * 1000,
         )
 
-    async def _go_on(self, job: CompactionJob, entry: StoreVolume, done: Compacted) -> None:
+    async def _go_on(self, entry: StoreVolume, done: Compacted) -> None:
         entry.users = Users()
-        if job.membership is not None:
-            entry.membership = job.membership
         self._volumes.replace(entry, done.volume)
         if done.problem:
             self._volumes.fail(entry, done.problem)
@@ -328,66 +251,11 @@ class Compactions:
         if entry.membership is not None and not job.hold:
             raise CompactionFailed(f"volume {entry.id} was given copies while it was compacted; nothing was changed")
 
-    # On the compaction's thread, or one of the folder's.
-
-    def _hold(self, job: CompactionJob, prepared: Prepared) -> bool:
-        """Wait a moment for the membership."""
-        if not job.hold:
-            return True
-        job.prepared, job.state = prepared, "ready"
-        if time.monotonic() - job.asked_seconds > HOLD_SECONDS and job.membership is None:
-            raise CompactionFailed(
-                f"nobody has asked about it for {format_duration(HOLD_SECONDS)}; nothing was changed"
-            )
-        return job.granted.wait(HOLD_POLL_SECONDS)
-
-    def _settled(self, job: CompactionJob, entry: StoreVolume, tail: int) -> bool:
-        """Whether all copies have everything that a primary has; it is waited for, under the append lock.
-
-        What is not by then, after many tries, will not be acknowledged: its offsets are those of the old generation.
-        """
-        if not job.hold or entry.duty is not Duty.PRIMARY:
-            return True
-        job.settling += 1
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while self._volumes.control.committed_tail(entry.slot) < tail:
-            if time.monotonic() >= deadline:
-                return job.settling >= SETTLE_TRIES
-            time.sleep(SETTLE_POLL_SECONDS)
-        return True
-
-    def _on_swapped(self, job: CompactionJob, entry: StoreVolume, superblock: Superblock, tail: int) -> None:
-        """Publish the next generation, and the membership that it comes with, under the append locks of both."""
-        control, membership = self._volumes.control, job.membership
-        if membership is None:
-            control.next_generation(entry.slot, superblock.generation)
-            return
-        committed = _moved_committed(control.committed_tail(entry.slot), job.prepared)
-        promised = promised_copies(superblock.replication)
-        duty = duty_of(membership, self._store_id, promised=promised, generation=superblock.generation)
-        reign = next_reign(entry.reign, entry.duty, duty, membership.epoch)
-        try:
-            write_members(entry.path, membership, self._store_id)
-        except HaystackError:
-            duty = Duty.UNTOLD
-            raise
-        finally:
-            control.set_standing(entry.slot, Standing(membership.epoch, duty).pack(), reign)
-            control.next_generation(entry.slot, superblock.generation)
-            raise_committed(control, entry.slot, superblock.generation, min(committed, tail))
-
     def _close_later(self, old: Volume, users: Users) -> None:
         """Close the old generation when nobody works with it any more."""
         task = asyncio.create_task(_close(old, users))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
-
-
-def _moved_committed(committed: int, prepared: Prepared | None) -> int:
-    """Where the committed tail lies in the next generation; 0, which has everything compared, when it is unknown."""
-    if prepared is None or committed < prepared.cut:
-        return 0
-    return committed - prepared.cut + prepared.new_cut
 
 
 async def _until_done(task: asyncio.Task[None]) -> None:
