@@ -1,7 +1,8 @@
 """Hands the lead of volumes over, one at a time, to Stores that lead clearly fewer than others.
 
 No photo is meant to notice: for a moment before, nothing is assigned in that volume, so that uploads to it come to
-their end. What still arrives is passed on by the former primary, or refused with 503.
+their end. When some still arrive, from clients that took their names long before, it is left for another time. What
+arrives at the very moment is passed on by the former primary, or refused with 503.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ QUIET_SECONDS = 10.0
 
 REST_SECONDS = 1.0
 """Time without assigns in a volume before it is handed over."""
+
+WATCH_SECONDS = 1.5
+"""Time behind that in which its Store must not report an upload to it; some heartbeats long."""
 
 TELL_SECONDS = 2.0
 """Time that the Stores have to learn of it before the volume counts as one that takes no photos."""
@@ -65,6 +69,10 @@ class Leadership:
         cluster = self._service.cluster
         epoch = cluster.records[handover.volume].epoch
         await asyncio.sleep(REST_SECONDS)
+        writes = self._writes(handover)
+        await asyncio.sleep(WATCH_SECONDS)
+        if self._writes(handover) != writes:
+            return False
         now_seconds = self._service.clock()
         if not all(cluster.alive(member, now_seconds) for member in cluster.records[handover.volume].in_sync):
             return False
@@ -79,6 +87,12 @@ class Leadership:
         )
         await self._until_told(handover.volume)
         return True
+
+    def _writes(self, handover: Handover) -> int | None:
+        """Return how many uploads the giver has reported of the volume; None when it is not there any more."""
+        giver = self._service.cluster.stores.get(handover.giver)
+        volume = giver.volumes.get(handover.volume) if giver is not None else None
+        return volume.writes if volume is not None else None
 
     async def _until_told(self, volume: int) -> None:
         cluster = self._service.cluster

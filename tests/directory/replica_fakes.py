@@ -23,6 +23,7 @@ class ReplicaStore(FakeStore):
     beats_with_volumes: heartbeats tell all volumes, not none.
     born_told: takes the membership that comes with the order to make a volume.
     refuse_calls: answers all calls with 503 while it is true.
+    writing: every heartbeat tells of one more upload to each volume.
     """
 
     def __init__(self, secret: bytes | None = None) -> None:
@@ -35,6 +36,7 @@ class ReplicaStore(FakeStore):
         self.following: dict[int, str] = {}
         self.peers: dict[str, ReplicaStore] = {}
         self.refuse_calls = False
+        self.writing = False
         self.born_told = True
         self.beats_with_volumes = True
         self.frozen = asyncio.Event()
@@ -97,6 +99,8 @@ class ReplicaStore(FakeStore):
     async def _beat_for_ever(self) -> None:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
+            for document in self.volumes.values() if self.writing else ():
+                document["writes"] += 1
             try:
                 reported = self.volumes.values() if self.beats_with_volumes else ()
                 _, answer = await self.heartbeat(self._base, *reported)

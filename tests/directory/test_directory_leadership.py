@@ -92,7 +92,7 @@ FAST = {"heartbeat_seconds": 0.05, "dead_after_seconds": 0.6, "writable_volumes"
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOOK_SECONDS", "QUIET_SECONDS", "REST_SECONDS"):
+    for name in ("LOOK_SECONDS", "QUIET_SECONDS", "REST_SECONDS", "WATCH_SECONDS"):
         monkeypatch.setattr(leadership, name, 0.1)
     monkeypatch.setattr(cluster, "TOLD_SECONDS", 0.1)
 
@@ -164,3 +164,33 @@ async def test_handing_over_makes_no_volumes_and_is_told_to_both(start: Any, mak
 
     await until(told, "both know who leads")
     assert second.store_id in {record["primary"] for record in await records(directory) if record["epoch"] > 1}
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_volume_that_is_written_to_is_left_alone(
+    start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[bool] = []
+    look = leadership.Leadership.look
+
+    async def watched(self: leadership.Leadership) -> bool:
+        looks.append(await look(self))
+        return looks[-1]
+
+    monkeypatch.setattr(leadership.Leadership, "look", watched)
+    # Some heartbeats long, as it is in earnest.
+    monkeypatch.setattr(leadership, "WATCH_SECONDS", 0.3)
+    directory = await start(**FAST)
+    first, _ = stores = await make_replicas(("dc1", "r1"), ("dc1", "r1"))
+    first.writing = True
+    await joined(directory, stores)
+    await directory.call(f"/vol/grow?count=6&replication=001&dataNode={first.url}")
+    begun = len(looks)
+
+    async def looked() -> bool:
+        return len(looks) >= begun + 5
+
+    await until(looked, "five looks", 20)
+    assert not any(looks[begun:])
+    first.writing = False
+    await until_even(directory, stores)
