@@ -113,6 +113,7 @@ def test_each_photo_has_two_copies(cluster: ReplicatedCluster, photos: dict[str,
     with SyncHaystackClient(cluster.directory.ready.url) as client:
         assert all(len(client.lookup(int(fid.partition(",")[0]))) == 2 for fid in photos)
         check_all(client, photos)
+    cluster.until_well()  # on a busy machine a Store that was slow leaves, and comes back
     status = cluster.json("status")
     assert status["health"] == "well"
     assert {volume["copies"] for volume in status["Volumes"]} == {2}

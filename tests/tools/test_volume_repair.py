@@ -74,6 +74,7 @@ def test_damage_is_mended_from_another_copy(cluster: QuietCluster) -> None:
     with SyncHaystackClient(cluster.directory.ready.url) as client:
         fid = client.upload(b"a photo" * 1000).fid
         number = int(fid.partition(",")[0])
+        cluster.until_well()  # only a copy in sync may mend another
         path = sorted(cluster.folder.glob(f"store*/{number}.vol"))[0]
         with path.open("r+b") as file:
             file.seek(64 + 200)
@@ -82,6 +83,7 @@ def test_damage_is_mended_from_another_copy(cluster: QuietCluster) -> None:
         assert [step["action"] for step in planned["repair"]["steps"]] == ["mend"]
         assert planned["applied"] is False
         assert not check_volume(path, full=True, index=None).ok
+        cluster.until(lambda counts: not counts["volumesDegraded"])
         done = cluster.json("volume", "check", str(number), "--full", "--repair", "--apply")
         assert done["ok"] and done["applied"]
         assert cluster.json("volume", "check", str(number), "--full")["ok"]
