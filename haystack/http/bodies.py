@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from haystack.errors import ProtocolError, TooLarge
 from haystack.http.chunked import ChunkedDecoder
-from haystack.http.outcomes import OutcomeConnection
+from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.response import CONTINUE
 from haystack.http.wire import Phase
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class ReceivingConnection(OutcomeConnection):
+class ReceivingConnection(UploadingConnection):
     """A connection that gives bodies to sinks, piece by piece."""
 
     __slots__ = ("_body_received", "_chunks", "_continue_due", "_progress_bytes", "_sink")

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from haystack.http.answering import AnsweringConnection
-from haystack.http.wire import Phase
+from haystack.http.outcomes import OutcomeConnection
 
 if TYPE_CHECKING:
     from haystack.http.handler import Handler
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 _END = b"\r\n\r\n"
 
 
-class UploadingConnection(AnsweringConnection):
+class UploadingConnection(OutcomeConnection):
     """A connection that takes plain uploads which arrive in one piece."""
 
     __slots__ = ("_handler", "_upload_blocks")
@@ -33,10 +32,6 @@ class UploadingConnection(AnsweringConnection):
         super().__init__(server)
         self._handler: Handler = server.handler
         self._upload_blocks = server.upload_blocks
-
-    def finish_deferred(self, error: Exception | None = None) -> None:
-        """What a ``DEFERRED`` has promised: the answer was written, or ``error`` is why there is none."""
-        raise NotImplementedError
 
     def _take_upload(self, data: bytes) -> bool:
         """Give ``data`` to the handler if it is one plain upload; False: nothing has been done with it.
@@ -50,33 +45,5 @@ class UploadingConnection(AnsweringConnection):
             return False
         if not self._handler.fast_put(self, data[:cut], request.headers, data[end:]):
             return False
-        server = self._server
-        server.requests += 1
-        server.deferred += 1
-        self._tick = server.tick
-        self._request = request
-        self._responded = False
-        self._body_left = 0
-        self._ready = False
-        self._phase = Phase.HANDLING
+        self._promise(request)
         return True
-
-    def finish_upload(self, head: bytes, body: bytes) -> None:
-        """Answer a request that ``Handler.fast_put`` took, as ``respond_prepared`` and ``finish_deferred`` would.
-
-        Parameters
-        ----------
-        head: from :func:`~haystack.http.response.prepared_head`.
-        body: as long as the head says.
-        """
-        server = self._server
-        if self._phase is not Phase.HANDLING or self._buffer or self._eof or self._write_paused or server.stopping:
-            self.respond_prepared(head, body)
-            self.finish_deferred()
-            return
-        server.end_deferred()
-        self._request = None
-        self._tick = server.tick
-        self._phase = Phase.HEAD
-        self._ready = True
-        self._write(b"".join((head, server.tails.keep, body)))

@@ -88,7 +88,7 @@ class Handler(Protocol):
     ) -> bool:
         """Take a plain upload, or return False; then nothing must have been done, and it goes through :meth:`begin`.
 
-        When True is returned, the answer must come later, from a callback: by ``connection.finish_upload``, or
+        When True is returned, the answer must come later, from a callback: by ``connection.finish_promised``, or
         ``connection.finish_deferred`` with an error, exactly once, also when the client has gone meanwhile.
 
         Parameters

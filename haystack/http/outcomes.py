@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from haystack.errors import HaystackError, ProtocolError
-from haystack.http.fast_uploads import UploadingConnection
+from haystack.http.answering import AnsweringConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.request import Request
 from haystack.http.response import STATUS_LINES
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class OutcomeConnection(UploadingConnection):
+class OutcomeConnection(AnsweringConnection):
     """A connection that ends each request in order, whatever its handler did."""
 
     __slots__ = ()
@@ -56,13 +56,18 @@ class OutcomeConnection(UploadingConnection):
     def defer_get(self, line: bytes, headers: RequestHeaders) -> Request:
         """Promise an answer from within ``Handler.fast_get``, which then returns True, for its arguments.
 
-        The answer comes from a callback: by :meth:`finish_get`, or by ``respond`` and :meth:`finish_deferred`, exactly
-        once, also when the client has gone meanwhile.
+        The answer comes from a callback: by :meth:`finish_promised`, or by ``respond`` and :meth:`finish_deferred`,
+        exactly once, also when the client has gone meanwhile.
         """
-        server = self._server
         target = line[4:-9]  # between "GET " and " HTTP/1.1"
         path = target.decode("ascii")
         request = Request("GET", line, target, path, "", headers, is_http_11=True, origin_form=True)
+        self._promise(request)
+        return request
+
+    def _promise(self, request: Request) -> None:
+        """Be busy with a request that came whole, on a fast way, and is answered by :meth:`finish_promised`."""
+        server = self._server
         server.requests += 1
         server.deferred += 1
         self._tick = server.tick
@@ -71,10 +76,9 @@ class OutcomeConnection(UploadingConnection):
         self._body_left = 0
         self._ready = False
         self._phase = Phase.HANDLING
-        return request
 
-    def finish_get(self, head: bytes, body: Buffer) -> None:
-        """Answer what :meth:`defer_get` promised, as ``respond_prepared`` and ``finish_deferred`` would.
+    def finish_promised(self, head: bytes, body: Buffer) -> None:
+        """Answer a promised request, as ``respond_prepared`` and ``finish_deferred`` would.
 
         Parameters
         ----------

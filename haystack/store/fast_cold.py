@@ -93,7 +93,7 @@ class FastColdReads:
             return
         served.unpin()
         start = HEADER_BYTES + wanted.meta_bytes
-        connection.finish_get(head, raw[start : start + wanted.data_bytes])
+        connection.finish_promised(head, raw[start : start + wanted.data_bytes])
         served.reads += 1
         served.bytes_read += wanted.data_bytes
         self._tally.fast_read(_clock() - wanted.started, wanted.data_bytes)

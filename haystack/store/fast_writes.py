@@ -95,4 +95,4 @@ class FastWriter:
         served.count(_WRITES)
         served.count(_BYTES_WRITTEN, size_bytes)
         self._tally.fast_write(time.perf_counter() - started, size_bytes)
-        connection.finish_upload(_HEAD % len(body), body)
+        connection.finish_promised(_HEAD % len(body), body)

@@ -210,7 +210,7 @@ class RecordingHandler:
         taken, self.taken = self.taken, []
         for connection, body in taken:
             length = b"%d" % len(body)
-            connection.finish_upload(prepared_head(201, b"", len(length)), length)
+            connection.finish_promised(prepared_head(201, b"", len(length)), length)
 
     def begin(self, connection: HttpConnection, request: Request) -> RecordingSink | Coroutine[Any, Any, None] | None:
         seen = Seen(request.method, request.path, request.query, request.headers.items())

@@ -28,7 +28,7 @@ class Promising(RecordingHandler):
     def keep(self, body: bytes = BODY) -> None:
         promised, self.promised = self.promised, []
         for connection, _ in promised:
-            connection.finish_get(HELLO_HEAD.replace(b": %d" % len(HELLO), b": %d" % len(body)), body)
+            connection.finish_promised(HELLO_HEAD.replace(b": %d" % len(HELLO), b": %d" % len(body)), body)
 
 
 def warm() -> tuple[Drive, Promising]:

@@ -60,7 +60,7 @@ class Stand:
 
     add = set = fast_write = count
 
-    def finish_upload(self, head: bytes, body: bytes) -> None:
+    def finish_promised(self, head: bytes, body: bytes) -> None:
         assert f"Content-Length: {len(body)}\r\n".encode() in head
         self.answers.append(body)
 
