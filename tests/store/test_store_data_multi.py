@@ -145,6 +145,8 @@ def test_one_wrong_cookie_refuses_all(client: Client, store: LocalStore) -> None
         ("/4294967296/multi", b"", 400),
         ("/1/multi", packed([item(FID, bytes(2 * MIB))]), 413),
     ],
+    # Each of several test processes must see the same names, and a fid is random.
+    ids=["unknown volume", "volume zero", "volume too high", "too large"],
 )
 def test_refused_ones(store: LocalStore, path: str, body: bytes, status: int) -> None:
     tail = store.tail()
