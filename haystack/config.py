@@ -41,6 +41,7 @@ from haystack.units import GIB, KIB, MIB, TIB
 
 DEFAULT_DIRECTORY_PORT = 9333
 DEFAULT_STORE_PORT = 8080
+DEFAULT_CACHE_PORT = 8100
 ADMIN_PORT_DISTANCE = 10_000
 DEFAULT_DIRECTORY_URL = f"http://127.0.0.1:{DEFAULT_DIRECTORY_PORT}"
 
@@ -161,12 +162,7 @@ class StoreSettings:
         _check_fields(self, "store")
         if not self.data:
             raise ConfigError("store.data: at least one data folder is needed")
-        if self.admin_port is None and self.port + ADMIN_PORT_DISTANCE > 65535:
-            raise ConfigError(
-                f"store.admin_port: port {self.port} + {ADMIN_PORT_DISTANCE} is no port; set admin_port yourself"
-            )
-        if self.admin_port == self.port != 0:
-            raise ConfigError(f"store.admin_port: {self.port} is the data path's port already")
+        _check_ports(self.port, self.admin_port, "store")
         if self.max_photo_bytes >= self.max_volume_bytes:
             raise ConfigError(
                 f"store.max_photo_bytes: {self.max_photo_bytes} must be smaller than "
@@ -181,14 +177,12 @@ class StoreSettings:
     @property
     def effective_admin_port(self) -> int:
         """The admin API's port; 0 (any free one) when the data path's is 0 and none is set."""
-        if self.admin_port is not None:
-            return self.admin_port
-        return self.port + ADMIN_PORT_DISTANCE if self.port else 0
+        return _admin_port(self.port, self.admin_port)
 
     @property
     def worker_count(self) -> int:
         """The number of workers: as set, or one for each processor that this process may use."""
-        return self.workers if self.workers is not None else len(os.sched_getaffinity(0))
+        return _worker_count(self.workers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +243,91 @@ class DirectoryOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """Table ``[cache]``: one Cache node."""
+
+    data: Path = field(metadata=setting(FilePath(), "Data folder: it holds the node's id, and no photos."))
+    host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address to listen on; 0.0.0.0 for all."))
+    port: int = field(default=DEFAULT_CACHE_PORT, metadata=setting(PORT, "Port for reads; 0: any free one."))
+    admin_port: int | None = field(
+        default=None, metadata=setting(PORT, f"Port of the admin API [default: port + {ADMIN_PORT_DISTANCE}].")
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=setting(
+            Text("host:port or an address with http:// or https://", "URL", check_public_url),
+            "Where clients reach this Cache, when that is not host and port.",
+        ),
+    )
+    directories: tuple[str, ...] = ()
+    workers: int | None = field(
+        default=None, metadata=setting(Integer(1, 256), "Worker processes [default: one a processor].")
+    )
+    secret: bytes | None = field(default=None, repr=False)
+    memory_bytes: int = field(
+        default=1 * GIB, metadata=setting(Size(16 * MIB, 64 * TIB), "Memory for photos, their bookkeeping included.")
+    )
+    policy: Literal["lru", "slru", "sieve", "s3fifo"] = field(
+        default="s3fifo", metadata=setting(Choice(("lru", "slru", "sieve", "s3fifo")), "Which photos go first.")
+    )
+    admission: Literal["all", "paper"] = field(
+        default="all",
+        metadata=setting(
+            Choice(("all", "paper")),
+            "What is kept: all; or, as in the Haystack paper, photos of volumes that take writes, unless a CDN asks.",
+        ),
+    )
+    max_share: float = field(
+        default=0.015625,
+        metadata=setting(Share(), "Largest part of the memory for one photo; larger ones pass through."),
+    )
+    serve_stale: Literal["on", "off"] = field(
+        default="on",
+        metadata=setting(
+            Choice(("on", "off")), "Serve a photo that is here when nobody can be asked whether it is deleted."
+        ),
+    )
+    max_header_bytes: int = field(
+        default=16 * KIB, metadata=setting(Size(512, 1 * MIB), "Largest request line with headers.")
+    )
+    max_connections: int = field(
+        default=4096, metadata=setting(Integer(1, 1_000_000), "Connections that one worker keeps open.")
+    )
+    max_fetches: int = field(
+        default=128, metadata=setting(Integer(1, 10_000), "Photos that are fetched from Stores at the same time.")
+    )
+    max_waiting: int = field(
+        default=10_000, metadata=setting(Integer(1, 1_000_000), "Requests that may wait for a Store; more are refused.")
+    )
+    header_timeout_seconds: float = field(
+        default=10.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time for a client to send its headers.")
+    )
+    idle_timeout_seconds: float = field(
+        default=75.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a connection may stay without request.")
+    )
+    stall_timeout_seconds: float = field(
+        default=30.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time an answer may make no progress.")
+    )
+    stop_timeout_seconds: float = field(
+        default=5.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "cache")
+        _check_ports(self.port, self.admin_port, "cache")
+
+    @property
+    def effective_admin_port(self) -> int:
+        """The admin API's port; 0 (any free one) when the data path's is 0 and none is set."""
+        return _admin_port(self.port, self.admin_port)
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers: as set, or one for each processor that this process may use."""
+        return _worker_count(self.workers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
     """Table ``[up]``: a whole cluster on one machine."""
 
@@ -295,6 +374,7 @@ TABLES: Mapping[str, type[Any]] = {
     "cluster": ClusterSettings,
     "directory": DirectoryOptions,
     "store": StoreSettings,
+    "cache": CacheSettings,
     "up": UpSettings,
 }
 _SHORT_VARIABLES = {
@@ -302,7 +382,7 @@ _SHORT_VARIABLES = {
     "HAYSTACK_SECRET_FILE": ("cluster", "secret_file"),
     "HAYSTACK_DIRECTORY": ("cluster", "directories"),
 }
-_SHORT_FLAGS = {("cluster", "directories"): "directory"}
+_SHORT_FLAGS = {("cluster", "directories"): "directory", ("cache", "memory_bytes"): "memory"}
 _Settings = TypeVar("_Settings")
 
 
@@ -348,6 +428,10 @@ class Configuration:
     def store(self) -> StoreSettings:
         """Return the Store's settings, with secret and Directories of the cluster. Raises ConfigError."""
         return self._build(StoreSettings, "store", secret=self.secret(), directories=self.directories())
+
+    def cache(self) -> CacheSettings:
+        """Return the Cache's settings, with secret and Directories of the cluster. Raises ConfigError."""
+        return self._build(CacheSettings, "cache", secret=self.secret(), directories=self.directories())
 
     def directory(self) -> DirectoryOptions:
         """Return the Directory's settings. Raises ConfigError."""
@@ -459,6 +543,25 @@ def _parse(table: str, key: str, raw: object, source: str, base: Path) -> Any:
     except ValueError as error:
         shown = "the value" if key == "secret" else f"{raw!r}"[:120]
         raise ConfigError(f"{source}: {table}.{key}: {shown}: {error}; expected {kinds[key].allowed}") from error
+
+
+def _check_ports(port: int, admin_port: int | None, table: str) -> None:
+    if admin_port is None and port + ADMIN_PORT_DISTANCE > 65535:
+        raise ConfigError(
+            f"{table}.admin_port: port {port} + {ADMIN_PORT_DISTANCE} is no port; set admin_port yourself"
+        )
+    if admin_port == port != 0:
+        raise ConfigError(f"{table}.admin_port: {port} is the data path's port already")
+
+
+def _admin_port(port: int, admin_port: int | None) -> int:
+    if admin_port is not None:
+        return admin_port
+    return port + ADMIN_PORT_DISTANCE if port else 0
+
+
+def _worker_count(workers: int | None) -> int:
+    return workers if workers is not None else len(os.sched_getaffinity(0))
 
 
 def _check_fields(settings: Any, table: str) -> None:

@@ -1,0 +1,1 @@
+"""The Cache: photos in memory in front of the Stores."""
