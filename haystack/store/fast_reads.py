@@ -21,12 +21,12 @@ from array import array
 
 import xxhash
 
+from haystack.bounded import BoundedCache
 from haystack.errors import HaystackError
 from haystack.http.answering import JOINED_BYTES
 from haystack.http.connection import HttpConnection
 from haystack.http.request import RequestHeaders
 from haystack.store.answers import photo_head
-from haystack.store.bounded import BoundedCache
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import SMALL_BYTES
 from haystack.store.control import Header

@@ -23,9 +23,9 @@ from typing import Any
 
 from aiohttp import web
 
+from haystack.addresses import advertised_host, join, reserve_address
 from haystack.config import StoreSettings
 from haystack.errors import ConfigError, HaystackError
-from haystack.store.addresses import advertised_host, join, reserve_address
 from haystack.store.admin import AdminApi
 from haystack.store.compactions_api import compactions_service
 from haystack.store.confirmations import Confirmer, watch_tails

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from haystack.addresses import advertised_host, join, reserve_address
 from haystack.config import StoreSettings
 from haystack.errors import ConfigError
 from haystack.store.activity import ChangedSlots
-from haystack.store.addresses import advertised_host, join, reserve_address
 from haystack.store.control import (
     HISTOGRAM_BUCKETS,
     HISTOGRAM_CELLS,

@@ -257,7 +257,7 @@ async def test_health_and_metrics_of_the_admin_port(tmp_path: Path) -> None:
 
 
 def test_the_reserved_port_is_held_while_a_worker_is_down() -> None:
-    from haystack.store.addresses import reserve_address
+    from haystack.addresses import reserve_address
 
     sockets, port = reserve_address("127.0.0.1", 0)
     with socket.socket() as other:

@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from haystack.addresses import split
 from haystack.errors import VolumeUnavailable
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import BodySink
 from haystack.http.handler import Outcome as BodyOutcome
 from haystack.http.request import Request
 from haystack.http.response import header_block
-from haystack.store.addresses import split
 from haystack.store.answers import PAIR_PREFIX
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Counter

@@ -15,9 +15,9 @@ import threading
 import time
 from collections.abc import Sequence
 
+from haystack.addresses import split
 from haystack.errors import HaystackError
 from haystack.security import AUTH_HEADER, sign
-from haystack.store.addresses import split
 from haystack.store.replication.wire import (
     FRAME_HEADER,
     NONCE,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from haystack.addresses import split
 from haystack.errors import AuthenticationError, ConfigError, InvalidRequest
 from haystack.security import sign
-from haystack.store.addresses import split
 from haystack.store.replication.sessions import MAX_SESSIONS, Sessions
 from haystack.store.replication.suspects import SUSPECT_MS, Suspects
 from haystack.store.replication.wire import (

@@ -1,4 +1,4 @@
-"""Where a Store listens, and under which address others reach it."""
+"""Where a Store or a Cache listens, and under which address others reach it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from haystack.errors import ConfigError
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
-def reserve_address(host: str, port: int) -> tuple[list[socket.socket], int]:
+def reserve_address(host: str, port: int, table: str = "store") -> tuple[list[socket.socket], int]:
     """Reserve host and port for the workers, which bind it again (SO_REUSEPORT).
 
     The sockets do not listen, so the kernel gives them no connections; they keep the port as long as they are open,
@@ -22,12 +22,13 @@ def reserve_address(host: str, port: int) -> tuple[list[socket.socket], int]:
     Parameters
     ----------
     port: 0 for any free one.
+    table: of the settings that host and port are from, for messages.
 
     Returns the sockets and the port. Raises ConfigError when the address cannot be used.
     """
-    found = _resolve(host, port)
+    found = _resolve(host, port, table)
     if port:
-        _require_unused(host, port, found)
+        _require_unused(host, port, found, table)
     sockets: list[socket.socket] = []
     try:
         for family, address in found:
@@ -35,24 +36,24 @@ def reserve_address(host: str, port: int) -> tuple[list[socket.socket], int]:
             port = sockets[0].getsockname()[1]
     except OSError as error:
         _close(sockets)
-        raise _refusal(host, port, error) from error
+        raise _refusal(host, port, error, table) from error
     return sockets, port
 
 
-def _require_unused(host: str, port: int, found: Sequence[tuple[int, tuple[object, ...]]]) -> None:
-    """SO_REUSEPORT would let two Stores of one user share a port, each getting half of the other's requests."""
+def _require_unused(host: str, port: int, found: Sequence[tuple[int, tuple[object, ...]]], table: str) -> None:
+    """SO_REUSEPORT would let two nodes of one user share a port, each getting half of the other's requests."""
     for family, address in found:
         try:
             _bind(family, address, socket.SO_REUSEADDR).close()
         except OSError as error:
-            raise _refusal(host, port, error) from error
+            raise _refusal(host, port, error, table) from error
 
 
-def _resolve(host: str, port: int) -> list[tuple[int, tuple[object, ...]]]:
+def _resolve(host: str, port: int, table: str) -> list[tuple[int, tuple[object, ...]]]:
     try:
         rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
-        raise ConfigError(f"store.host: {host} cannot be resolved: {error.strerror or error}") from error
+        raise ConfigError(f"{table}.host: {host} cannot be resolved: {error.strerror or error}") from error
     return list(dict.fromkeys((int(family), tuple(address)) for family, _, _, _, address in rows))
 
 
@@ -74,10 +75,10 @@ def _close(sockets: Sequence[socket.socket]) -> None:
         one.close()
 
 
-def _refusal(host: str, port: int, error: OSError) -> ConfigError:
+def _refusal(host: str, port: int, error: OSError, table: str) -> ConfigError:
     if error.errno == errno.EADDRINUSE:
-        return ConfigError(f"store.port: {join(host, port)} is in use by another process; choose another port")
-    return ConfigError(f"store.host: cannot listen on {join(host, port)}: {error.strerror}")
+        return ConfigError(f"{table}.port: {join(host, port)} is in use by another process; choose another port")
+    return ConfigError(f"{table}.host: cannot listen on {join(host, port)}: {error.strerror}")
 
 
 def join(host: str, port: int) -> str:
@@ -97,9 +98,9 @@ def split(address: str) -> tuple[str, int]:
 
 
 def advertised_host(host: str, directories: Sequence[str]) -> str:
-    """The host under which others reach a Store that listens on ``host``.
+    """The host under which others reach a node that listens on ``host``.
 
-    A Store that listens on all addresses names the one from which it reaches the Directory: whoever talks to the
+    One that listens on all addresses names the one from which it reaches the Directory: whoever talks to the
     Directory is likely to reach it there too.
     """
     if host not in _WILDCARDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haystack.store.bounded import BoundedCache
+from haystack.bounded import BoundedCache
 
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 99), unique=True, max_size=40))
