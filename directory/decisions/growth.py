@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from directory.decisions.choice import ANYWHERE, Where
-from directory.decisions.placement import Placed, place_volume
+from directory.decisions.placement import Placed, place_in
 from directory.decisions.replication import Replication
+from directory.decisions.room import Room
 from directory.decisions.spaces import FolderSpace, Place, refusal
 from directory.settings import MAX_VOLUMES_PER_FOLDER
 
@@ -133,17 +134,23 @@ def _plan(
         # The names at the end make the choice between equals the same every time.
         return (writable < share, folder.free_bytes / (writable + 1), folder.store_id, folder.folder)
 
+    def may_lead(folder: FolderSpace) -> bool:
+        return where.admits(folder.data_center, folder.rack, folder.url)
+
+    room = Room(usable, claim)
     made: list[NewVolume] = []
     extra: list[NewVolume] = []
     placed = Placed(())
     while len(made) + len(extra) < wanted + more:
-        left = [f for f in usable if f.volumes + added[f.store_id, f.folder] < MAX_VOLUMES_PER_FOLDER]
-        primaries = [f for f in left if where.admits(f.data_center, f.rack, f.url)]
-        placed = place_volume(replication, primaries, left, claim)
+        placed = place_in(room, replication, None if where == ANYWHERE else may_lead)
         if not placed.spaces or (len(made) == wanted and not any(claim(space)[0] for space in placed.spaces)):
             break
         for space in placed.spaces:
             added[space.store_id, space.folder] += 1
+            if space.volumes + added[space.store_id, space.folder] < MAX_VOLUMES_PER_FOLDER:
+                room.put(space)
+            else:
+                room.drop(space.store_id, space.folder)
         (made if len(made) < wanted else extra).append(NewVolume(placed.places))
     return made, extra, placed
 

@@ -13,13 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from directory.decisions.replication import Home, Replication, Site, homes
+from directory.decisions.room import Claim, Room, pick
 from directory.decisions.spaces import FolderSpace, Place
-
-Claim = Callable[[FolderSpace], Any]
-"""How much a folder should get the next copy: comparable, more is better, never equal for two folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +42,49 @@ def place_volume(
     primaries: those of ``usable`` that may hold the primary.
     usable: folders that take a copy.
     """
-    if replication.copies == 1:
-        best = max(primaries, key=claim, default=None)
+    allowed = {(space.store_id, space.folder) for space in primaries}
+    room = Room(usable, claim)
+    return place_in(room, replication, lambda space: (space.store_id, space.folder) in allowed)
+
+
+def place_in(room: Room, replication: Replication, may_lead: Callable[[FolderSpace], bool] | None = None) -> Placed:
+    """Return where a new volume goes, of the folders in ``room``.
+
+    Parameters
+    ----------
+    may_lead: says whether a folder may hold the primary; None: each may.
+    """
+    best = pick(room, room.homes(), (), may_lead)
+    if best is None or replication.copies == 1:
         return Placed((best,) if best else ())
-    reason, tried = "", set[tuple[str, str, str]]()
-    for primary in sorted(primaries, key=claim, reverse=True):
-        # What stands in the way of one primary stands in the way of all of its rack, but for its own Store.
-        place = (primary.data_center, primary.rack, primary.store_id if replication.stores else "")
-        if place in tried:
+    chosen, reason = _place_around(replication, best, room)
+    return Placed(chosen) if chosen else _place_elsewhere(room, replication, may_lead, best, reason)
+
+
+def _place_elsewhere(
+    room: Room,
+    replication: Replication,
+    may_lead: Callable[[FolderSpace], bool] | None,
+    refused: FolderSpace,
+    reason: str,
+) -> Placed:
+    """Return where a volume goes whose best primary finds no room for the other copies."""
+    primaries = [space for space in room if may_lead is None or may_lead(space)]
+    # What stands in the way of one primary stands in the way of all of its rack, but for its own Store.
+    tried = {_obstacle(refused, replication)}
+    for primary in sorted(primaries, key=room.claim, reverse=True):
+        obstacle = _obstacle(primary, replication)
+        if obstacle in tried:
             continue
-        tried.add(place)
-        chosen, problem = _place_around(replication, primary, usable, claim)
+        tried.add(obstacle)
+        chosen, _ = _place_around(replication, primary, room)
         if chosen:
             return Placed(chosen)
-        reason = reason or problem
     return Placed((), reason)
+
+
+def _obstacle(primary: FolderSpace, replication: Replication) -> tuple[str, str, str]:
+    return primary.data_center, primary.rack, primary.store_id if replication.stores else ""
 
 
 def place_copy(
@@ -80,26 +105,81 @@ def place_copy(
     usable: folders that take a copy; those of Stores that have one already are passed over.
     hosts: machines that have one.
     """
+    return copy_in(Room(usable, claim), replication, holders, lambda space: True, hosts)
+
+
+def copy_in(
+    room: Room,
+    replication: Replication,
+    holders: Collection[Site],
+    fits: Callable[[FolderSpace], bool],
+    hosts: Collection[str] = (),
+) -> FolderSpace | None:
+    """Return what :func:`place_copy` does, of those folders in ``room`` that fit."""
     there = {site.store_id for site in holders}
-    free = [space for space in usable if space.store_id not in there]
-    sites = {site.store_id: site for site in (*holders, *map(site_of, free))}
-    home = max(
-        sorted(homes(sites.values())),
-        key=lambda rack: (replication.kept_around(rack, sites.values()), replication.kept_around(rack, holders)),
-        default=None,
-    )
+
+    def free(space: FolderSpace) -> bool:
+        return space.store_id not in there and fits(space)
+
+    reach = _Reach(room, replication, holders, free)
+    home = max(sorted(reach.homes), key=lambda rack: (reach.at_most(rack), reach.kept(rack)), default=None)
     if home is None:
         return None
-    kept = replication.kept_around(home, holders)
-    worth: dict[Home, bool] = {}
-    fitting = []
-    for space in free:
-        where = _rack(space)
-        if where not in worth:
-            worth[where] = replication.kept_around(home, [*holders, site_of(space)]) > kept
-        if worth[where]:
-            fitting.append(space)
-    return max(fitting, key=lambda space: (space.host not in hosts, claim(space)), default=None)
+    worthwhile = [(top, rack) for top, rack in room.homes() if rack in reach.free and reach.gains(home, rack)]
+    return pick(room, worthwhile, hosts, free)
+
+
+class _Reach:
+    """How much of a promise can be kept from each rack, with the copies that there are and the folders that fit."""
+
+    def __init__(
+        self, room: Room, replication: Replication, holders: Collection[Site], free: Callable[[FolderSpace], bool]
+    ) -> None:
+        self._promise = replication
+        self._holders = holders
+        self._holder_homes = homes(holders)
+        self.free: dict[Home, int] = {}
+        """Stores with a folder that fits, by rack; counted up to what a rack may count for."""
+        for _, home in room.homes():
+            if stores := _count_stores(room, home, 1 + replication.stores, free):
+                self.free[home] = stores
+        self.homes = self._holder_homes | self.free.keys()
+        self._racks: dict[str, int] = {}
+        for center, _ in self.homes:
+            self._racks[center] = self._racks.get(center, 0) + 1
+        self._kept: dict[str, int] = {}
+        self._gains: dict[tuple[bool, str, bool], bool] = {}
+
+    def at_most(self, home: Home) -> int:
+        """Return how many promised copies a volume at home in a rack can come to."""
+        here = self.free.get(home, 0) + sum((site.data_center, site.rack) == home for site in self._holders)
+        return self._promise.counted(here, self._racks[home[0]] - 1, len(self._racks) - 1)
+
+    def kept(self, home: Home) -> int:
+        """Return how many promised copies there are already."""
+        if home in self._holder_homes:
+            return self._promise.kept_around(home, self._holders)
+        if home[0] not in self._kept:  # all racks of a data center without a copy are alike
+            self._kept[home[0]] = self._promise.kept_around(home, self._holders)
+        return self._kept[home[0]]
+
+    def gains(self, home: Home, rack: Home) -> bool:
+        """Say whether a further copy in a rack counts for a volume at home in another one, or in this one."""
+        kind = (rack == home, rack[0], rack in self._holder_homes)
+        if kind not in self._gains:
+            more = [*self._holders, Site("", *rack)]
+            self._gains[kind] = self._promise.kept_around(home, more) > self.kept(home)
+        return self._gains[kind]
+
+
+def _count_stores(room: Room, home: Home, most: int, free: Callable[[FolderSpace], bool]) -> int:
+    stores = set[str]()
+    for _, space in room.best(home):
+        if space.store_id not in stores and free(space):
+            stores.add(space.store_id)
+            if len(stores) == most:
+                break
+    return len(stores)
 
 
 def site_of(space: FolderSpace) -> Site:
@@ -121,21 +201,24 @@ def missing_in_words(replication: Replication, holders: Collection[Site]) -> str
 
 
 def _place_around(
-    replication: Replication, primary: FolderSpace, usable: Sequence[FolderSpace], claim: Claim
+    replication: Replication, primary: FolderSpace, room: Room
 ) -> tuple[tuple[FolderSpace, ...], str]:
     """Return the folders of a volume with this primary, or nothing and why. The three kinds never share a Store."""
     hosts = {primary.host}
     chosen = [primary]
-    neighbours = [s for s in usable if _rack(s) == _rack(primary) and s.store_id != primary.store_id]
-    elsewhere = [s for s in usable if s.data_center == primary.data_center and s.rack != primary.rack]
-    abroad = [s for s in usable if s.data_center != primary.data_center]
-    kinds: tuple[tuple[int, list[FolderSpace], Callable[[FolderSpace], str], str], ...] = (
-        (replication.stores, neighbours, lambda s: s.store_id, f"Store(s) in rack {primary.rack}"),
-        (replication.racks, elsewhere, lambda s: s.rack, f"rack(s) in data center {primary.data_center}"),
-        (replication.centers, abroad, lambda s: s.data_center, "data center(s)"),
+    here = (primary.data_center, primary.rack)
+    kinds: tuple[tuple[int, Callable[[Home], bool], Callable[[FolderSpace], str], str], ...] = (
+        (replication.stores, lambda home: home == here, _store, f"Store(s) in rack {primary.rack}"),
+        (
+            replication.racks,
+            lambda home: home[0] == here[0] and home != here,
+            _rack,
+            f"rack(s) in data center {primary.data_center}",
+        ),
+        (replication.centers, lambda home: home[0] != here[0], _center, "data center(s)"),
     )
-    for count, candidates, domain, words in kinds:
-        found = _best_of_each(count, candidates, domain, claim, hosts)
+    for count, admits, domain, words in kinds:
+        found = _best_of_each(room, count, admits, domain, primary, hosts)
         if len(found) < count:
             return (), (
                 f"replication {replication} needs {count} other {words} beside Store {primary.url}; with room for a "
@@ -146,18 +229,39 @@ def _place_around(
 
 
 def _best_of_each(
-    count: int, candidates: list[FolderSpace], domain: Callable[[FolderSpace], str], claim: Claim, hosts: set[str]
+    room: Room,
+    count: int,
+    admits: Callable[[Home], bool],
+    domain: Callable[[FolderSpace], str],
+    primary: FolderSpace,
+    hosts: set[str],
 ) -> list[FolderSpace]:
     """Return up to ``count`` folders of different domains; notes their hosts."""
-    left = {id(space): space for space in candidates}
+    used = {domain(primary)}
     found: list[FolderSpace] = []
-    while left and len(found) < count:
-        best = max(left.values(), key=lambda space: (space.host not in hosts, claim(space)))
+    while len(found) < count:
+        ranked = ((top, home) for top, home in room.homes() if admits(home) and not _is_used(home, domain, used))
+        best = pick(room, ranked, hosts, (lambda space: space.store_id not in used) if domain is _store else None)
+        if best is None:
+            break
         hosts.add(best.host)
+        used.add(domain(best))
         found.append(best)
-        left = {key: space for key, space in left.items() if domain(space) != domain(best)}
     return found
 
 
-def _rack(space: FolderSpace) -> tuple[str, str]:
-    return space.data_center, space.rack
+def _is_used(home: Home, domain: Callable[[FolderSpace], str], used: set[str]) -> bool:
+    """Say whether a rack as a whole is of a domain that has its copy."""
+    return (domain is _rack and home[1] in used) or (domain is _center and home[0] in used)
+
+
+def _store(space: FolderSpace) -> str:
+    return space.store_id
+
+
+def _rack(space: FolderSpace) -> str:
+    return space.rack
+
+
+def _center(space: FolderSpace) -> str:
+    return space.data_center

@@ -66,7 +66,11 @@ class Replication:
                 racks.add(site.rack)
             else:
                 here += 1
-        return min(here, 1 + self.stores) + min(len(racks), self.racks) + min(len(centers), self.centers)
+        return self.counted(here, len(racks), len(centers))
+
+    def counted(self, here: int, racks: int, centers: int) -> int:
+        """Return how many of the promised copies count: on Stores of the home rack, in other racks, in other centers."""
+        return min(here, 1 + self.stores) + min(racks, self.racks) + min(centers, self.centers)
 
     def __str__(self) -> str:
         return f"{self.centers}{self.racks}{self.stores}"

@@ -54,20 +54,30 @@ class Place:
     folder: str
 
 
-def refusal(folder: FolderSpace, max_volume_bytes: int | None = None) -> str:
-    """Return in words why a folder takes no new volume; empty when it does."""
-    name = f"{folder.path} of Store {folder.url}"
+def refusal(folder: FolderSpace, max_volume_bytes: int | None = None, *, taken_bytes: int = 0) -> str:
+    """Return in words why a folder takes no new volume; empty when it does.
+
+    Parameters
+    ----------
+    taken_bytes: part of its free space that is spoken for.
+    """
+    reason = _reason(folder, max_volume_bytes, taken_bytes)
+    return f"{folder.path} of Store {folder.url}: {reason}" if reason else ""
+
+
+def _reason(folder: FolderSpace, max_volume_bytes: int | None, taken_bytes: int) -> str:
     if not folder.alive:
-        return f"{name}: the Store is silent"
+        return "the Store is silent"
     if folder.mark:
-        return f"{name}: {folder.mark}"
+        return folder.mark
     if folder.state != "ok":
-        return f"{name}: the folder is {folder.state}"
+        return f"the folder is {folder.state}"
     if folder.trouble:
-        return f"{name}: {folder.trouble}"
+        return folder.trouble
+    free_bytes = folder.free_bytes - taken_bytes
     needed_bytes = min(MIN_FREE_BYTES, int(folder.total_bytes * MIN_FREE_FRACTION), max_volume_bytes or MIN_FREE_BYTES)
-    if folder.free_bytes < needed_bytes:
-        return f"{name}: {format_size(folder.free_bytes)} free, {format_size(needed_bytes)} needed"
+    if free_bytes < needed_bytes:
+        return f"{format_size(free_bytes)} free, {format_size(needed_bytes)} needed"
     if folder.volumes >= MAX_VOLUMES_PER_FOLDER:
-        return f"{name}: it holds {folder.volumes} volumes, the most that are put into one folder"
+        return f"it holds {folder.volumes} volumes, the most that are put into one folder"
     return ""
