@@ -24,6 +24,7 @@ class CompactionJob:
     hold: it is one of several copies, and waits when it is prepared.
     asked_seconds: when somebody asked for it last, monotonic.
     error: why it failed; or, when it is done, why the volume takes no more writes.
+    ready: set when it is prepared.
     membership: under which the next generation comes into force, once the Directory has granted it.
     """
 
@@ -39,6 +40,7 @@ class CompactionJob:
     generation: int = 0
     task: asyncio.Task[None] | None = None
     prepared: Prepared | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
     membership: Membership | None = None
     granted: threading.Event = field(default_factory=threading.Event)
     settling: int = 0

@@ -3,6 +3,9 @@
 A volume goes on in service all through: the workers read, append and delete, and open the next generation when it is in
 force (:meth:`~haystack.store.control.ControlBlock.next_generation`). Before that the Directory has heard of everything
 below the cut, since what is left out can never be told again.
+
+What is prepared and waits for its membership has given its turn back: a Directory that died may have left it behind,
+and the next one may begin with another volume.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
 from haystack.store.compaction_job import CompactionJob
@@ -41,6 +45,9 @@ CONFIRM_POLL_SECONDS = 0.02
 
 NICENESS = 10
 """Of the threads that copy."""
+
+MAX_THREADS = 64
+"""Compactions that are at work or wait for their membership; more wait for their turn."""
 
 CLOSE_SECONDS = 3600.0
 """How long the old generation is kept open for those in the supervisor who still work with it."""
@@ -74,7 +81,7 @@ class Compactions:
         self._confirmed = confirmed
         self._jobs: dict[int, CompactionJob] = {}
         self._turns: dict[int, asyncio.Lock] = {}
-        self._threads = ThreadPoolExecutor(max(1, len(volumes.folders)), "compact", initializer=_stand_back)
+        self._threads = ThreadPoolExecutor(MAX_THREADS, "compact", initializer=_stand_back)
         self._closing: set[asyncio.Task[None]] = set()
 
     def job(self, volume: int) -> CompactionJob | None:
@@ -169,7 +176,9 @@ class Compactions:
             async with self._turns.setdefault(entry.folder.number, asyncio.Lock()):
                 job.pace.check()
                 job.state = "running"
-                await self._compact(job, entry)
+                work = asyncio.create_task(self._compact(job, entry))
+                await _until_ready(job, work)
+            await work
             job.state = "done"
         except Cancelled:
             job.state, job.error = "failed", "it was cancelled"
@@ -184,7 +193,9 @@ class Compactions:
         self._require_possible(entry, job.hold)
         old, users = entry.require_open(), entry.users
         await entry.folder.run(_require_room, old, entry.folder)
-        joint = JointSwap(self._volumes.control, self._store_id, entry, job)
+        loop = asyncio.get_running_loop()
+        on_ready = partial(loop.call_soon_threadsafe, job.ready.set)
+        joint = JointSwap(self._volumes.control, self._store_id, entry, job, on_ready)
         compaction = Compaction(
             old,
             job.order,
@@ -201,7 +212,7 @@ class Compactions:
         users.enter()
         entry.compaction = job.pace
         try:
-            done = await asyncio.get_running_loop().run_in_executor(self._threads, compaction.run)
+            done = await loop.run_in_executor(self._threads, compaction.run)
             job.result, job.generation, job.error = done, done.volume.superblock.generation, done.problem
             if job.membership is not None:
                 entry.membership = job.membership
@@ -268,6 +279,15 @@ async def _until_done(task: asyncio.Task[None]) -> None:
             cancelled = True
     if cancelled:
         raise asyncio.CancelledError
+
+
+async def _until_ready(job: CompactionJob, work: asyncio.Task[None]) -> None:
+    """Wait until nothing more is copied: it is prepared, or over."""
+    ready = asyncio.create_task(job.ready.wait())
+    try:
+        await asyncio.wait((ready, work), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ready.cancel()
 
 
 def _stand_back() -> None:

@@ -6,6 +6,7 @@ What is here is called on the compaction's thread, or on one of the data folder'
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from haystack.errors import CompactionFailed, HaystackError
 from haystack.store.compaction_job import CompactionJob
@@ -32,9 +33,22 @@ SETTLE_TRIES = 30
 
 
 class JointSwap:
-    """What a compaction asks and tells between its copy and its end; for one alone there is nothing to wait for."""
+    """What a compaction asks and tells between its copy and its end; for one alone there is nothing to wait for.
 
-    def __init__(self, control: ControlBlock, store_id: str, entry: StoreVolume, job: CompactionJob) -> None:
+    Parameters
+    ----------
+    on_ready: called when it is prepared, and waits.
+    """
+
+    def __init__(
+        self,
+        control: ControlBlock,
+        store_id: str,
+        entry: StoreVolume,
+        job: CompactionJob,
+        on_ready: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._on_ready = on_ready
         self._control = control
         self._store_id = store_id
         self._entry = entry
@@ -45,7 +59,9 @@ class JointSwap:
         job = self._job
         if not job.hold:
             return True
-        job.prepared, job.state = prepared, "ready"
+        if job.prepared is None:
+            job.prepared, job.state = prepared, "ready"
+            self._on_ready()
         if time.monotonic() - job.asked_seconds > HOLD_SECONDS and job.membership is None:
             raise CompactionFailed(
                 f"nobody has asked about it for {format_duration(HOLD_SECONDS)}; nothing was changed"

@@ -16,28 +16,30 @@ from haystack.store.replication.membership import Membership
 PHOTO = bytes(range(256)) * 40
 NOW_MS = 2_000_000_000_000
 COMPACT = "/admin/volumes/1/compact"
+COMPACT_OTHER = "/admin/volumes/2/compact"
 
 
-async def put(store: StoreProcess, key: int, data: bytes = PHOTO) -> None:
-    status, answer = await request(store, "PUT", fid(key), data + bytes([key % 256]))
+async def put(store: StoreProcess, key: int, data: bytes = PHOTO, volume: int = 1) -> None:
+    status, answer = await request(store, "PUT", fid(key, volume), data + bytes([key % 256]))
     assert status == 201, answer
 
 
-async def prepare(some: Cluster, *stores: StoreProcess) -> tuple[int, list[dict[str, Any]]]:
+async def prepare(some: Cluster, *stores: StoreProcess, path: str = COMPACT) -> tuple[int, list[dict[str, Any]]]:
     """Prepare on these Stores (all by default), one after the other; returns the next generation and the jobs."""
-    tail = await some.admin(some.stores[0], "GET", "/admin/volumes/1/hashes")
+    while not (tail := await some.admin(some.stores[0], "GET", path.replace("compact", "hashes")))["committed"]:
+        await asyncio.sleep(0.02)
     order = {"nowMs": NOW_MS, "trashMs": 0, "snapshots": [], "cut": tail["committed"], "hold": True}
     jobs = []
     for store in stores or some.stores:
-        await some.admin(store, "POST", COMPACT, order, expect=202)
-        jobs.append(await until_state(some, store, "ready"))
+        await some.admin(store, "POST", path, order, expect=202)
+        jobs.append(await until_state(some, store, "ready", path))
     assert len({(job["prefixHash"], job["newCut"], job["generation"]) for job in jobs}) == 1
     return tail["generation"] + 1, jobs
 
 
-async def until_state(some: Cluster, store: StoreProcess, state: str) -> dict[str, Any]:
+async def until_state(some: Cluster, store: StoreProcess, state: str, path: str = COMPACT) -> dict[str, Any]:
     while True:
-        job: dict[str, Any] = await some.admin(store, "GET", COMPACT)
+        job: dict[str, Any] = await some.admin(store, "GET", path)
         if job["state"] == state:
             return job
         assert job["state"] in ("waiting", "running", "ready"), job
@@ -165,6 +167,25 @@ async def test_a_store_that_is_killed_when_it_is_prepared_has_the_old_generation
         document = await some.document(store)
         assert (document["epoch"], document["generation"]) == (2, 0)
         assert (await some.document(other))["generation"] == 1
+
+
+async def test_what_a_dead_directory_left_prepared_keeps_no_other_volume_waiting(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as some:
+        membership = await pinned(some, await some.make())
+        other = replace(await some.make(volume=2), epoch=2, generation=0)
+        await some.push(other, volume=2)
+        await some_garbage(some.stores[0], 10)
+        await put(some.stores[0], 1, volume=2)
+        generation, _ = await prepare(some)
+        async with asyncio.timeout(10):
+            await prepare(some, path=COMPACT_OTHER)
+            await some.push(replace(other, epoch=3, generation=1), volume=2)
+        # It is still there for who finds that it was committed.
+        await some.push(replace(membership, epoch=3, generation=generation))
+        for volume in (1, 2):
+            some.require_equal(volume=volume)
+            assert [(await some.document(store, volume))["generation"] for store in some.stores] == [1, 1]
+        await require_photos(some, set(range(6, 11)), set(range(1, 6)))
 
 
 async def test_what_nobody_swaps_is_given_up(tmp_path: Path) -> None:
