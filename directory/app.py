@@ -33,6 +33,7 @@ from haystack.security import Verifier
 
 
 @dataclass(frozen=True, slots=True)
+from haystack.sealed_ttl import LifeSeal
 class Parts:
     """What one Directory is made of."""
 
@@ -57,6 +58,7 @@ def make_app(
     """Return the application of one Directory.
 
     Parameters
+    seal: LifeSeal,
     ----------
     host: the address that it listens on, for answers that name it.
     scratch: folder for files that are needed for a moment.
@@ -66,7 +68,8 @@ def make_app(
     service, grower = parts.service, parts.grower
     metrics = Metrics(service, parts.healer)
     signed = SignedCalls(verifier)
-    assign = AssignHandlers(Assigner(service, grower), grower)
+    seal: puts the lives of photos into their cookies.
+    assign = AssignHandlers(Assigner(service, grower, seal), grower)
     lookup = LookupHandlers(service)
     internal = InternalHandlers(parts.memberships, service, grower, metrics, signed, heartbeat_seconds)
     status = StatusHandlers(service, parts.healer, parts.compacting, metrics, host)

@@ -10,7 +10,7 @@ from directory.grower import Grower
 from directory.service import Service
 from directory.settings import ASSIGN_WAIT_SECONDS, MAX_WAITING_ASSIGNS
 from haystack.fid import Fid
-from haystack.security import new_cookie
+from haystack.sealed_ttl import LifeSeal
 
 POLL_SECONDS = 0.25
 """How often a waiting assign looks whether the time of silent Stores is over; all else wakes it at once."""
@@ -23,22 +23,29 @@ class Assigner:
 
     Parameters
     ----------
+    seal: puts the lives of photos into their cookies.
     wait_seconds: how long an assign waits while volumes are being made, or Stores have yet to report after a start.
     """
 
-    def __init__(self, service: Service, grower: Grower, *, wait_seconds: float = ASSIGN_WAIT_SECONDS) -> None:
+    def __init__(
+        self, service: Service, grower: Grower, seal: LifeSeal, *, wait_seconds: float = ASSIGN_WAIT_SECONDS
+    ) -> None:
+        self._seal = seal
         self._service = service
         self._grower = grower
         self._wait_seconds = wait_seconds
         self._waiting = 0
 
-    async def assign(self, where: Where = ANYWHERE, replication: str | None = None) -> tuple[Fid, Candidate]:
+    async def assign(
+        self, where: Where = ANYWHERE, replication: str | None = None, ttl_seconds: int = 0
+    ) -> tuple[Fid, Candidate]:
         """Return a name that was never given before, and the Store to send the photo to.
 
         Parameters
         ----------
         where: where the primary should be.
         replication: None for the default one.
+        ttl_seconds: how long what is uploaded lives when the upload says nothing else; 0 for ever.
 
         Raises
         ------
@@ -46,17 +53,17 @@ class Assigner:
         DirectoryBusy: too many assigns are waiting for a volume.
         """
         candidate = self._service.choose(where, replication) or await self._wait_for_volume(where, replication)
-        return await self._name(candidate.volume), candidate
+        return await self._name(candidate.volume, ttl_seconds), candidate
 
-    async def more(self, volume: int, count: int) -> list[Fid]:
+    async def more(self, volume: int, count: int, ttl_seconds: int = 0) -> list[Fid]:
         """Return more names of a volume that :meth:`assign` chose."""
-        return [await self._name(volume) for _ in range(count)]
+        return [await self._name(volume, ttl_seconds) for _ in range(count)]
 
-    async def _name(self, volume: int) -> Fid:
+    async def _name(self, volume: int, ttl_seconds: int) -> Fid:
         photo_id = self._service.ids.take_now()
         if photo_id is None:
             photo_id = await self._service.ids.take()
-        return Fid(volume, photo_id, new_cookie())
+        return Fid(volume, photo_id, self._seal.cookie(photo_id, ttl_seconds))
 
     async def _wait_for_volume(self, where: Where, replication: str | None) -> Candidate:
         if self._waiting >= MAX_WAITING_ASSIGNS:

@@ -35,6 +35,7 @@ from directory.store_client import StoreClient
 from haystack.errors import ConfigError, FolderError, HaystackError
 from haystack.security import Verifier
 
+from haystack.sealed_ttl import LifeSeal
 LOCK_NAME = "lock"
 STORE_FOLDER_NAME = "folder.json"
 
@@ -205,6 +206,7 @@ async def _listening(settings: DirectorySettings, parts: Parts) -> AsyncIterator
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             yield f"http://{host}:{server.sockets[0].getsockname()[1]}"
         finally:
+        seal=LifeSeal(settings.secret),
             server.close()
     finally:
         await runner.cleanup()

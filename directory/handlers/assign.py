@@ -26,8 +26,8 @@ class AssignHandlers:
     async def assign(self, request: web.Request) -> web.Response:
         """Name a new photo. With ``count=n``, ``<fid>_1`` … ``<fid>_<n-1>`` may be used too.
 
-        With ``photos=n``, the answer's ``fids`` are names of so many photos, all of one volume. A ``ttl`` is handed
-        back for the upload, which sets it: any volume takes photos of any life.
+        With ``photos=n``, the answer's ``fids`` are names of so many photos, all of one volume. A ``ttl`` is carried by
+        the names, for uploads that say nothing else: any volume takes photos of any life.
         """
         given = await parameters(request)
         if not given:
@@ -38,11 +38,12 @@ class AssignHandlers:
         count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
         photos = number(given, "photos", default=1, most=MAX_ASSIGN_PHOTOS)
         ttl = given.get("ttl", "")
-        expiry(parse_ttl(ttl), int(time.time() * 1000))
-        fid, store = await self._assigner.assign(_where(given), replication(given))
+        ttl_seconds = parse_ttl(ttl)
+        expiry(ttl_seconds, int(time.time() * 1000))
+        fid, store = await self._assigner.assign(_where(given), replication(given), ttl_seconds)
         document: dict[str, object] = {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
         if photos > 1:
-            document["fids"] = [str(fid), *map(str, await self._assigner.more(fid.volume, photos - 1))]
+            document["fids"] = [str(fid), *map(str, await self._assigner.more(fid.volume, photos - 1, ttl_seconds))]
         if ttl:
             document["ttl"] = ttl
         return json_response(request, document)

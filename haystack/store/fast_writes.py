@@ -56,14 +56,16 @@ class FastWriter:
         size_bytes = len(body)
         if size_bytes > self._writer.max_photo_bytes or alternate > MAX_ALTERNATE:
             return False
+        key_number, cookie_number, moment_ms = int(key, 16), int(cookie, 16), now_ms()
         try:
             served = self._catalog.get(int(volume))
             meta = fields.meta_for(body)
+            expires = self._writer.expires(key_number, cookie_number, None, moment_ms)
         except HaystackError:
             return False  # the strict way says what is wrong
         if not served.writable or not self._memory.take(0, size_bytes):
             return False
-        put = Put((NewNeedle(int(key, 16), int(cookie, 16), (body,), now_ms(), alternate, meta),))
+        put = Put((NewNeedle(key_number, cookie_number, (body,), moment_ms, alternate, meta, expires),))
         done = partial(self._done, connection, served, match, fields, size_bytes, time.perf_counter())
         served.pin()
         served.lane.submit(served, put, done)

@@ -18,7 +18,7 @@ from haystack.store.photo_types import photo_type
 from haystack.store.sinks import BufferedSink
 from haystack.store.uploads import HEAD_BYTES
 from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, requested_ttl, respond_json
-from haystack.ttl import expiry, parse_ttl
+from haystack.ttl import parse_ttl
 from haystack.volume.layout import MAX_BATCH_NEEDLES, NeedleMeta
 from haystack.volume.operations import NewNeedle, Put
 
@@ -61,7 +61,7 @@ class MultiSink(BufferedSink):
             if not isinstance(items, list):
                 raise TypeError(f"it is a {type(items).__name__}")
             moment_ms = now_ms()
-            parsed = [_parse_item(item, self._served.number, moment_ms, self._ttl_seconds) for item in items]
+            parsed = [self._parse_item(item, moment_ms) for item in items]
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise InvalidRequest(
                 f"the body must be a msgpack list of at most {MAX_BATCH_NEEDLES} maps with fid and data, and "
@@ -69,30 +69,27 @@ class MultiSink(BufferedSink):
             ) from error
         return [one[0] for one in parsed], [one[1] for one in parsed], [one[2] for one in parsed]
 
-
-def _parse_item(item: object, volume: int, moment_ms: int, ttl_seconds: int) -> tuple[Fid, NewNeedle, str]:
-    """One needle. Raises TypeError or ValueError, and InvalidFid or InvalidRequest with a message of their own.
-
-    Parameters
-    ----------
-    ttl_seconds: of those that name none of their own.
-    """
-    if not isinstance(item, dict):
-        raise TypeError(f"an item is a {type(item).__name__}")
-    unknown = [str(name) for name in item.keys() - _FIELDS]
-    if unknown:
-        raise ValueError(f"an item has an unknown field {unknown[0][:40]!r}")
-    fid = Fid.parse(_text(item, "fid"))
-    if fid.volume != volume:
-        raise InvalidRequest(f"{fid} is of another volume than {volume}, to which the request was sent")
-    data = item.get("data")
-    if not isinstance(data, bytes):
-        raise TypeError("data must be bytes")
-    name = clean_name(_text(item, "name"))
-    kind = photo_type(_text(item, "mime"), name, data[:HEAD_BYTES])
-    meta = NeedleMeta(name, kind, _pairs(item.get("pairs", {})))
-    expires = expiry(parse_ttl(_text(item, "ttl")) if "ttl" in item else ttl_seconds, moment_ms)
-    return fid, NewNeedle(fid.key, fid.cookie, (data,), moment_ms, fid.alternate, meta.pack(), expires), name
+    def _parse_item(self, item: object, moment_ms: int) -> tuple[Fid, NewNeedle, str]:
+        """One needle. Raises TypeError or ValueError, and InvalidFid or InvalidRequest with a message of their own."""
+        if not isinstance(item, dict):
+            raise TypeError(f"an item is a {type(item).__name__}")
+        unknown = [str(name) for name in item.keys() - _FIELDS]
+        if unknown:
+            raise ValueError(f"an item has an unknown field {unknown[0][:40]!r}")
+        fid = Fid.parse(_text(item, "fid"))
+        if fid.volume != self._served.number:
+            raise InvalidRequest(
+                f"{fid} is of another volume than {self._served.number}, to which the request was sent"
+            )
+        data = item.get("data")
+        if not isinstance(data, bytes):
+            raise TypeError("data must be bytes")
+        name = clean_name(_text(item, "name"))
+        kind = photo_type(_text(item, "mime"), name, data[:HEAD_BYTES])
+        meta = NeedleMeta(name, kind, _pairs(item.get("pairs", {})))
+        ttl_seconds = parse_ttl(_text(item, "ttl")) if "ttl" in item else self._ttl_seconds
+        expires = self._writer.expires(fid.key, fid.cookie, ttl_seconds, moment_ms)
+        return fid, NewNeedle(fid.key, fid.cookie, (data,), moment_ms, fid.alternate, meta.pack(), expires), name
 
 
 def _text(item: dict[Any, Any], field: str) -> str:

@@ -21,6 +21,7 @@ import uvloop
 
 from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
+from haystack.sealed_ttl import LifeSeal
 from haystack.store.catalog import Catalog
 from haystack.store.cold_reads import ColdReads
 from haystack.store.control import ControlBlock, Counter
@@ -126,6 +127,7 @@ class Worker:
             decider=self._decider,
         )
         receiver = Receiver(
+            seal=LifeSeal(settings.secret),
             self._catalog, self.tally, Sessions(settings.secret), max_photo_bytes=settings.max_photo_bytes
         )
         forwarder = Forwarder(self._catalog, self.tally, max_body_bytes=settings.max_photo_bytes + FORM_OVERHEAD_BYTES)

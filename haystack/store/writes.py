@@ -29,6 +29,7 @@ from haystack.http.handler import Outcome as BodyOutcome
 from haystack.http.multipart import FilePart, MultipartParser, is_multipart, parse_boundary
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import JSON_TYPE
+from haystack.sealed_ttl import LifeSeal
 from haystack.store.answers import PAIR_NAME, PAIR_PREFIX
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.control import Histogram, Reason, VolumeCell, VolumeState
@@ -88,6 +89,7 @@ class Writer:
     ----------
     max_photo_bytes: largest photo that is accepted.
     trash_retention_ms: how long a deleted photo can be brought back.
+    seal: reads lives out of cookies.
     decider: brings deletes to their end that not all copies have yet.
     """
 
@@ -99,9 +101,11 @@ class Writer:
         *,
         max_photo_bytes: int,
         trash_retention_ms: int,
+        seal: LifeSeal,
         decider: Decider | None = None,
     ) -> None:
         self.catalog = catalog
+        self._seal = seal
         self._trash_retention_ms = trash_retention_ms
         self._decider = decider
         self._deciding: set[asyncio.Task[None]] = set()
@@ -123,6 +127,15 @@ class Writer:
         if declared_bytes >= ROOM_BYTES:
             _require_room(served, declared_bytes)
         return sink
+
+    def expires(self, key: int, cookie: int, ttl_seconds: int | None, moment_ms: int) -> int:
+        """The second from which on what is stored now is gone; 0 for never. Raises InvalidRequest beyond 2106.
+
+        Parameters
+        ----------
+        ttl_seconds: that was asked for, 0 for ever; None: what the assign of the name has asked for.
+        """
+        return expiry(self._seal.ttl_seconds(key, cookie) if ttl_seconds is None else ttl_seconds, moment_ms)
 
     def delete(self, connection: HttpConnection, request: Request, target: Target) -> Deferred:
         """Delete a needle and answer. Raises what refuses it."""
@@ -291,7 +304,7 @@ class PhotoSink(BufferedSink):
         request: Request,
         served: ServedVolume,
         fid: Fid,
-        ttl_seconds: int,
+        ttl_seconds: int | None,
     ) -> None:
         super().__init__(connection, served, writer.memory, writer.tally)
         fields = _fields_of(request.headers)
@@ -350,7 +363,7 @@ class PhotoSink(BufferedSink):
         body = self._body
         meta = packed_meta(self._name, photo_type(self._declared_type, self._name, body.head), self._pairs)
         moment_ms = now_ms()
-        expires = expiry(self._ttl_seconds, moment_ms)
+        expires = self._writer.expires(fid.key, fid.cookie, self._ttl_seconds, moment_ms)
         return Put((NewNeedle(fid.key, fid.cookie, body.data(), moment_ms, fid.alternate, meta, expires),))
 
     def _committed(self, outcome: Outcome) -> None:
@@ -411,11 +424,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def requested_ttl(request: Request) -> int:
-    """Seconds that what is uploaded is to live, 0 for ever. Raises InvalidRequest, also when it would end too late."""
-    if not request.query:
-        return 0
-    ttl_seconds = parse_ttl(request.query_value("ttl") or "")
+def requested_ttl(request: Request) -> int | None:
+    """Seconds that what is uploaded is to live, 0 for ever; None when the request does not say.
+
+    Raises InvalidRequest, also when it would end too late.
+    """
+    text = request.query_value("ttl") if request.query else None
+    if not text:
+        return None
+    ttl_seconds = parse_ttl(text)
     expiry(ttl_seconds, now_ms())
     return ttl_seconds
 

@@ -155,6 +155,28 @@ def test_the_client_refuses_a_ttl_that_cannot_be(client: SyncHaystackClient) -> 
             client.upload(DATA, ttl=ttl)
 
 
+def test_a_ttl_that_was_given_to_the_assign_alone_counts(cluster: RealCluster) -> None:
+    with urllib.request.urlopen(f"{cluster.directory.ready.url}/dir/assign?ttl=5m&count=2&photos=2", timeout=10) as got:
+        assigned = json.load(got)
+    for suffix, query, at_most in (
+        ("", "", 301),
+        ("_1", "", 301),
+        ("_2", "?ttl=2d", 2 * 86_400 + 1),
+        ("_3", "?ttl=0", 0),
+    ):
+        for fid in assigned["fids"]:
+            url = f"http://{assigned['publicUrl']}/{fid}{suffix}"
+            with urllib.request.urlopen(urllib.request.Request(url + query, DATA, method="PUT"), timeout=10) as answer:
+                assert answer.status == 201
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                cached = answer.headers["Cache-Control"].removeprefix("public, max-age=")
+                assert answer.read() == DATA
+            assert cached == "31536000, immutable" if not at_most else at_most - 61 <= int(cached) <= at_most
+    until(lambda: len((known(cluster, assigned["fid"]) or {"renditions": ()})["renditions"]) == 4, "all are known")
+    renditions = {one["alternate"]: one.get("expires") for one in known(cluster, assigned["fid"])["renditions"]}
+    assert renditions[0] and renditions[1] and renditions[2] > renditions[0] and not renditions[3]
+
+
 def test_a_seaweedfs_client_hands_the_ttl_of_its_assign_on(cluster: RealCluster) -> None:
     with urllib.request.urlopen(f"{cluster.directory.ready.url}/dir/assign?ttl=5m", timeout=10) as answer:
         assigned = json.load(answer)
