@@ -66,7 +66,7 @@ def make_app(
     verifier: checks the Stores' signatures; None takes unsigned calls.
     """
     service, grower = parts.service, parts.grower
-    metrics = Metrics(service, parts.healer)
+    metrics = Metrics(service, parts.healer, parts.compactor)
     signed = SignedCalls(verifier)
     seal: puts the lives of photos into their cookies.
     assign = AssignHandlers(Assigner(service, grower, seal), grower)

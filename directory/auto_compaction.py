@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 from directory.compactor import Compactor, Planned
-from directory.decisions.compaction import Candidate, Choice, CompactionRules, choose, in_words
+from directory.decisions.compaction import Candidate, Choice, CompactionRules, choose, in_words, outlook
 from directory.service import Service
 from directory.snapshots import Snapshots
 from directory.store_client import StoreClient
@@ -84,6 +85,16 @@ class AutoCompaction:
             return "no volume is compacted by itself: compact_garbage_share is 0"
         text = f"volumes are compacted by themselves as soon as {self._rules.garbage_share:.0%} of them can be won"
         return f"{text}; {self.status}" if self.status else text
+
+    def outlooks(self) -> list[dict[str, Any]]:
+        """What would be won of each volume, and when it will be compacted by itself, or why not."""
+        return [self._outlook(one) for one in self._compactor.plan([*self._service.cluster.records])]
+
+    def _outlook(self, one: Planned) -> dict[str, Any]:
+        candidate, compactor = self._candidate(one), self._compactor
+        when = outlook(candidate, self._rules, at_work=compactor.is_at(one.volume), under_way=compactor.under_way)
+        gain_bytes = one.gain_bytes if candidate.winnable_bytes is None else candidate.winnable_bytes
+        return {"volume": one.volume, "copies": one.copies, "gainBytes": gain_bytes, "when": when}
 
     async def look(self) -> Choice:
         """Begin what is to begin, and ask what is to be asked; returns what was chosen last."""

@@ -55,6 +55,10 @@ class Cluster:
         self.compacting: set[int] = set()
         """Volumes whose copies are compacted together: a new membership would make that begin anew."""
         self.resting: set[int] = set()
+        self.moving: set[int] = set()
+        """Volumes of which a copy is on its way to another Store by order: nobody else changes who has them."""
+        self.expired_bytes: dict[int, int] = {}
+        """About so many bytes of each volume's photos have expired since it was compacted."""
         """Volumes that are given no photos for a moment, since they are being handed over to another primary."""
         self._dead_after_seconds = dead_after_seconds
         self._started_seconds = started_seconds

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +19,7 @@ from directory.cluster import Cluster
 from directory.joint_compaction import JointCompaction, obstacle_to_joint
 from directory.messages import StoreDocument, VolumeDocument
 from directory.service import Service
-from directory.snapshots import Snapshots
+from directory.snapshots import Move, Snapshots
 from directory.store_client import StoreClient
 from haystack.errors import HaystackError, InvalidRequest, VolumeNotFound, VolumeUnavailable
 
@@ -44,7 +45,7 @@ class Planned:
 
     Parameters
     ----------
-    gain_bytes: deleted and superseded, at most what is won: what is in the trash stays.
+    gain_bytes: deleted, superseded and expired, at most what is won: what is in the trash stays.
     needed_bytes: room that it takes beside the volume. free_bytes: of its data folder.
     obstacle: why it is not done; or nothing.
     copies: that are compacted; each takes, and wins, as much.
@@ -116,7 +117,7 @@ def _plan(cluster: Cluster, now_seconds: float, volume: int) -> Planned:
         state.document,
         known.generation,
         known.size_bytes,
-        known.deleted_bytes,
+        min(known.size_bytes, known.deleted_bytes + cluster.expired_bytes.get(volume, 0)),
         known.live_bytes,
         free_bytes,
         obstacle,
@@ -144,6 +145,8 @@ class Compactor:
         self._turns: dict[str, asyncio.Lock] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._told: dict[int, dict[str, Any]] = {}
+        self.counts = Counter[str]()
+        """Volumes by how compacting them ended (``done``, ``failed``), and ``wonBytes`` of one copy each."""
 
     def plan(self, volumes: Collection[int] | None, least_share: float = 0.0) -> list[Planned]:
         """See :func:`plan_compactions`. Raises VolumeNotFound, InvalidRequest."""
@@ -204,7 +207,7 @@ class Compactor:
         try:
             if self._service.cluster.records[one.volume].replicated:
                 async with self._joint_turn:
-                    await self._await_snapshot()
+                    await self._await_snapshot(one.volume)
                     await self._joint.run(one.volume, now=now, tell=partial(self._tell, one.volume))
             else:
                 async with self._turns.setdefault(one.store.store_id, asyncio.Lock()):
@@ -212,9 +215,14 @@ class Compactor:
         except HaystackError as error:
             log.warning("volume %d is not compacted: %s", one.volume, error)
             self._told[one.volume] |= {"state": "failed", "error": str(error)}
+        told = self._told[one.volume]
+        self.counts[told["state"]] += 1
+        if told["state"] == "done":
+            await self._service.forget_expired(one.volume)
+            self.counts["wonBytes"] += max(0, told["oldBytes"] - told["newBytes"])
 
     async def _compact(self, one: Planned, store: StoreDocument, now: bool) -> None:
-        await self._await_snapshot()
+        await self._await_snapshot(one.volume)
         held = self._snapshots.held(one.volume, one.generation)
         order = {
             "nowMs": int(self._service.wall_clock() * 1000),
@@ -224,14 +232,12 @@ class Compactor:
         job = await self._client.compact(store, one.volume, order)
         job = await self._until_over(one, store, job)
         if job["state"] == "done":
-            ends = {int(old): int(new) for old, new in job["ends"].items()}
-            await self._snapshots.moved(
-                one.volume, one.generation, job["generation"], ends, cut=job["cut"], new_cut=job["newCut"]
-            )
+            await self._snapshots.moved(one.volume, Move.of(job))
             log.info("volume %d was compacted from %d to %d bytes", one.volume, job["oldBytes"], job["newBytes"])
         self._told[one.volume] = job
 
-    async def _await_snapshot(self) -> None:
+    async def _await_snapshot(self, volume: int) -> None:
+        await self._snapshots.follow(volume)
         for _ in range(SNAPSHOT_POLLS):
             if not self._snapshots.taking:
                 break

@@ -23,14 +23,18 @@ from typing import Any
 
 from directory.cluster import Cluster
 from directory.memberships import Memberships
+from directory.messages import VolumeTail
 from directory.service import Service
-from directory.snapshots import Snapshots
+from directory.snapshots import Move, Snapshots
 from directory.store_client import StoreClient
 from directory.store_state import StoreState
 from directory.tables import VolumeRecord
 from haystack.errors import CompactionFailed, HaystackError, VolumeUnavailable
 
 POLL_SECONDS = 0.1
+SETTLE_SECONDS = 20.0
+"""How long what a primary has appended may take to be on all copies: only that is compacted."""
+
 TOLD_SECONDS = 30.0
 """How long the Stores have to take a membership."""
 
@@ -108,12 +112,12 @@ class JointCompaction:
             jobs = await self._prepare(record, stores, now=now, tell=tell)
             committed = await self._commit(record, jobs[0])
         except BaseException:
+            await self._snapshots.intend(volume, Move.of(jobs[0]))
             await self._give_up(volume, stores)
             raise
         # From here on nothing is given up: the Stores have it, or the sweep finds that they cannot.
-        await self._tell_snapshots(volume, jobs[0])
         job = await self._swapped(committed, stores[0], jobs[0])
-        await self._tell_snapshots(volume, jobs[0])  # those that were taken meanwhile
+        await self._snapshots.moved(volume, Move.of(jobs[0]))
         tell(job)
         log.info("volume %d: %d copies were compacted to generation %s", volume, len(stores), committed.generation)
 
@@ -138,7 +142,7 @@ class JointCompaction:
         volume, generation = record.volume, record.generation or 0
         for store in stores:
             await self._client.cancel_compaction(store.document, volume)
-        tail = await self._client.tail(stores[0].document, volume)
+        tail = await self._settled_tail(stores[0], volume)
         order: dict[str, Any] = {
             "nowMs": int(self._service.wall_clock() * 1000),
             "trashMs": 0 if now else None,
@@ -158,16 +162,22 @@ class JointCompaction:
 
     async def _commit(self, record: VolumeRecord, job: Job) -> VolumeRecord:
         """Let the next generation be the volume's. The one commit point."""
+    async def _settled_tail(self, primary: StoreState, volume: int) -> VolumeTail:
+        """Wait until all copies have what the primary has now; right after a change of membership they may not."""
+        deadline = self._service.clock() + SETTLE_SECONDS
+        first = tail = await self._client.tail(primary.document, volume)
+        while tail.committed < first.tail:
+            if self._service.clock() > deadline:
+                raise CompactionFailed(
+                    f"volume {volume}: bytes {tail.committed} to {first.tail} are not on all copies; try again later"
+                )
+            await asyncio.sleep(POLL_SECONDS)
+            tail = await self._client.tail(primary.document, volume)
+        return tail
+
         self._require_fit(record.volume)
         generation = int(job["generation"])
         return await self._change(record, replace(record, epoch=record.epoch + 1, generation=generation))
-
-    async def _tell_snapshots(self, volume: int, job: Job) -> None:
-        generation = int(job["generation"])
-        ends = {int(old): int(new) for old, new in job["ends"].items()}
-        await self._snapshots.moved(
-            volume, generation - 1, generation, ends, cut=int(job["cut"]), new_cut=int(job["newCut"])
-        )
 
     async def _swapped(self, record: VolumeRecord, primary: StoreState, prepared: Job) -> Job:
         """Wait until everybody who counts has come to it; returns how it went at the primary."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from directory.compactor import Compactor
 from directory.decisions.liveness import Liveness
 from directory.healer import Healer
 from directory.service import Service
@@ -20,7 +21,7 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """Counters of one Directory, in a registry of their own."""
 
-    def __init__(self, service: Service, healer: Healer) -> None:
+    def __init__(self, service: Service, healer: Healer, compactor: Compactor) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "haystack_directory_requests", "Requests answered.", ["call", "status"], registry=self.registry
@@ -39,10 +40,39 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_State(service, healer))
+        self.registry.register(_Compactions(compactor))
 
     def render(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Compactions(Collector):
+    """What is won by compactions, and what they would win."""
+
+    def __init__(self, compactor: Compactor) -> None:
+        self._compactor = compactor
+
+    def collect(self) -> list[Metric]:
+        prefix, counts = "haystack_directory_", self._compactor.counts
+        ended = CounterMetricFamily(f"{prefix}compactions", "Volumes compacted, with all copies.", labels=["outcome"])
+        for outcome in ("done", "failed"):
+            ended.add_metric([outcome], counts[outcome])
+        planned = self._compactor.plan(None)
+        gauges = {
+            "compactions_under_way": ("Volumes that are being compacted or wait for it.", self._compactor.under_way),
+            "garbage_bytes": ("What compactions would win at most, of one copy.", sum(o.gain_bytes for o in planned)),
+            "compactions_blocked": (
+                "Volumes with garbage that cannot be compacted now.",
+                sum(bool(one.obstacle) for one in planned),
+            ),
+        }
+        text = "Bytes won by compactions, of one copy."
+        return [
+            ended,
+            CounterMetricFamily(f"{prefix}compactions_won_bytes", text, value=counts["wonBytes"]),
+            *(GaugeMetricFamily(prefix + name, text, value=value) for name, (text, value) in gauges.items()),
+        ]
 
 
 class _State(Collector):

@@ -183,6 +183,7 @@ async def _watch(memberships: Memberships, period_seconds: float) -> None:
     """Take copies that are lost out of the in-sync sets. Apart from the rest: nothing may hold this up."""
     while True:
         await asyncio.sleep(period_seconds)
+            await parts.snapshots.follow_all()
         try:
             await memberships.sweep()
         except HaystackError as error:

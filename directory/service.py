@@ -15,8 +15,16 @@ from directory.decisions.choice import ANYWHERE, Candidate, Where, WriteTable
 from directory.decisions.membership import Standing
 from directory.ids import IdAllocator
 from directory.messages import Confirmation, FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
-from directory.storage import Storage, Table, scan_all
-from directory.tables import MarkRecord, PhotoRecord, VolumeRecord, parse_expiry_key, photo_key
+from directory.storage import Draft, Storage, Table, scan_all
+from directory.tables import (
+    EXPIRED_PREFIX,
+    MarkRecord,
+    PhotoRecord,
+    VolumeRecord,
+    expired_key,
+    parse_expiry_key,
+    photo_key,
+)
 from directory.transactions import Admission, Confirmed
 from haystack.errors import InvalidRequest
 from haystack.units import GIB
@@ -264,7 +272,9 @@ class Service:
             return 0
         rows = self.storage.scan(Table.EXPIRIES, limit=MAX_DROPPED_EXPIRIES)
         due = [key for key, _ in rows if parse_expiry_key(key)[0] <= now_seconds]
-        await self.committer.run(lambda draft: transactions.drop_expired(draft, due, now_seconds))
+        await self.committer.run(
+            lambda draft: transactions.drop_expired(draft, due, now_seconds), self.cluster.expired_bytes.update
+        )
         return len(due)
 
     async def _settle(self, store_id: str, volumes: Sequence[VolumeDocument], may_have_shrunk: frozenset[int]) -> None:
@@ -313,3 +323,11 @@ def _addresses(document: StoreDocument) -> tuple[str, str]:
 
 def _folder_states(folders: dict[str, FolderDocument]) -> dict[str, str]:
     return {folder.id: folder.state for folder in folders.values()}
+    async def forget_expired(self, volume: int) -> None:
+        """Note that a volume was compacted: what had expired in it is gone."""
+        if self.cluster.expired_bytes.pop(volume, 0):
+            await self.committer.run(lambda draft: draft.delete(Table.META, expired_key(volume)))
+
+    for key, stored in scan_all(storage, Table.META):
+        if (name := key.decode()).startswith(EXPIRED_PREFIX):
+            cluster.expired_bytes[int(name.removeprefix(EXPIRED_PREFIX))] = stored.value

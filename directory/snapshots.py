@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from directory.errors import DirectoryBusy, NotPossibleNow
 from directory.service import Service
 from directory.snapshot_files import SnapshotFiles
 from directory.storage import Draft, Table, scan_all
 from directory.store_client import StoreClient
-from directory.tables import HeldVolume, SnapshotRecord, VolumeRecord
+from directory.tables import HeldVolume, SnapshotRecord, VolumeRecord, ends_key
 from haystack.errors import InvalidRequest, VolumeNotFound, VolumeUnavailable
 
 MAX_SNAPSHOTS = 32
@@ -34,6 +36,12 @@ PRIMARY_SECONDS = 20.0
 """How long a volume may be without a primary that answers, and its last appends without being on all copies."""
 
 POLL_SECONDS = 0.1
+FOLLOW_SECONDS = 5.0
+FOLLOW_ATTEMPTS = 10
+"""Looks at volumes whose generation has changed, and how many fail before it counts as lost what was held there."""
+
+BEHIND_ALL = 2**63 - 1
+"""An offset that no volume has."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -42,6 +50,30 @@ log = logging.getLogger(__name__)
 
 class SnapshotNotFound(VolumeNotFound):
     """No such snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Where a compaction brings the ends that snapshots hold.
+
+    Parameters
+    ----------
+    generation: from which; to the next one.
+    ends: new offsets by old ones, of those that :meth:`Snapshots.held` gave for it.
+    cut, new_cut: what lay behind ``cut`` was copied as it was, and lies behind ``new_cut``. That is how ends are found
+        of snapshots that were taken while the compaction ran.
+    """
+
+    generation: int
+    ends: dict[int, int]
+    cut: int
+    new_cut: int
+
+    @classmethod
+    def of(cls, job: Mapping[str, Any]) -> Move:
+        """What a Store says of a compaction that is prepared or done."""
+        ends = {int(old): int(new) for old, new in job["ends"].items()}
+        return cls(int(job["generation"]) - 1, ends, int(job["cut"]), int(job["newCut"]))
 
 
 class _Compacted(Exception):
@@ -62,6 +94,8 @@ class Snapshots:
         self._files = SnapshotFiles(data)
         self._changing = asyncio.Lock()
         self._records: dict[str, SnapshotRecord] = {}
+        self._followed_seconds = float("-inf")
+        self._unfollowed: Counter[int] = Counter()
         self.taking = False
         """Whether one is being taken: a compaction that begins now makes that begin anew."""
 
@@ -100,32 +134,83 @@ class Snapshots:
         held = (record.volumes.get(volume) for record in self._records.values())
         return sorted({one.end for one in held if one is not None and one.generation == generation and not one.lost})
 
-    async def moved(
-        self, volume: int, generation: int, new_generation: int, ends: Mapping[int, int], *, cut: int, new_cut: int
-    ) -> None:
+    async def moved(self, volume: int, move: Move) -> None:
         """Note where a compaction has brought the ends of a volume that are held; repeating it does no harm.
-
-        Parameters
-        ----------
-        ends: new offsets by old ones, of those that :meth:`held` gave for it.
-        cut, new_cut: what lay behind ``cut`` was copied as it was, and lies behind ``new_cut``. That is how ends are
-            found of snapshots that were taken while the compaction ran.
 
         Raises DiskError, OutOfSpace.
         """
         async with self._changing:
             for record in self.all():
                 held = record.volumes.get(volume)
-                if held is None or held.generation != generation or held.lost:
+                if held is None or held.generation != move.generation or held.lost:
                     continue
-                if held.end in ends:
-                    now = replace(held, generation=new_generation, end=ends[held.end])
-                elif held.end >= cut:
-                    now = replace(held, generation=new_generation, end=held.end - cut + new_cut)
+                if held.end in move.ends:
+                    now = replace(held, generation=move.generation + 1, end=move.ends[held.end])
+                elif held.end >= move.cut:
+                    now = replace(held, generation=move.generation + 1, end=held.end - move.cut + move.new_cut)
                 else:
                     now = replace(held, lost=True)
                     log.error("snapshot %s: volume %d was compacted without regard to it", record.name, volume)
                 await self._write(replace(record, volumes={**record.volumes, volume: now}))
+
+    async def intend(self, volume: int, move: Move) -> None:
+        """Note durably where a compaction brings the ends, should the volume come to its next generation.
+
+        Raises DiskError, OutOfSpace.
+        """
+        if self._records or self.taking:
+            await self._service.committer.run(lambda draft: draft.put(Table.META, ends_key(volume), asdict(move)))
+
+    async def follow_all(self) -> None:
+        """As :meth:`follow`, for all volumes that are held; not too often. Raises DiskError, OutOfSpace."""
+        if self._service.clock() - self._followed_seconds < FOLLOW_SECONDS:
+            return
+        self._followed_seconds = self._service.clock()
+        for volume in {volume for record in self._records.values() for volume in record.volumes}:
+            await self.follow(volume)
+
+    async def follow(self, volume: int) -> None:
+        """Note where the ends of a volume lie that has come to its next generation without this having been seen here.
+
+        Raises DiskError, OutOfSpace.
+        """
+        generation = self._reported_generation(volume) if volume in self._service.cluster.records else None
+        held = [one for record in self._records.values() if (one := record.volumes.get(volume)) and not one.lost]
+        for before in {one.generation for one in held if generation is not None and one.generation < generation}:
+            move = await self._move_from(volume, before)
+            if move is None:
+                self._unfollowed[volume] += 1
+                if self._unfollowed[volume] < FOLLOW_ATTEMPTS:
+                    continue
+                move = Move(before, {}, BEHIND_ALL, 0)
+            del self._unfollowed[volume]
+            await self.moved(volume, move)
+
+    async def _move_from(self, volume: int, generation: int) -> Move | None:
+        """Where a compaction of this generation has brought the ends; None when nobody knows."""
+        for move in (self._intended(volume), await self._told(volume)):
+            if move is not None and move.generation == generation:
+                return move
+        return None
+
+    def _intended(self, volume: int) -> Move | None:
+        stored = self._service.storage.get(Table.META, ends_key(volume))
+        if stored is None:
+            return None
+        ends = {int(old): int(new) for old, new in stored.value["ends"].items()}
+        return Move(**{**stored.value, "ends": ends})
+
+    async def _told(self, volume: int) -> Move | None:
+        """What the Store says that compacted a volume of one copy; it knows until its next start."""
+        store = self._service.cluster.stores[self._service.cluster.records[volume].primary]
+        try:
+            job = await self._client.compaction(store.document, volume)
+        except VolumeUnavailable as error:
+            log.warning(
+                "volume %d: nobody tells where its compaction has brought what snapshots hold: %s", volume, error
+            )
+            return None
+        return Move.of(job) if job["state"] == "done" else None
 
     # -- taking and giving up
 

@@ -56,6 +56,19 @@ def photo_key(photo_id: int) -> bytes:
     return photo_id.to_bytes(8, "big")
 
 
+def expired_key(volume: int) -> bytes:
+    """Key in ``meta`` of the bytes of a volume's photos that have expired since it was compacted; about so many."""
+    return f"{EXPIRED_PREFIX}{volume}".encode()
+
+
+EXPIRED_PREFIX = "expired."
+
+
+def ends_key(volume: int) -> bytes:
+    """Key in ``meta`` of where the last compaction of a volume's copies brings the ends that snapshots hold."""
+    return f"ends.{volume}".encode()
+
+
 def expiry_key(expires: int, photo_id: int) -> bytes:
     """Return the key of table ``expiries``."""
     return expires.to_bytes(4, "big") + photo_id.to_bytes(8, "big")

@@ -5,8 +5,9 @@ They only read and change the draft, so they may be run again when the storage r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from uuid import uuid4
 
 from directory.decisions.confirmations import Effect, apply_needles
@@ -24,6 +25,7 @@ from directory.tables import (
     VolumeRecord,
     confirmed_key,
     expiry_key,
+    expired_key,
     parse_expiry_key,
     photo_key,
     volume_key,
@@ -231,25 +233,35 @@ def confirm(draft: Draft, message: Confirmation) -> Confirmed:
     return Confirmed(message.end, effect)
 
 
-def drop_expired(draft: Draft, due: Iterable[bytes], now_seconds: float) -> None:
-    """Remove renditions that have expired.
+def drop_expired(draft: Draft, due: Iterable[bytes], now_seconds: float) -> dict[int, int]:
+    """Remove renditions that have expired; returns the bytes that wait for a compaction now, by volume.
 
     Parameters
     ----------
     due: keys of table ``expiries`` that name a second which is over. A photo that was replaced meanwhile stays.
     """
     for key in due:
+    more: Counter[int] = Counter()
         _, photo_id = parse_expiry_key(key)
         value = draft.get(Table.PHOTOS, photo_key(photo_id))
         if value is not None:
             before = PhotoRecord.unpack(value)
             after = before.at(now_seconds)
             if after is None:
+            left = after.renditions if after is not None else {}
+            more[before.volume] += sum(one.size_bytes for alt, one in before.renditions.items() if alt not in left)
                 draft.delete(Table.PHOTOS, photo_key(photo_id))
             elif after != before:
                 draft.put(Table.PHOTOS, photo_key(photo_id), after.pack())
         draft.delete(Table.EXPIRIES, key)
 
+    expired = {}
+    for volume, size_bytes in more.items():
+        if size_bytes:
+            key = expired_key(volume)
+            expired[volume] = size_bytes + (draft.get(Table.META, key) or 0)
+            draft.put(Table.META, key, expired[volume])
+    return expired
 
 def volume_made(draft: Draft, record: VolumeRecord) -> VolumeRecord:
     """Write down a volume that Stores have just made, and return its record.

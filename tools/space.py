@@ -39,7 +39,8 @@ _DISKS = (
     Column("volumes", right=True),
     *_SUMS,
 )
-_VOLUMES = (Column("volume", right=True), Column("store"), Column("size", right=True), *_SUMS)
+_VOLUMES = (Column("volume", right=True), Column("store"), Column("size", right=True), *_SUMS, Column("compaction"))
+OUTLOOK = "/cluster/compactions?outlook=true"
 
 
 @click.command()
@@ -48,23 +49,26 @@ _VOLUMES = (Column("volume", right=True), Column("store"), Column("size", right=
 @cluster_options
 @pass_app
 def space(app: App, all_volumes: bool, exact: bool) -> int:
-    """Show where the bytes go, by machine, disk and volume, and what compactions would win.
+    """Show where the bytes go, by machine, disk and volume; what compactions would win, and when they will run.
 
     Each copy of a volume counts. Without --exact, garbage includes what is in the trash, which a compaction keeps until
     its time is over, and live photos include those that have expired.
 
     The exit code is 1 when a Store could not be asked.
     """
-    found, silent = asyncio.run(_ask(app, exact))
+    found, silent, automatic = asyncio.run(_ask(app, exact))
     shown = most_to_win(found.volumes, None if all_volumes else SHOWN_VOLUMES)
-    app.output.document(_document(found, silent))
+    app.output.document({**_document(found, silent), "automatic": automatic})
     _show(app.output, found, [_volume_row(one) for one in shown], all_volumes)
+    if automatic:
+        app.output.say()
+        app.output.say(f"{automatic[0].upper()}{automatic[1:]}.")
     for store, error in silent.items():
         app.output.note(f"haystack: Store {store}: {error}")
     return EXIT_FAILED if silent else 0
 
 
-async def _ask(app: App, exact: bool) -> tuple[ClusterSpaces, dict[str, str]]:
+async def _ask(app: App, exact: bool) -> tuple[ClusterSpaces, dict[str, str], str]:
     statuses: dict[str, Mapping[str, Any]] = {}
     walked: dict[tuple[str, int], Mapping[str, Any]] = {}
     silent: dict[str, str] = {}
@@ -81,7 +85,9 @@ async def _ask(app: App, exact: bool) -> tuple[ClusterSpaces, dict[str, str]]:
     async with Control(app.directory_urls(), app.secret) as control:
         view = parse_cluster(await control.directory("GET", "/dir/status"))
         await asyncio.gather(*(ask(control, store) for store in view.stores if store.mark != "removed"))
-    return spaces_of(statuses, walked), silent
+        said = await control.directory("GET", OUTLOOK)
+    outlooks = {int(one["volume"]): str(one["when"]) for one in said.get("outlook", ())}
+    return spaces_of(statuses, walked, outlooks), silent, str(said.get("automatic", ""))
 
 
 async def _walk(
@@ -127,7 +133,7 @@ def _show(out: Output, found: ClusterSpaces, volumes: Sequence[Sequence[object]]
 
 
 def _volume_row(one: VolumeSpaces) -> list[object]:
-    return [one.volume, one.store, format_size(one.bytes.size), *_sums(one.bytes)]
+    return [one.volume, one.store, format_size(one.bytes.size), *_sums(one.bytes), one.compaction]
 
 
 def _sums(one: Bytes) -> list[str]:
@@ -156,7 +162,13 @@ def _document(found: ClusterSpaces, silent: Mapping[str, str]) -> dict[str, Any]
             for one in found.disks
         ],
         "volumes": [
-            {"volume": one.volume, "store": one.store, "disk": one.disk, **one.bytes.document()}
+            {
+                "volume": one.volume,
+                "store": one.store,
+                "disk": one.disk,
+                **one.bytes.document(),
+                "compaction": one.compaction,
+            }
             for one in found.volumes
         ],
         "silent": dict(silent),

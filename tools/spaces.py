@@ -57,12 +57,18 @@ class Bytes:
 
 @dataclass(frozen=True, slots=True)
 class VolumeSpaces:
-    """One copy of a volume."""
+    """One copy of a volume.
+
+    Parameters
+    ----------
+    compaction: when it will be compacted by itself, or why not; empty when the Directory does not say.
+    """
 
     volume: int
     store: str
     disk: str
     bytes: Bytes
+    compaction: str = ""
 
 
 @dataclass(slots=True)
@@ -103,18 +109,19 @@ Statuses = Mapping[str, Mapping[str, Any]]
 Exact = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
-def spaces_of(statuses: Statuses, exact: Exact) -> ClusterSpaces:
+def spaces_of(statuses: Statuses, exact: Exact, outlooks: Mapping[int, str] | None = None) -> ClusterSpaces:
     """Sum up.
 
     Parameters
     ----------
     statuses: ``/admin/status`` by address of the Store.
     exact: ``/admin/volumes/<id>/space`` by address and volume, where that was asked for.
+    outlooks: when volumes will be compacted by themselves, as the Directory says.
 
     Raises UnexpectedAnswer.
     """
     try:
-        return _spaces_of(statuses, exact)
+        return _spaces_of(statuses, exact, outlooks or {})
     except (KeyError, TypeError, ValueError) as error:
         raise UnexpectedAnswer(
             f"what a Store says is not understood ({type(error).__name__}: {error}); is it of the same release as "
@@ -122,7 +129,7 @@ def spaces_of(statuses: Statuses, exact: Exact) -> ClusterSpaces:
         ) from error
 
 
-def _spaces_of(statuses: Statuses, exact: Exact) -> ClusterSpaces:
+def _spaces_of(statuses: Statuses, exact: Exact, outlooks: Mapping[int, str]) -> ClusterSpaces:
     volumes: list[VolumeSpaces] = []
     disks: list[DiskSpaces] = []
     machines: dict[str, MachineSpaces] = {}
@@ -137,7 +144,7 @@ def _spaces_of(statuses: Statuses, exact: Exact) -> ClusterSpaces:
             disk = by_id[str(document["folder"])]
             number = int(document["volume"])
             found = _bytes(document, exact.get((store, number)))
-            volumes.append(VolumeSpaces(number, store, disk.path, found))
+            volumes.append(VolumeSpaces(number, store, disk.path, found, outlooks.get(number, "")))
             disk.volumes += 1
             machine.volumes += 1
             for sums in (disk.bytes, machine.bytes, total):

@@ -40,7 +40,7 @@ class Candidate:
 
     Parameters
     ----------
-    size_bytes: of one copy. garbage_bytes: of it, deleted and superseded, the trash included.
+    size_bytes: of one copy. garbage_bytes: of it, deleted, superseded and expired, the trash included.
     winnable_bytes: what its Store says that a compaction would win; None when it was not asked lately.
     obstacle: why it cannot be compacted now, in words; or nothing.
     rest_seconds: for how long it is still left alone after the last time; 0 for not at all.
@@ -88,13 +88,43 @@ def choose(candidates: Iterable[Candidate], under_way: int, rules: CompactionRul
     return Choice(tuple(ready[:hands]), tuple(ask), tuple(waiting))
 
 
+def outlook(one: Candidate, rules: CompactionRules, *, at_work: bool, under_way: int) -> str:
+    """Return in words when a volume will be compacted by itself, or why it will not.
+
+    Parameters
+    ----------
+    at_work: it is being compacted, or waits for its turn. under_way: volumes that are.
+    """
+    if at_work:
+        return "being compacted"
+    if not rules.garbage_share:
+        return "never by itself: compact_garbage_share is 0"
+    if not _is_worthwhile(one, rules):
+        return _too_little(one, rules)
+    if reason := _reason(one):
+        return f"not now: {reason}"
+    if under_way >= rules.at_once:
+        return "next, when others are done"
+    return "within a minute" if one.winnable_bytes is not None else "as soon as its Store has said what it would win"
+
+
+def _too_little(one: Candidate, rules: CompactionRules) -> str:
+    gain_bytes = _gain_bytes(one)
+    share = gain_bytes / max(1, one.size_bytes)
+    text = f"when {rules.garbage_share:.0%} can be won, now {share:.0%}"
+    if share >= rules.garbage_share:
+        text = f"when {format_size(LEAST_GAIN_BYTES)} can be won"
+    in_trash_bytes = one.garbage_bytes - gain_bytes
+    return f"{text}; {format_size(in_trash_bytes)} are in the trash or held" if in_trash_bytes > 0 else text
+
+
 def _is_worthwhile(one: Candidate, rules: CompactionRules) -> bool:
     gain_bytes = _gain_bytes(one)
     return gain_bytes >= LEAST_GAIN_BYTES and gain_bytes >= rules.garbage_share * one.size_bytes
 
 
 def _gain_bytes(one: Candidate) -> int:
-    """What is won, at most; expired photos may come to that, which only the Store knows of."""
+    """What is won, at most, as far as it is known."""
     return one.garbage_bytes if one.winnable_bytes is None else one.winnable_bytes
 
 

@@ -28,8 +28,11 @@ class CompactionHandlers:
         self._signed = signed
 
     async def list(self, request: web.Request) -> web.Response:
-        """Compactions under way, and those that are over."""
-        return json_response(request, {"compactions": self._compactor.documents()})
+        """Compactions under way, and those that are over; with ``outlook`` also what becomes of each volume."""
+        document: dict[str, Any] = {"compactions": self._compactor.documents()}
+        if request.query.get("outlook") == "true":
+            document |= {"outlook": self._compacting.outlooks(), "automatic": self._compacting.in_words()}
+        return json_response(request, document)
 
     async def compact(self, request: web.Request) -> web.Response:
         """Compact volumes; with ``dryRun`` only say what that comes to."""

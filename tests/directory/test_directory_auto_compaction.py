@@ -32,6 +32,7 @@ class World:
         self.taking = False
         self.is_settled = True
         self.cluster = self
+        self.records = self.planned
 
     def garbage(self, volume: int, garbage_bytes: int, *, winnable: int | None = None, **more: Any) -> None:
         fields: dict[str, Any] = {"generation": 0, "needed_bytes": 0, "free_bytes": 0, "size_bytes": SIZE_BYTES} | more
@@ -52,7 +53,7 @@ class World:
     def under_way(self) -> int:
         return len(self.running)
 
-    def plan(self, volumes: None) -> list[Planned]:
+    def plan(self, volumes: Collection[int] | None) -> list[Planned]:
         return list(self.planned.values())
 
     def start(self, planned: Collection[Planned], *, now: bool) -> None:
@@ -110,6 +111,19 @@ async def test_the_trash_is_not_compacted_again_and_again(world: World, auto: Au
     world.garbage(1, 70 * MIB, winnable=40 * MIB)
     await auto.look()
     assert world.asked == [1, 1] and world.started == [1]
+
+
+async def test_each_volume_has_an_outlook(world: World, auto: AutoCompaction) -> None:
+    world.garbage(1, 40 * MIB)
+    world.garbage(2, 60 * MIB, winnable=MIB)
+    world.garbage(3, 0)
+    before = {one["volume"]: one["when"] for one in auto.outlooks()}
+    assert before[1] == before[2] == "as soon as its Store has said what it would win"
+    await auto.look()
+    after = {one["volume"]: one for one in auto.outlooks()}
+    assert after[1] == {"volume": 1, "copies": 1, "gainBytes": 40 * MIB, "when": "being compacted"}
+    assert after[2]["gainBytes"] == MIB and "59.0 MiB are in the trash" in after[2]["when"]
+    assert after[3]["when"] == "when 30% can be won, now 0%"
 
 
 async def test_an_answer_gets_old(world: World, auto: AutoCompaction) -> None:

@@ -7,7 +7,15 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directory.decisions.compaction import LEAST_GAIN_BYTES, Candidate, Choice, CompactionRules, choose, in_words
+from directory.decisions.compaction import (
+    LEAST_GAIN_BYTES,
+    Candidate,
+    Choice,
+    CompactionRules,
+    choose,
+    in_words,
+    outlook,
+)
 from directory.decisions.failure import rolled_back
 from directory.tables import VolumeRecord
 from haystack.units import GIB, MIB
@@ -49,6 +57,23 @@ def test_what_is_in_the_way_is_told() -> None:
     assert reasons[1] == "no room" and "lately" in reasons[2] and "first" in reasons[4]
     assert in_words(choice, 1, GIB).startswith("1 volume is being compacted; 1.00 GiB of garbage wait")
     assert in_words(Choice(), 0, 0) == ""
+
+
+def when(one: Candidate, rules: CompactionRules = RULES, *, at_work: bool = False, under_way: int = 0) -> str:
+    return outlook(one, rules, at_work=at_work, under_way=under_way)
+
+
+def test_each_volume_has_an_outlook() -> None:
+    assert when(candidate()) == "within a minute"
+    assert when(candidate(winnable=None)) == "as soon as its Store has said what it would win"
+    assert when(candidate(), under_way=1) == "next, when others are done"
+    assert when(candidate(), at_work=True, under_way=1) == "being compacted"
+    assert when(candidate(), CompactionRules(0)) == "never by itself: compact_garbage_share is 0"
+    assert when(candidate(obstacle="there is no room")) == "not now: there is no room"
+    assert when(candidate(garbage=100 * MIB, winnable=None)) == "when 30% can be won, now 10%"
+    in_trash = when(candidate(winnable=100 * MIB))
+    assert in_trash == "when 30% can be won, now 10%; 400 MiB are in the trash or held"
+    assert when(Candidate(1, MIB, MIB - 1, MIB - 1)) == "when 1.00 MiB can be won"
 
 
 candidates = st.lists(

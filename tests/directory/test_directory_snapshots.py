@@ -18,7 +18,7 @@ from directory.lmdb_storage import LmdbStorage
 from directory.messages import parse_registration
 from directory.service import Service
 from directory.settings import STORAGE_NAME
-from directory.snapshots import Snapshots
+from directory.snapshots import FOLLOW_ATTEMPTS, Move, Snapshots
 from directory.storage import Table, scan_all
 from directory.store_client import StoreClient
 
@@ -33,10 +33,15 @@ class TailStore(FakeStore):
         self.compact_at: int | None = None
         self.gate = asyncio.Event()
         self.gate.set()
+        self.job: dict[str, Any] | None = None
 
     def routes(self, app: web.Application) -> None:
         super().routes(app)
+        app.router.add_get("/admin/volumes/{volume}/compact", self._job)
         app.router.add_get("/admin/volumes/{volume}/hashes", self._tail)
+
+    async def _job(self, request: web.Request) -> web.Response:
+        return web.json_response(self.job or {"error": "not since the start"}, status=200 if self.job else 404)
 
     async def _tail(self, request: web.Request) -> web.Response:
         document = self.volumes[int(request.match_info["volume"])]
@@ -203,16 +208,37 @@ async def test_what_a_compaction_is_told_and_tells(tmp_path: Path, tails: TailSt
         assert snapshots.held(2, 0) == [4096]
         assert snapshots.held(1, 1) == snapshots.held(99_999, 0) == []
         # a and b were told; c came while it ran.
-        await snapshots.moved(1, 0, 1, {4096: 1000, 72_000: 2000}, cut=72_000, new_cut=2000)
+        await snapshots.moved(1, Move(0, {4096: 1000, 72_000: 2000}, cut=72_000, new_cut=2000))
         assert snapshots.held(1, 0) == []
         assert snapshots.held(1, 1) == [1000, 2000, 10_000]
-        await snapshots.moved(1, 0, 1, {}, cut=0, new_cut=0)  # said twice
+        await snapshots.moved(1, Move(0, {}, cut=0, new_cut=0))  # said twice
         assert snapshots.held(1, 1) == [1000, 2000, 10_000]
-        await snapshots.moved(1, 1, 2, {2000: 64}, cut=9000, new_cut=128)
+        await snapshots.moved(1, Move(1, {2000: 64}, cut=9000, new_cut=128))
         assert snapshots.held(1, 2) == [64, 1128]
         assert [one.volumes[1].lost for one in snapshots.all()] == [True, False, False]
         await snapshots.start()  # as after a restart
         assert [one.volumes[1].end for one in snapshots.all()] == [1000, 64, 1128]
+
+
+@pytest.mark.parametrize("who", ["noted", "told", "nobody"])
+async def test_a_compaction_whose_end_nobody_saw_is_followed(tmp_path: Path, tails: TailStore, who: str) -> None:
+    async with opened(tmp_path, tails) as snapshots:
+        await snapshots.take("a")
+        job = {"state": "done", "error": "", "generation": 1, "cut": 5000, "newCut": 900, "ends": {"4096": 800}}
+        job |= {"oldBytes": 5000, "newBytes": 900}
+        if who == "noted":
+            await snapshots.intend(1, Move.of(job))
+        elif who == "told":
+            tails.job = job
+        await snapshots.start()  # as after a restart
+        await snapshots.follow_all()
+        assert snapshots.held(1, 0) == [4096], "nothing has happened yet"
+        tails.volumes[1]["generation"] = 1
+        await snapshots._service.register(parse_registration(tails.document()))
+        for _ in range(FOLLOW_ATTEMPTS):
+            await snapshots.follow(1)
+        assert snapshots.held(1, 1) == ([] if who == "nobody" else [800])
+        assert snapshots.get("a").volumes[1].lost is (who == "nobody")
 
 
 async def test_a_snapshot_that_is_being_taken_is_told(tmp_path: Path, tails: TailStore) -> None:

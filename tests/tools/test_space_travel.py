@@ -82,6 +82,10 @@ def test_space(clusters: list[Cluster], tmp_path: Path) -> None:
     assert exact["trashBytes"] == plain["total"]["garbageBytes"] > 40_000
     assert (exact["garbageBytes"], exact["expiredBytes"], exact["gainBytes"]) == (0, 0, 0)
     assert exact["liveBytes"] == plain["total"]["liveBytes"]
+    assert "as soon as 30% of them can be won" in plain["automatic"]
+    assert all(
+        one["compaction"].startswith("when 30% can be won, now ") for one in plain["volumes"] if one["liveBytes"]
+    )
 
 
 def test_export_and_import(clusters: list[Cluster], tmp_path: Path) -> None:
