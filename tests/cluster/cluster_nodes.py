@@ -64,6 +64,11 @@ class Node:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def pid(self) -> int | None:
+        """Of the supervisor, or of the Directory."""
+        return self._process.pid if self._process is not None else None
+
+    @property
     def address(self) -> str:
         assert self.ready is not None, f"{self.name} was never started"
         return self.ready.url.removeprefix("http://")
