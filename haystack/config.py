@@ -157,6 +157,12 @@ class StoreSettings:
         default=8 * MIB,
         metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are scrubbed, for each data folder; 0: never."),
     )
+    heat_window_seconds: float = field(
+        default=60.0,
+        metadata=setting(
+            Duration(0.1, 3600), "The shortest window over which reads are averaged; the others are 10 and 60 times it."
+        ),
+    )
 
     def __post_init__(self) -> None:
         _check_fields(self, "store")

@@ -46,14 +46,15 @@ MAX_OPEN_RANGES = 1024
 class ServedVolume:
     """One volume as a worker has it open.
 
-    ``reads`` and ``bytes_read`` are counted here and moved into the control block by :meth:`Catalog.flush`: the hot
-    path then costs no shared memory. Whoever uses the volume on a thread pins it meanwhile: closing a descriptor under
-    a thread would let it read, or write, whatever file gets that number next.
+    ``reads``, ``bytes_read`` and ``busy_seconds`` (spent on reads) are counted here and moved into the control block by
+    :meth:`Catalog.flush`: the hot path then costs no shared memory. Whoever uses the volume on a thread pins it
+    meanwhile: closing a descriptor under a thread would let it read, or write, whatever file gets that number next.
     """
 
     __slots__ = (
         "_committing",
         "_open_ranges",
+        "busy_seconds",
         "bytes_read",
         "control",
         "epoch_cell",
@@ -105,6 +106,7 @@ class ServedVolume:
         self.synced = synced
         self.reads = 0
         self.bytes_read = 0
+        self.busy_seconds = 0.0
         self.pins = 0
         self.retired = False
         self.reign = 0
@@ -303,6 +305,9 @@ class Catalog:
                 cells[served.stats_base + VolumeCell.READS] += served.reads
                 cells[served.stats_base + VolumeCell.BYTES_READ] += served.bytes_read
                 served.reads = served.bytes_read = 0
+                whole_microseconds = int(served.busy_seconds * 1e6)
+                cells[served.stats_base + VolumeCell.READ_MICROSECONDS] += whole_microseconds
+                served.busy_seconds -= whole_microseconds / 1e6
             served.close_ranges()
 
     def give_up(self) -> bool:

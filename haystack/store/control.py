@@ -27,7 +27,7 @@ from typing import Final
 from haystack.errors import OutOfSpace
 
 MAGIC: Final = 0x4B434F4C42534148  # b"HASBLOCK"
-LAYOUT_VERSION: Final = 3
+LAYOUT_VERSION: Final = 4
 CELL_BYTES: Final = 8
 MAX_VOLUMES: Final = 8192
 """Volumes of one Store; 256 TiB at 32 GiB each."""
@@ -38,7 +38,7 @@ MAX_FOLDERS: Final = 256
 HEADER_CELLS: Final = 8
 FOLDER_CELLS: Final = 4
 SLOT_CELLS: Final = 24
-VOLUME_CELLS: Final = 8
+VOLUME_CELLS: Final = 9
 HISTOGRAM_BUCKETS: Final = 26
 """Bucket i counts latencies below 2**i microseconds; the last one counts the rest (above 16 s)."""
 
@@ -178,6 +178,7 @@ class VolumeCell(enum.IntEnum):
     ERRORS = 5
     DURABLE_TAIL = 6
     COMMITTED_TAIL = 7  # acknowledged by all copies; volumes without copies do not use it
+    READ_MICROSECONDS = 8  # time spent on reads
 
 
 class Histogram(enum.IntEnum):
@@ -193,7 +194,12 @@ STATUS_START: Final = COUNTER_CELLS
 HISTOGRAM_START: Final = STATUS_START + 32
 HISTOGRAM_CELLS: Final = 32
 WORKER_CELLS: Final = HISTOGRAM_START + 4 * HISTOGRAM_CELLS
-REGION_CELLS: Final = WORKER_CELLS + MAX_VOLUMES * VOLUME_CELLS
+SAMPLES: Final = 2048
+"""Reads that a worker's ring of samples holds; see :mod:`haystack.store.sampling`."""
+
+SAMPLE_CELLS: Final = 2
+_SAMPLES_START: Final = WORKER_CELLS + MAX_VOLUMES * VOLUME_CELLS
+REGION_CELLS: Final = _SAMPLES_START + 1 + SAMPLES * SAMPLE_CELLS
 _FOLDERS_START: Final = HEADER_CELLS
 _SLOTS_START: Final = _FOLDERS_START + MAX_FOLDERS * FOLDER_CELLS
 _REGIONS_START: Final = _SLOTS_START + MAX_VOLUMES * SLOT_CELLS
@@ -438,6 +444,10 @@ class ControlBlock:
     def volume_base(self, worker: int, slot: int) -> int:
         """Index into ``cells`` of a worker's cells for a volume."""
         return self.worker_base(worker) + WORKER_CELLS + slot * VOLUME_CELLS
+
+    def samples_base(self, worker: int) -> int:
+        """Index into ``cells`` of a worker's ring of samples: how many it ever held, then the ring."""
+        return self.worker_base(worker) + _SAMPLES_START
 
     def counter(self, counter: int) -> int:
         """A counter (or status cell) summed over the workers."""

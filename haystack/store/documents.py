@@ -19,6 +19,10 @@ from haystack.store.volumes import StoreVolumes
 
 Document = dict[str, Any]
 
+_TOLD_AS_HEAT = ("reads", "bytesRead")
+"""They change with every read. The Directory hears of them in another form, see :mod:`haystack.store.heat`: whole
+documents would make the heartbeats of a Store with a thousand volumes most of a megabyte."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
@@ -159,6 +163,14 @@ def volume_document(entry: StoreVolume, control: ControlBlock, max_photo_bytes: 
 
 
 def changed_documents(before: Mapping[int, Document], now: Mapping[int, Document]) -> tuple[list[Document], list[int]]:
-    """Documents that are new or different, and ids that are gone."""
-    changed = [document for volume, document in now.items() if before.get(volume) != document]
+    """Documents that are new or different in more than their reads, and ids that are gone."""
+    changed = [document for volume, document in now.items() if _differ(before.get(volume), document)]
     return changed, [volume for volume in before if volume not in now]
+
+
+def _differ(before: Document | None, now: Document) -> bool:
+    if before is now:
+        return False
+    if before is None or before.keys() != now.keys():
+        return True
+    return any(before[name] != value for name, value in now.items() if name not in _TOLD_AS_HEAT)

@@ -20,6 +20,7 @@ from haystack.store.answers import photo_headers
 from haystack.store.catalog import ServedVolume
 from haystack.store.cold_reads import ColdRead, ColdReads, note_problem
 from haystack.store.control import Counter
+from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_target
 from haystack.volume.index import IndexEntry
@@ -60,10 +61,11 @@ class FastColdReads:
     strict: takes over what goes wrong.
     """
 
-    def __init__(self, ways: ColdReads, strict: StrictReader, tally: Tally) -> None:
+    def __init__(self, ways: ColdReads, strict: StrictReader, tally: Tally, sampler: ReadSampler) -> None:
         self._ways = ways
         self._strict = strict
         self._tally = tally
+        self._sampler = sampler
 
     def begin(self, connection: HttpConnection, wanted: PlainRead) -> bool:
         """Promise an answer and begin to read, or return False when this is not the way."""
@@ -94,9 +96,12 @@ class FastColdReads:
         served.unpin()
         start = HEADER_BYTES + wanted.meta_bytes
         connection.finish_promised(head, raw[start : start + wanted.data_bytes])
+        seconds = _clock() - wanted.started
         served.reads += 1
         served.bytes_read += wanted.data_bytes
-        self._tally.fast_read(_clock() - wanted.started, wanted.data_bytes)
+        served.busy_seconds += seconds
+        self._tally.fast_read(seconds, wanted.data_bytes)
+        self._sampler.count(wanted.key)
 
 
 def _verified_head(wanted: PlainRead, raw: memoryview) -> bytes | None:

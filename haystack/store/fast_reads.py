@@ -31,6 +31,7 @@ from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import SMALL_BYTES
 from haystack.store.control import Header
 from haystack.store.fast_cold import FastColdReads, PlainRead
+from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
 from haystack.volume.index import KEY, VALUE
 from haystack.volume.layout import (
@@ -84,11 +85,24 @@ _footer = FOOTER.unpack_from
 class _Entry:
     """A cached answer: where it lies, how to tell that it still holds, and its head."""
 
-    __slots__ = ("body", "body_bytes", "checked", "checksum", "epoch", "head", "offset", "seed", "served", "tick")
+    __slots__ = (
+        "body",
+        "body_bytes",
+        "checked",
+        "checksum",
+        "epoch",
+        "head",
+        "key",
+        "offset",
+        "seed",
+        "served",
+        "tick",
+    )
 
     def __init__(
         self,
         served: ServedVolume,
+        key: int,
         epoch: int,
         offset: int,
         head: bytes,
@@ -98,6 +112,7 @@ class _Entry:
         tick: float,
     ) -> None:
         self.served = served
+        self.key = key
         self.epoch = epoch
         self.offset = offset
         self.head = head
@@ -112,11 +127,12 @@ class _Entry:
 class FastReader:
     """Answers plain GETs; see the module's text."""
 
-    def __init__(self, catalog: Catalog, tally: Tally, cold: FastColdReads) -> None:
+    def __init__(self, catalog: Catalog, tally: Tally, sampler: ReadSampler, cold: FastColdReads) -> None:
         self._cold = cold
         self._catalog = catalog
         self._cells = catalog.control.cells
         self._count = tally.fast_read
+        self._sampler = sampler
         self._entries = BoundedCache[bytes, _Entry](MAX_ENTRIES)
         self._seen = array("q", bytes(8 * SEEN_SLOTS))
         self._small = memoryview(bytearray(REUSED_BYTES))
@@ -154,9 +170,15 @@ class FastReader:
             return False
         size_bytes = entry.body_bytes
         connection.respond_fast(entry.head, entry.body)
+        seconds = _clock() - started
         served.reads += 1
         served.bytes_read += size_bytes
-        self._count(_clock() - started, size_bytes)
+        served.busy_seconds += seconds
+        self._count(seconds, size_bytes)
+        sampler = self._sampler
+        sampler.left -= 1
+        if sampler.left <= 0:
+            sampler.take(entry.key)
         return True
 
     def _is_resident(self, entry: _Entry) -> bool:
@@ -214,10 +236,16 @@ class FastReader:
         body = raw[start : start + data_bytes]
         connection.respond_fast(head, body)
         if again:
-            self._entries.add(line, _Entry(served, epoch, offset, head, body, raw[:end], checksum, self.tick))
+            self._entries.add(line, _Entry(served, key, epoch, offset, head, body, raw[:end], checksum, self.tick))
+        seconds = _clock() - started
         served.reads += 1
         served.bytes_read += data_bytes
-        self._count(_clock() - started, data_bytes)
+        served.busy_seconds += seconds
+        self._count(seconds, data_bytes)
+        sampler = self._sampler
+        sampler.left -= 1
+        if sampler.left <= 0:
+            sampler.take(key)
         return True
 
     def look_again(self) -> None:

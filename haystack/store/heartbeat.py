@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from haystack.errors import HaystackError
 from haystack.store.directories import DirectoryCalls, DirectoryRefused, DirectoryUnreachable, retry_pause_seconds
 from haystack.store.documents import Document, Documents, changed_documents
 from haystack.store.folder import DataFolder
+from haystack.store.heat import HeatReporter, StoreHeat
 from haystack.store.settings import Timing
 
 _log = logging.getLogger(__name__)
@@ -31,8 +33,11 @@ class Heartbeats:
 
     Parameters
     ----------
+    heat: brought up to date with each heartbeat.
     on_registered: called after every registration: that Directory may know less than it did.
+    on_answer: called with a Directory's address and its answer to a heartbeat.
     dice: random numbers in 0 ≤ x < 1.
+    clock: seconds, never going back.
     """
 
     def __init__(
@@ -41,9 +46,11 @@ class Heartbeats:
         documents: Documents,
         folders: Sequence[DataFolder],
         timing: Timing,
+        heat: StoreHeat,
         *,
         on_registered: Callable[[], None] = lambda: None,
         dice: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = calls
         self._documents = documents
@@ -51,7 +58,9 @@ class Heartbeats:
         self._timing = timing
         self._on_registered = on_registered
         self._dice = dice
-        self._links = [_Link(url) for url in calls.urls]
+        self._clock = clock
+        self._heat = heat
+        self._links = [_Link(url, heat.reporter()) for url in calls.urls]
 
     def wake(self) -> None:
         """Something important changed: do not wait for the next heartbeat."""
@@ -96,6 +105,7 @@ class Heartbeats:
         await self._join(cluster_id)
         link.reported = {one["volume"]: one for one in document["volumes"]}
         link.sequence = 0
+        link.heat.forget()
         link.registered = True
         _log.info("registered with Directory %s of cluster %s", link.url, cluster_id)
         self._on_registered()
@@ -104,6 +114,8 @@ class Heartbeats:
         link.wake.clear()
         now = self._documents.known_volumes()
         changed, removed = changed_documents(link.reported, now)
+        self._heat.tick(self._clock())
+        report = link.heat.next(self._clock())
         link.sequence += 1
         message = {
             "storeId": self._documents.facts.store_id,
@@ -111,6 +123,7 @@ class Heartbeats:
             "folders": self._documents.folders(),
             "volumes": changed,
             "removed": removed,
+            "heat": report.document(),
         }
         patience_seconds = beat_patience_seconds(
             link.interval_seconds, link.failures, self._timing.directory_timeout_seconds
@@ -124,6 +137,8 @@ class Heartbeats:
             ) from error
         if answer.get("known") is True:
             link.reported = now
+            link.heat.gone(removed)
+            link.heat.told(report, self._clock())
         else:
             link.registered = False
 
@@ -140,8 +155,9 @@ class Heartbeats:
 class _Link:
     """What is known of one Directory."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, heat: HeatReporter) -> None:
         self.url = url
+        self.heat = heat
         self.registered = False
         self.interval_seconds = 1.0
         self.sequence = 0

@@ -198,6 +198,14 @@ def _volumes(page: _Page, control: ControlBlock, slots: Sequence[SlotView]) -> N
     for name, help_text, cell, unit in _SCRUB_GAUGES:
         rows = ((f'volume="{one.volume}"', control.cells[control.slot_cell(one.slot, cell)] // unit) for one in slots)
         page.gauge(name, help_text, rows)
+    page.counter(
+        "volume_read_seconds",
+        "Time spent on reads of the volume, waiting for its disk included.",
+        (
+            (f'volume="{view.volume}"', control.volume_sum(view.slot, VolumeCell.READ_MICROSECONDS) / 1e6)
+            for view in slots
+        ),
+    )
     for name, help_text, volume_cell in _VOLUME_COUNTERS:
         page.counter(
             name,

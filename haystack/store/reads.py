@@ -36,6 +36,7 @@ from haystack.store.fast_reads import INLINE_BYTES
 from haystack.store.read_repair import REPAIRABLE, Range, ReadRepair
 from haystack.store.read_threads import thread_buffer
 from haystack.store.replication.rules import Duty
+from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.volume.index import IndexEntry
@@ -72,6 +73,7 @@ class Reader:
         self,
         catalog: Catalog,
         tally: Tally,
+        sampler: ReadSampler,
         ways: ColdReads,
         repair: ReadRepair,
         *,
@@ -80,6 +82,7 @@ class Reader:
         self._catalog = catalog
         self._clock = clock
         self._tally = tally
+        self._sampler = sampler
         self._ways = ways
         self._repair = repair
         self._reported: set[str] = set()
@@ -107,7 +110,7 @@ class Reader:
             self._tally.add(Counter.COLD_READS)
             cold = ColdRead(connection, request, served, target, entry, started)
             return DEFERRED if self._read_directly(cold) else self._read_by_thread(cold)
-        self._count(served, self._respond(connection, request, needle), started)
+        self._count(served, target, self._respond(connection, request, needle), started)
         return None
 
     def _resident(self, served: ServedVolume, target: Target, entry: IndexEntry) -> Needle | None:
@@ -145,7 +148,7 @@ class Reader:
             self.read_again(cold)
             return
         served.unpin()
-        self._count(served, self._respond(cold.connection, cold.request, needle), cold.started)
+        self._count(served, cold.target, self._respond(cold.connection, cold.request, needle), cold.started)
         cold.connection.finish_deferred()
 
     def read_again(self, cold: ColdRead) -> None:
@@ -182,10 +185,10 @@ class Reader:
             sent_bytes = await self._read_elsewhere(cold, error)
         finally:
             served.unpin()
-        self._count(served, sent_bytes, cold.started)
+        self._count(served, cold.target, sent_bytes, cold.started)
 
     async def _answer_from_elsewhere(self, cold: ColdRead, problem: HaystackError) -> None:
-        self._count(cold.served, await self._read_elsewhere(cold, problem), cold.started)
+        self._count(cold.served, cold.target, await self._read_elsewhere(cold, problem), cold.started)
 
     async def _read_elsewhere(self, cold: ColdRead, problem: HaystackError) -> int:
         """Answer from another copy; returns the bytes of the body. Raises ``problem`` when none can help."""
@@ -220,11 +223,14 @@ class Reader:
         await connection.respond_stream(status, headers, end - start, _pieces(served, first + start, first + end))
         return 0 if connection.head_only else end - start
 
-    def _count(self, served: ServedVolume, sent_bytes: int, started: float) -> None:
+    def _count(self, served: ServedVolume, target: Target, sent_bytes: int, started: float) -> None:
+        seconds = time.perf_counter() - started
         served.reads += 1
         served.bytes_read += sent_bytes
+        served.busy_seconds += seconds
         self._tally.add(Counter.BYTES_OUT, sent_bytes)
-        self._tally.took(Histogram.READ, time.perf_counter() - started)
+        self._tally.took(Histogram.READ, seconds)
+        self._sampler.count(target.fid.key)
 
     def _note(self, served: ServedVolume, error: HaystackError) -> None:
         """Count and log what is wrong with the volume, not what is wrong with a request."""

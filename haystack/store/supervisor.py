@@ -37,6 +37,7 @@ from haystack.store.documents import Document, Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders
 from haystack.store.heartbeat import Heartbeats
+from haystack.store.heat import StoreHeat
 from haystack.store.import_api import ImportApi
 from haystack.store.replication.memberships import Memberships
 from haystack.store.replication.service import ReplicationService
@@ -226,8 +227,9 @@ class _Store:
                 for folder in self._folders
                 if not folder.failed
             ]
+            heat = StoreHeat(self._control, time.monotonic(), settings.heat_window_seconds)
             self._heartbeats = Heartbeats(
-                calls, documents, self._folders, self._timing, on_registered=self._on_registered
+                calls, documents, self._folders, self._timing, heat, on_registered=self._on_registered
             )
         return documents
 

@@ -26,7 +26,7 @@ class Tally:
         "_cells",
         "_fast_buckets",
         "_read_bytes",
-        "_read_count",
+        "_read_seconds",
         "_sums",
         "_write_bytes",
         "_write_count",
@@ -38,9 +38,10 @@ class Tally:
         # Lists, because an enum's hash is made in Python: a dictionary would cost more than all the rest of this.
         self._buckets = [[0] * HISTOGRAM_BUCKETS for _ in Histogram]
         self._sums = [0.0 for _ in Histogram]
-        self._fast_buckets = self._buckets[Histogram.READ]
-        self._read_count = 0
+        self._fast_buckets = [0] * HISTOGRAM_BUCKETS
+        """Of reads on a fast way: they are no more than what these add up to, and need no count of their own."""
         self._read_bytes = 0
+        self._read_seconds = 0.0
         self._write_count = 0
         self._write_bytes = 0
 
@@ -54,11 +55,10 @@ class Tally:
 
     def fast_read(self, seconds: float, size_bytes: int) -> None:
         """Count a GET that was answered with 200 on a fast way."""
-        self._read_count += 1
         self._read_bytes += size_bytes
+        self._read_seconds += seconds
         bucket = int(seconds * 1e6).bit_length()
         self._fast_buckets[bucket if bucket < _LAST_BUCKET else _LAST_BUCKET] += 1
-        self._sums[_READ] += seconds
 
     def fast_write(self, seconds: float, size_bytes: int) -> None:
         """Count an upload that was answered with 201 on a fast way."""
@@ -79,27 +79,27 @@ class Tally:
 
     def flush(self) -> None:
         """Move what was gathered into the control block."""
-        if self._read_count:
-            self.add(Counter.GET, self._read_count)
+        if read_count := sum(self._fast_buckets):
+            self.add(Counter.GET, read_count)
             self.add(Counter.BYTES_OUT, self._read_bytes)
-            self.add(STATUS_CELL[200], self._read_count)
-            self._read_count = self._read_bytes = 0
+            self.add(STATUS_CELL[200], read_count)
+            self._sums[_READ] += self._read_seconds
+            self._read_bytes, self._read_seconds = 0, 0.0
+            self._flush_buckets(_READ, self._fast_buckets)
         if self._write_count:
             self.add(Counter.PUT, self._write_count)
             self.add(Counter.BYTES_IN, self._write_bytes)
             self.add(STATUS_CELL[201], self._write_count)
             self._write_count = self._write_bytes = 0
         for kind in Histogram:
-            buckets = self._buckets[kind]
-            if any(buckets):
-                self._flush_histogram(kind, buckets)
+            self._flush_buckets(kind, self._buckets[kind])
+            whole_microseconds = int(self._sums[kind] * 1e6)
+            self.add(HISTOGRAM_START + kind * HISTOGRAM_CELLS + HISTOGRAM_BUCKETS, whole_microseconds)
+            self._sums[kind] -= whole_microseconds / 1e6
 
-    def _flush_histogram(self, kind: Histogram, buckets: list[int]) -> None:
+    def _flush_buckets(self, kind: int, buckets: list[int]) -> None:
         start = HISTOGRAM_START + kind * HISTOGRAM_CELLS
         for index, count in enumerate(buckets):
             if count:
                 self.add(start + index, count)
                 buckets[index] = 0
-        whole_microseconds = int(self._sums[kind] * 1e6)
-        self.add(start + HISTOGRAM_BUCKETS, whole_microseconds)
-        self._sums[kind] -= whole_microseconds / 1e6

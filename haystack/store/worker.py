@@ -40,6 +40,7 @@ from haystack.store.replication.passing_on import Forwarder
 from haystack.store.replication.peers import Peers
 from haystack.store.replication.receiving import Receiver
 from haystack.store.replication.sessions import Sessions
+from haystack.store.sampling import ReadSampler
 from haystack.store.settings import WorkerSettings
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadMemory
@@ -115,8 +116,10 @@ class Worker:
         self._catalog = Catalog(control, self._lanes, worker=settings.worker, synced=durable)
         ways = ColdReads(RecentReads(_memory_bytes() // 2 // control.workers))
         self._repair = ReadRepair(self.tally, settings.store_id, settings.secret)
-        reader = Reader(self._catalog, self.tally, ways, self._repair)
-        self._fast = FastReader(self._catalog, self.tally, FastColdReads(ways, reader, self.tally))
+        self._sampler = ReadSampler(control, settings.worker)
+        reader = Reader(self._catalog, self.tally, self._sampler, ways, self._repair)
+        cold = FastColdReads(ways, reader, self.tally, self._sampler)
+        self._fast = FastReader(self._catalog, self.tally, self._sampler, cold)
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)
         writer = Writer(
             self._catalog,
@@ -124,10 +127,10 @@ class Worker:
             memory,
             max_photo_bytes=settings.max_photo_bytes,
             trash_retention_ms=int(settings.trash_retention_seconds * 1000),
+            seal=LifeSeal(settings.secret),
             decider=self._decider,
         )
         receiver = Receiver(
-            seal=LifeSeal(settings.secret),
             self._catalog, self.tally, Sessions(settings.secret), max_photo_bytes=settings.max_photo_bytes
         )
         forwarder = Forwarder(self._catalog, self.tally, max_body_bytes=settings.max_photo_bytes + FORM_OVERHEAD_BYTES)
@@ -162,6 +165,7 @@ class Worker:
     def _flush(self) -> None:
         """Publish counters, and set the tick by which the reader trusts that pages stay resident."""
         self._fast.tick = self.server.tick
+        self._sampler.flush()
         self._publish()
         self._give_up_volumes()
         self._loop.call_later(FLUSH_SECONDS, self._flush)

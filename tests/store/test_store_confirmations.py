@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -23,6 +24,7 @@ from haystack.store.control import ControlBlock, VolumeCell, VolumeState
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder_opening import open_folders
+from haystack.store.heat import StoreHeat
 from haystack.store.heartbeat import Heartbeats, beat_patience_seconds
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_batch, read_page
 from haystack.store.settings import Timing
@@ -70,7 +72,8 @@ async def bench(path: Path, *urls: str, timing: Timing = FAST_TIMING) -> AsyncIt
         confirmer = Confirmer(folder, volumes, calls, STORE_ID, timing)
         facts = StoreFacts(STORE_ID, "h:1", "h:1", "h:2", "dc", "r", 1, 1, 2**20)
         documents = Documents(facts, [folder], volumes)
-        heartbeats = Heartbeats(calls, documents, [folder], timing, on_registered=confirmer.ask_all)
+        heat = StoreHeat(control, time.monotonic())
+        heartbeats = Heartbeats(calls, documents, [folder], timing, heat, on_registered=confirmer.ask_all)
 
         def changed() -> None:
             heartbeats.wake()
