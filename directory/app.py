@@ -15,6 +15,7 @@ from directory.connections import note_first_request
 from directory.grower import Grower
 from directory.handlers.assign import AssignHandlers
 from directory.handlers.backup import BackupHandlers
+from directory.handlers.caches import CacheHandlers
 from directory.handlers.cluster import ClusterHandlers
 from directory.handlers.compactions import CompactionHandlers
 from directory.handlers.internal import InternalHandlers
@@ -77,6 +78,7 @@ def make_app(
     backup = BackupHandlers(service, signed, scratch)
     snapshots = SnapshotHandlers(parts.snapshots, signed)
     compactions = CompactionHandlers(parts.compactor, parts.compacting, signed)
+    caches = CacheHandlers(service, signed, heartbeat_seconds)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
     # What changes the cluster answers GET too, as in SeaweedFS, but never HEAD.
@@ -91,7 +93,10 @@ def make_app(
     router.add_post("/dir/lookup", lookup.lookup)
     router.add_post("/internal/stores/register", internal.register)
     router.add_post("/internal/stores/heartbeat", internal.heartbeat)
+    router.add_post("/internal/stores/word", caches.word)
     router.add_post("/internal/confirm", internal.confirm)
+    router.add_post("/internal/caches/heartbeat", caches.beat)
+    router.add_post("/internal/caches/leave", caches.leave)
     router.add_post(r"/internal/volumes/{volume:[0-9]{1,10}}/suspect", internal.suspect)
     router.add_post("/cluster/nodes/{store}/mark", cluster.mark)
     router.add_post("/cluster/repair", cluster.repair_now)
@@ -110,6 +115,9 @@ def make_app(
         ("/cluster/compactions", compactions.list),
         ("/cluster/snapshots/{name}", snapshots.show),
         ("/internal/backup", backup.backup),
+        ("/internal/cache/changes", caches.changes),
+        ("/internal/cache/volume", caches.volume),
+        ("/internal/cache/hottest", caches.hottest),
         ("/internal/snapshots/{name}", snapshots.storage),
         ("/healthz", status.healthz),
         ("/readyz", status.readyz),
@@ -118,4 +126,10 @@ def make_app(
     )
     for path, handler in reading:
         router.add_get(path, handler)
+
+    async def end_waiting(_: web.Application) -> None:
+        service.feed.changes.close()
+
+    # Caches that wait for news would hold up the end by as long as they like.
+    app.on_shutdown.append(end_waiting)
     return app

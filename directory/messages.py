@@ -217,6 +217,14 @@ class Fields:
             raise self.wrong(name, example, value)
         return value
 
+    def address(self, name: str) -> str:
+        """Return the address of a server, host:port."""
+        return self.matching(name, _ADDRESS, "host:port")
+
+    def public_address(self, name: str, default: str | None = None) -> str:
+        """Return an address for clients: host:port or an http address."""
+        return self.matching(name, _PUBLIC_ADDRESS, "host:port or an http address", default)
+
     def uuid(self, name: str) -> str:
         """Return a UUID in its usual form with hyphens, lower-case."""
         value = self.text(name)
@@ -282,9 +290,9 @@ def parse_registration(document: Any) -> Registration:
     store = StoreDocument(
         store_id=fields.uuid("storeId"),
         cluster_id=fields.uuid("clusterId") if fields.has("clusterId") else None,
-        url=fields.matching("url", _ADDRESS, "host:port"),
-        public_url=fields.matching("publicUrl", _PUBLIC_ADDRESS, "host:port or an http address"),
-        admin_url=fields.matching("adminUrl", _ADDRESS, "host:port"),
+        url=fields.address("url"),
+        public_url=fields.public_address("publicUrl"),
+        admin_url=fields.address("adminUrl"),
         data_center=fields.text("dataCenter", "default"),
         rack=fields.text("rack", "default"),
         version=fields.text("version", ""),

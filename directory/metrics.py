@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from directory.compactor import Compactor
+from directory.cache_metrics import CacheMetrics
 from directory.decisions.liveness import Liveness
 from directory.healer import Healer
 from directory.service import Service
@@ -40,6 +41,7 @@ class Metrics:
             registry=self.registry,
         )
         self.registry.register(_State(service, healer))
+        self.registry.register(CacheMetrics(service))
         self.registry.register(_Compactions(compactor))
 
     def render(self) -> bytes:

@@ -73,6 +73,7 @@ def render(service: Service, healer: Healer, address: str) -> str:
 {f'<h2>Needs attention</h2><ul class="problems">{problems_html}</ul>' if found else ""}
 <h2>Stores</h2>
 {_stores(service)}
+{_caches(service)}
 <h2>Volumes</h2>
 {_volumes(service)}
 {_repairs(healer)}
@@ -112,6 +113,34 @@ def _stores(service: Service) -> str:
             )
         )
     return _table(("Address", "State", "Heard from", "Place", "Volumes", "Free"), rows, len(states), numbers=(4, 5))
+
+
+def _caches(service: Service) -> str:
+    """Return the Caches; nothing when there are none."""
+    states = service.caches.states()
+    rows = []
+    for state, alive in states[:MAX_ROWS]:
+        beat, counters = state.beat, state.beat.counters
+        served_bytes = sum(counters.get(name, 0) for name in ("hitBytes", "missBytes", "passBytes"))
+        rows.append(
+            (
+                escape(beat.public_url),
+                _state("alive" if alive else "dead"),
+                f"{format_size(int(counters.get('usedBytes', 0)))} of {format_size(beat.memory_bytes)}",
+                f"{counters.get('entries', 0):,.0f}",
+                f"{state.reads_per_second:,.0f}",
+                _share(counters.get("hits", 0), counters.get("requests", 0)),
+                _share(counters.get("hitBytes", 0), served_bytes),
+            )
+        )
+    if not rows:
+        return ""
+    header = ("Address", "State", "Memory", "Photos", "Reads a second", "Hits", "Hits by bytes")
+    return "<h2>Caches</h2>" + _table(header, rows, len(states), numbers=(2, 3, 4, 5, 6))
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.1%}" if whole else ""
 
 
 def _volumes(service: Service) -> str:

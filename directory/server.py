@@ -125,6 +125,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         peers_index=settings.peers_index,
         peers_count=settings.peers_count,
         default_replication=settings.default_replication,
+        cache_spread_reads_per_second=settings.cache_spread_reads_per_second,
     )
     client = StoreClient(settings.secret)
     memberships = Memberships(service, client)

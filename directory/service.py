@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 from directory import transactions
+from directory.cache_feed import CacheFeed
+from directory.caches import Caches
 from directory.cluster import Cluster
 from directory.committer import Committer
 from directory.decisions.choice import ANYWHERE, Candidate, Where, WriteTable
@@ -53,6 +55,7 @@ class Service:
     dead_after_seconds: silence after which a Store counts as dead.
     peers_index, peers_count: this is Directory k of N.
     default_replication: of photos whose assign names none.
+    cache_spread_reads_per_second: reads of one photo that one Cache is to take; 0: photos are never shared.
     clock: monotonic seconds. wall_clock: unix seconds. dice: random numbers in 0 ≤ x < 1.
 
     Raises
@@ -68,6 +71,7 @@ class Service:
         peers_index: int = 0,
         peers_count: int = 1,
         default_replication: str = "000",
+        cache_spread_reads_per_second: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -80,6 +84,13 @@ class Service:
         self.committer = Committer(storage)
         self.ids = IdAllocator(storage, self.committer, index=peers_index, count=peers_count)
         self.cluster = Cluster(dead_after_seconds=dead_after_seconds, started_seconds=clock())
+        self.feed = CacheFeed(self.cluster, clock)
+        self.caches = Caches(
+            dead_after_seconds=dead_after_seconds,
+            spread_reads_per_second=cache_spread_reads_per_second,
+            clock=clock,
+            dice=dice,
+        )
         _load(storage, self.cluster)
         self.default_replication = default_replication
         self.confirmed_to: dict[int, int] = {}
@@ -214,7 +225,12 @@ class Service:
         """
         self.heard(message.store_id)
         self._check_end(message)
-        confirmed = await self.committer.run(lambda draft: transactions.confirm(draft, message))
+
+        def apply(outcome: Confirmed) -> None:
+            if outcome.effect is not None:
+                self.feed.confirmed(message.volume, outcome.effect)
+
+        confirmed = await self.committer.run(lambda draft: transactions.confirm(draft, message), apply)
         self.confirmed_to[message.volume] = confirmed.confirmed_to
         self.ids.raise_above(needle.key for needle in message.needles)
         if confirmed.effect and confirmed.effect.unlisted:

@@ -75,6 +75,8 @@ class DirectorySettings:
     repair_bytes_per_second: what all of them together may copy.
     repair_delay_seconds: time that a volume waits for a lost copy to come back before another one is made.
     compact_garbage_share: part of a volume that must be garbage for it to be compacted by itself; 0: never.
+    cache_spread_reads_per_second: reads of one photo that one Cache is to take; what is read more is shared by several.
+        0: photos are never shared.
 
     Raises
     ------
@@ -96,6 +98,7 @@ class DirectorySettings:
     repair_bytes_per_second: int = 100 * MIB
     repair_delay_seconds: float = 600.0
     compact_garbage_share: float = 0.3
+    cache_spread_reads_per_second: float = 5000.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -117,6 +120,10 @@ class DirectorySettings:
             )
         if not 0 <= self.compact_garbage_share <= 1:
             raise ConfigError(f"directory.compact_garbage_share: {self.compact_garbage_share:g} is not from 0 to 1")
+        if self.cache_spread_reads_per_second < 0:
+            raise ConfigError(
+                f"directory.cache_spread_reads_per_second: {self.cache_spread_reads_per_second:g} must be at least 0"
+            )
         try:
             parse_replication(self.default_replication)
         except InvalidRequest as error:

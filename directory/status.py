@@ -35,6 +35,7 @@ def directory_status(service: Service, healer: Healer) -> dict[str, Any]:
         "Counts": {**counts(service), **copy_counts(service, healer)},
         "Stores": [_store(service, state) for state in _sorted_stores(service)],
         "Volumes": [_volume(service, volume) for volume in sorted(service.cluster.records)],
+        "Caches": service.caches.documents(),
         "Problems": problems(service, healer),
     }
 
@@ -49,6 +50,7 @@ def cluster_status(service: Service, healer: Healer, address: str) -> dict[str, 
         "ClusterId": service.cluster_id,
         "Counts": {**counts(service), **copy_counts(service, healer)},
         "Confirmed": confirmed(service),
+        "Caches": service.caches.documents(),
         "Problems": problems(service, healer),
     }
 
@@ -103,6 +105,11 @@ def problems(service: Service, healer: Healer) -> list[str]:
     """Return in words what the operator should look at."""
     now_seconds = service.clock()
     found = [f"storage: {service.storage.failure}"] if service.storage.failure else []
+    found += [
+        f"Cache {state.beat.url} ({state.beat.cache_id}) is silent: its photos are read from the others, or from Stores"
+        for state, alive in service.caches.states()
+        if not alive
+    ]
     for state in _sorted_stores(service):
         document = state.document
         if not service.cluster.alive(document.store_id, now_seconds) and service.cluster.settled(now_seconds):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 
 from directory.tables import VolumeRecord
 
@@ -18,6 +19,8 @@ class VolumeIndex:
     led: how many volumes each Store is the primary of.
     untidy: volumes that lack copies, or have members that are not in sync, or more in sync than promised.
     replications: how many volumes there are of each.
+    watcher: called with every record that is new, or whose membership is, and with the one before; after it was taken
+        over.
     """
 
     def __init__(self) -> None:
@@ -27,6 +30,12 @@ class VolumeIndex:
         self.led: Counter[str] = Counter()
         self.untidy: set[int] = set()
         self.replications: Counter[str] = Counter()
+        self.watcher: Callable[[VolumeRecord | None, VolumeRecord], None] = _nobody
+
+    def led_by(self, store_id: str) -> Iterator[int]:
+        """Return the volumes of which a Store is the primary."""
+        records = self.records
+        return (volume for volume in self.by_member[store_id] if records[volume].primary == store_id)
 
     def put(self, record: VolumeRecord) -> None:
         """Take over a record."""
@@ -52,6 +61,7 @@ class VolumeIndex:
         self.replications[record.replication] += 1
         if len(record.in_sync) != record.promised or record.stale:
             self.untidy.add(volume)
+        self.watcher(before, record)
 
     def _forget(self, record: VolumeRecord) -> None:
         volume = record.volume
@@ -61,3 +71,7 @@ class VolumeIndex:
         self.led[record.primary] -= 1
         self.replications[record.replication] -= 1
         self.untidy.discard(volume)
+
+
+def _nobody(before: VolumeRecord | None, record: VolumeRecord) -> None:
+    """Until somebody wants to hear of it."""

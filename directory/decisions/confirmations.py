@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from directory.changes import DELETED, REPLACED
 from directory.messages import STORED, Needle
 from directory.settings import MAX_ASSIGN_COUNT
 from directory.tables import PhotoRecord, Rendition
@@ -20,9 +21,14 @@ MAX_RENDITIONS = MAX_ASSIGN_COUNT
 
 @dataclass(slots=True)
 class Effect:
-    """The changed photos by id (None: no rendition is left), and how many needles had which outcome."""
+    """The changed photos by id (None: no rendition is left), and how many needles had which outcome.
+
+    ``taken_back``: key, alternate and kind of the names whose former content is not to be given out any more, also of
+    needles that the map does not list: Caches may keep those, too.
+    """
 
     photos: dict[int, PhotoRecord | None] = field(default_factory=dict)
+    taken_back: list[tuple[int, int, str]] = field(default_factory=list)
     stored: int = 0
     deleted: int = 0
     unlisted: int = 0
@@ -48,6 +54,7 @@ def apply_needles(volume: int, needles: Iterable[Needle], lookup: Callable[[int]
         if needle.kind == STORED:
             _store(volume, needle, photo, effect)
         else:
+            effect.taken_back.append((needle.key, needle.alternate, DELETED))
             _delete(volume, needle, photo, effect)
     return effect
 
@@ -56,13 +63,23 @@ def _store(volume: int, needle: Needle, photo: PhotoRecord | None, effect: Effec
     if photo is None:
         photo = effect.photos[needle.key] = PhotoRecord(volume, needle.cookie)
     elif (photo.volume, photo.cookie) != (volume, needle.cookie):
-        effect.unlisted += 1
+        _leave_unlisted(needle, effect)
         return
-    if needle.alternate not in photo.renditions and len(photo.renditions) >= MAX_RENDITIONS:
-        effect.unlisted += 1
+    before = photo.renditions.get(needle.alternate)
+    if before is None and len(photo.renditions) >= MAX_RENDITIONS:
+        _leave_unlisted(needle, effect)
         return
-    photo.renditions[needle.alternate] = Rendition(needle.size_bytes, needle.checksum, needle.time_ms, needle.expires)
+    rendition = Rendition(needle.size_bytes, needle.checksum, needle.time_ms, needle.expires)
+    if before is not None and before != rendition:
+        effect.taken_back.append((needle.key, needle.alternate, REPLACED))
+    photo.renditions[needle.alternate] = rendition
     effect.stored += 1
+
+
+def _leave_unlisted(needle: Needle, effect: Effect) -> None:
+    effect.unlisted += 1
+    # Nothing is known of what it may have replaced.
+    effect.taken_back.append((needle.key, needle.alternate, REPLACED))
 
 
 def _delete(volume: int, needle: Needle, photo: PhotoRecord | None, effect: Effect) -> None:

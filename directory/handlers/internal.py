@@ -8,6 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from directory.grower import Grower
+from directory.handlers.caches import word_wanted
 from directory.memberships import Memberships
 from directory.messages import parse_confirmation, parse_heartbeat, parse_registration, parse_suspicion
 from directory.metrics import Metrics
@@ -53,7 +54,7 @@ class InternalHandlers:
     async def heartbeat(self, request: web.Request) -> web.Response:
         """Hear that a Store is alive, and what changed there."""
         known = await self._service.heartbeat(parse_heartbeat(await self._document(request)))
-        return json_response(request, {"known": known})
+        return json_response(request, {"known": known, **word_wanted(self._service)})
 
     async def confirm(self, request: web.Request) -> web.Response:
         """Learn of stored and deleted needles. Answered when it is durable."""

@@ -33,13 +33,14 @@ class LookupHandlers:
         if not text:
             raise InvalidRequest("parameter volumeId or fileId is missing, as in /dir/lookup?volumeId=3")
         volume_text = text.partition("@")[0].partition(",")[0].strip()
+        caches = self._caches(_photo_of(text)) if "," in text else {}
         names = {"volumeId": volume_text, "volumeOrFileId": volume_text}
         try:
             volume = _parse_volume(volume_text)
             locations = self._locations(volume)
         except (VolumeNotFound, VolumeUnavailable) as error:
             return json_response(request, {**names, "error": str(error)}, error.http_status)
-        return json_response(request, {**names, "locations": [_location(store) for store in locations]})
+        return json_response(request, {**names, "locations": [_location(store) for store in locations], **caches})
 
     async def photo(self, request: web.Request) -> web.Response:
         """Say where a photo and its renditions are. The id is hex, as in the fid."""
@@ -54,15 +55,26 @@ class LookupHandlers:
                 "Store has confirmed it"
             )
         stores = self._service.cluster.locations(photo.volume, self._service.clock())
-        return json_response(request, _photo_document(photo_id, photo, stores))
+        return json_response(request, _photo_document(photo_id, photo, stores) | self._caches(photo_id))
 
     async def redirect(self, request: web.Request) -> web.Response:
-        """Send the client of ``/<fid>`` to a Store that has it."""
+        """Send the client of ``/<fid>`` to the Cache that keeps it, or to a Store that has it."""
         text = request.match_info["name"]
-        volume = _parse_name(text)
-        base = _base_url(self._locations(volume)[0].public_url)
+        fid = _parse_name(text)
+        locations = self._locations(fid.volume)
+        # What is asked for by its offset is somebody's who wants the Store's own answer.
+        caches = [] if "@" in text else self._service.caches.of_photo(fid.key)
+        base = _base_url((caches[0] if caches else locations[0]).public_url)
         # Not permanent: volumes move. The path goes on as it came, with suffix, query and all.
         return web.Response(status=302, headers={"Location": base + request.rel_url.raw_path_qs})
+
+    def _caches(self, photo_id: int | None) -> dict[str, Any]:
+        """Return what an answer says of the Caches of a photo: the first to ask, and those to ask when it is silent."""
+        caches = self._service.caches.of_photo(photo_id) if photo_id is not None else []
+        if not caches:
+            return {}
+        named = [{"url": one.url, "publicUrl": one.public_url} for one in caches]
+        return {"cacheUrl": caches[0].url, "cachePublicUrl": caches[0].public_url, "caches": named}
 
     def _locations(self, volume: int) -> list[StoreDocument]:
         locations = self._service.cluster.locations(volume, self._service.clock())
@@ -80,13 +92,21 @@ def _parse_volume(text: str) -> int:
     return int(text)
 
 
-def _parse_name(text: str) -> int:
-    """Return the volume of ``<fid>``, ``<fid>.jpg``, a locator, or ``<volume>/<key cookie>[/<name>]``."""
+def _parse_name(text: str) -> Fid:
+    """Return the fid of ``<fid>``, ``<fid>.jpg``, a locator, or ``<volume>/<key cookie>[/<name>]``."""
     if "," not in text:
         volume, _, rest = text.partition("/")
         text = f"{volume},{rest.partition('/')[0]}"
     text = _SUFFIX.sub("", text)
-    return Locator.parse(text).fid.volume if "@" in text else Fid.parse(text).volume
+    return Locator.parse(text).fid if "@" in text else Fid.parse(text)
+
+
+def _photo_of(text: str) -> int | None:
+    """Return the photo that a lookup is about; None when what stands behind the volume is no fid, which is allowed."""
+    try:
+        return _parse_name(text.strip()).key
+    except InvalidRequest:
+        return None
 
 
 def _location(store: StoreDocument) -> dict[str, str]:

@@ -295,11 +295,23 @@ def _mark_from(entry: StoreVolume, volume: Volume, saved: Record) -> _Mark:
     return _Mark(entry, uuid, block.generation, known, ask=True)
 
 
-async def watch_tails(control: ControlBlock, poll_seconds: float, notify: Callable[[set[int]], None]) -> None:
-    """Tell for ever of the slots whose durable or committed tail has moved; polls the control block."""
+async def watch_tails(
+    control: ControlBlock,
+    poll_seconds: float,
+    notify: Callable[[set[int]], None],
+    looked: Callable[[float, set[int]], None] = lambda now, slots: None,
+) -> None:
+    """Tell for ever of the slots whose durable or committed tail has moved; polls the control block.
+
+    Parameters
+    ----------
+    looked: called after every look, with a moment before it (monotonic seconds) and these slots, if there are any.
+    """
     changed = [ChangedSlots(control, cell) for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL)]
     while True:
+        now = time.monotonic()
         slots = set[int]().union(*(one.take() for one in changed))
         if slots:
             notify(slots)
+        looked(now, slots)
         await asyncio.sleep(poll_seconds)

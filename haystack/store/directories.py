@@ -49,6 +49,11 @@ class DirectoryCalls:
     async def __aexit__(self, *error: object) -> None:
         await self._session.close()
 
+    @property
+    def preferred_url(self) -> str:
+        """Address of the Directory that took the last confirmation, at first of the first one."""
+        return self.urls[self._preferred]
+
     async def post(self, url: str, path: str, document: Mapping[str, Any]) -> dict[str, Any]:
         """Make one call to one Directory; returns its answer. Raises DirectoryUnreachable, DirectoryRefused."""
         try:

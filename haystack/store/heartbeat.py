@@ -36,6 +36,7 @@ class Heartbeats:
     heat: brought up to date with each heartbeat.
     on_registered: called after every registration: that Directory may know less than it did.
     on_answer: called with a Directory's address and its answer to a heartbeat.
+    on_answer: called with a Directory's address and its answer to a heartbeat.
     dice: random numbers in 0 ≤ x < 1.
     clock: seconds, never going back.
     """
@@ -49,6 +50,7 @@ class Heartbeats:
         heat: StoreHeat,
         *,
         on_registered: Callable[[], None] = lambda: None,
+        on_answer: Callable[[str, Document], None] = lambda url, answer: None,
         dice: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -57,6 +59,7 @@ class Heartbeats:
         self._folders = folders
         self._timing = timing
         self._on_registered = on_registered
+        self._on_answer = on_answer
         self._dice = dice
         self._clock = clock
         self._heat = heat
@@ -135,6 +138,7 @@ class Heartbeats:
             raise DirectoryUnreachable(
                 f"Directory {link.url} does not answer a heartbeat within {patience_seconds:g} s"
             ) from error
+        self._on_answer(link.url, answer)
         if answer.get("known") is True:
             link.reported = now
             link.heat.gone(removed)
