@@ -1,4 +1,4 @@
-"""Carries out the repair plan: copies come in, copies go, one step a volume, a few at a time.
+"""Has the repair plan carried out: copies come in, copies go, one step a volume, a few at a time.
 
 Nothing about a step is kept: it is found again from the records and the Stores' reports. A Directory may be killed at
 any moment; what its successor finds is a copy that does not count yet (it rejoins), or one that counts no more (it is
@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
 
-from directory.decisions.repair import may_give_up, plan_repair
+from directory.decisions.repair import plan_repair
 from directory.decisions.repair_views import (
     Action,
     CopyView,
+    MoveView,
     Plan,
     Rules,
     Snapshot,
@@ -25,25 +27,19 @@ from directory.decisions.repair_views import (
     VolumeView,
 )
 from directory.decisions.spaces import FolderSpace
-from directory.errors import NewerEpoch
 from directory.memberships import Memberships
-from directory.pusher import member_document
 from directory.service import Service
+from directory.steps import Progress, Rates, StepRunner
 from directory.store_client import StoreClient
 from directory.store_state import StoreState
 from directory.tables import VolumeRecord
-from haystack.errors import HaystackError, VolumeNotFound, VolumeUnavailable
+from haystack.errors import HaystackError
 
 PLAN_SECONDS = 1.0
 LEAST_PAUSE_SECONDS = 0.2
 PAUSE_FACTOR = 20
 """Everything is looked at when the state of the cluster has changed, at the latest after ``PLAN_SECONDS``, but a plan
 takes no more than a twentieth of the time. In between, only volumes whose turn has come are planned."""
-
-FIRST_POLL_SECONDS = 0.02
-LAST_POLL_SECONDS = 1.0
-STALLED_SECONDS = 120.0
-"""Time without a further byte after which a copy is given up for now."""
 
 FIRST_REST_SECONDS = 1.0
 LAST_REST_SECONDS = 60.0
@@ -56,47 +52,80 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Progress:
-    """A step that is being carried out, or has ended (``finished_ms`` is above 0)."""
-
-    step: Step
-    started_ms: int
-    copied_bytes: int = 0
-    total_bytes: int = 0
-    finished_ms: int = 0
-    error: str = ""
-
-
-@dataclass(slots=True)
 class _Rest:
     until_seconds: float
     failures: int
     reason: str
 
 
-@dataclass(slots=True)
-class Healer:
-    """Repairs. Make it inside the event loop, end it with :meth:`close`.
+class Moves(Protocol):
+    """Moves that were ordered, which the plan has to reckon with."""
 
-    Parameters
+    def views(self) -> Mapping[int, MoveView]:
+        """Return those that are under way, by volume."""
+
+    def step_began(self, step: Step) -> None:
+        """A step of a move begins."""
+
+    def step_ended(self, progress: Progress) -> None:
+        """A step of a move has ended."""
+
+    def planned(self, plan: Plan) -> None:
+        """A plan was made."""
+
+
+class NoMoves:
+    """Nobody orders any."""
+
+    def views(self) -> Mapping[int, MoveView]:
+        return {}
+
+    def step_began(self, step: Step) -> None:
+        """There is none."""
+
+    def step_ended(self, progress: Progress) -> None:
+        """There is none."""
+
+    def planned(self, plan: Plan) -> None:
+        """Nothing follows from it."""
+
+
+class Healer:
+    """Repairs, and carries out moves. Make it inside the event loop, end it with :meth:`close`.
+
+    Attributes
     ----------
-    bytes_per_second: what all copies together may take.
+    running: steps under way, by volume. recent: those that ended.
+    urgent: volumes for which lost copies are not waited for.
+    plan: of everything, as made last.
+    moves: what was ordered; put in by whoever takes orders.
     """
 
-    service: Service
-    memberships: Memberships
-    client: StoreClient
-    rules: Rules
-    bytes_per_second: int
-    running: dict[int, Progress] = field(default_factory=dict)
-    recent: deque[Progress] = field(default_factory=lambda: deque(maxlen=MAX_RECENT))
-    urgent: set[int] = field(default_factory=set)
-    plan: Plan = field(default_factory=lambda: Plan((), ()))
-    _spaces: list[FolderSpace] = field(default_factory=list)
-    _next: deque[int] = field(default_factory=deque)
-    _resting: dict[tuple[int, str], _Rest] = field(default_factory=dict)
-    _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _closed: bool = False
+    def __init__(
+        self, service: Service, memberships: Memberships, client: StoreClient, rules: Rules, rates: Rates
+    ) -> None:
+        self.service = service
+        self.memberships = memberships
+        self.rules = rules
+        self.rates = rates
+        self.running: dict[int, Progress] = {}
+        self.recent: deque[Progress] = deque(maxlen=MAX_RECENT)
+        self.urgent: set[int] = set()
+        self.plan = Plan((), ())
+        self.moves: Moves = NoMoves()
+        self._steps = StepRunner(
+            service, memberships, client, rates, lambda: [progress.step for progress in self.running.values()]
+        )
+        self._spaces: list[FolderSpace] = []
+        self._next: deque[int] = deque()
+        self._resting: dict[tuple[int, str], _Rest] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._closed = False
+
+    @property
+    def bytes_per_second(self) -> int:
+        """What all copies of repair together may take."""
+        return self.rates.repairs
 
     async def run(self) -> None:
         """Plan and begin steps for ever."""
@@ -116,6 +145,7 @@ class Healer:
         self._spaces = self.service.cluster.folder_spaces(self.service.clock(), {})
         self.plan = self.preview()
         self._next = deque(self.plan.next_volumes)
+        self.moves.planned(self.plan)
         self._begin(self.plan)
 
     def hurry(self, volumes: Collection[int]) -> None:
@@ -142,7 +172,7 @@ class Healer:
     def _in_need(self) -> set[int]:
         """The volumes that may need something."""
         index = self.service.cluster.index
-        found = set(index.untidy)
+        found = index.untidy | self.moves.views().keys()
         for store_id, store in self.service.cluster.stores.items():
             if store.mark.mark in ("draining", "removed"):
                 found |= index.by_member[store_id]
@@ -168,6 +198,7 @@ class Healer:
             running=[progress.step for progress in self.running.values()],
             urgent=self.urgent if urgent is None else urgent,
             resting={key: r.reason for key, r in self._resting.items() if r.until_seconds > now_seconds},
+            moves=self.moves.views(),
         )
 
     def _view(self, record: VolumeRecord) -> VolumeView:
@@ -183,6 +214,8 @@ class Healer:
         for step in plan.steps:
             if step.volume not in self.running and not self._closed:
                 self.running[step.volume] = Progress(step, self._now_ms(), total_bytes=step.size_bytes)
+                if step.move:
+                    self.moves.step_began(step)
                 self._tasks[step.volume] = asyncio.get_running_loop().create_task(self._carry_out(step))
 
     def _begin_next(self) -> None:
@@ -191,6 +224,7 @@ class Healer:
         if batch and not self._closed:
             plan = plan_repair(self._snapshot(batch), self.rules)
             self._next.extendleft(reversed(plan.next_volumes))
+            self.moves.planned(plan)
             self._begin(plan)
 
     # -- doing
@@ -198,11 +232,12 @@ class Healer:
     async def _carry_out(self, step: Step) -> None:
         progress = self.running[step.volume]
         try:
-            await self._do(step, progress)
+            await self._steps.do(progress)
             self._resting.pop((step.volume, step.target), None)
         except HaystackError as error:
             progress.error = str(error)
-            self._rest(step, str(error))
+            if not progress.cancelled:
+                self._rest(step, str(error))
         except Exception as error:  # whatever it is: the other volumes are repaired all the same
             log.exception("volume %d: %s failed", step.volume, step.action.value)
             progress.error = f"internal error: {error}"
@@ -214,121 +249,9 @@ class Healer:
         if step.action is not Action.FORGET:
             self.recent.append(progress)
             _report(progress)
+        if step.move:
+            self.moves.step_ended(progress)
         self._begin_next()
-
-    async def _do(self, step: Step, progress: Progress) -> None:
-        if step.action.copies_bytes:
-            await self._bring_in(step, progress)
-        elif step.action is Action.GIVE_UP:
-            await self._give_up(step)
-        elif step.action is Action.DELETE:
-            await self._delete(step)
-        else:
-            await self.memberships.forget([step.volume], step.target)
-
-    async def _bring_in(self, step: Step, progress: Progress) -> None:
-        """Have a copy followed, admitted by the primary, and counted."""
-        await self._with_membership(step.volume)
-        record = await self._follow(step, progress)
-        primary = self._living(record.primary)
-        await self.client.admit(primary.document, step.volume, record.epoch, member_document(self.service, step.target))
-        if not await self.memberships.admit(step.volume, step.target, record.epoch):
-            raise VolumeUnavailable("the membership has changed while the copy came in; it is tried again")
-
-    async def _with_membership(self, volume: int) -> VolumeRecord:
-        """Return the record once the primary knows its membership; one copy alone never had any."""
-        if not self.service.cluster.records[volume].replicated:
-            await self.memberships.raise_epoch(volume, self.service.cluster.records[volume].epoch)
-        record = self.service.cluster.records[volume]
-        primary = self._living(record.primary)
-        if not primary.knows(record):
-            await self._tell(record.primary, record)
-        return record
-
-    async def _follow(self, step: Step, progress: Progress) -> VolumeRecord:
-        """Have everything copied; returns the record in force, under whose epoch it was compared."""
-        cluster = self.service.cluster
-        pause_seconds, moved_seconds = FIRST_POLL_SECONDS, self.service.clock()
-        while True:
-            record = cluster.records[step.volume]
-            if step.target in record.in_sync:
-                raise VolumeUnavailable("the copy is in sync already")
-            self._living(record.primary)
-            target = self._living(step.target)
-            state = await self.client.follow(target.document, step.volume, self._order(record, step))
-            if state.state == "done":
-                progress.copied_bytes, progress.total_bytes = state.copied_bytes, state.total_bytes
-                if cluster.records[step.volume].epoch == record.epoch:
-                    return record
-                continue
-            if state.state == "failed":
-                raise VolumeUnavailable(f"Store {target.document.url} could not copy it: {state.error}")
-            now_seconds = self.service.clock()
-            if state.copied_bytes != progress.copied_bytes:
-                moved_seconds = now_seconds
-            elif now_seconds - moved_seconds > STALLED_SECONDS:
-                raise VolumeUnavailable(f"nothing was copied for {STALLED_SECONDS:g} s")
-            progress.copied_bytes, progress.total_bytes = state.copied_bytes, state.total_bytes
-            await asyncio.sleep(pause_seconds)
-            pause_seconds = min(pause_seconds * 2, LAST_POLL_SECONDS)
-
-    def _order(self, record: VolumeRecord, step: Step) -> dict[str, object]:
-        transfers = sum(1 for progress in self.running.values() if progress.step.action.copies_bytes)
-        reported = self.service.cluster.stores[step.target].volumes.get(record.volume)
-        return {
-            "epoch": record.epoch,
-            "uuid": record.uuid,
-            "replication": record.replication,
-            "createdMs": record.created_ms,
-            "maxBytes": record.max_bytes,
-            "folder": step.folder or (reported.folder if reported else None),
-            "source": member_document(self.service, record.primary),
-            "generation": record.generation,
-            "bytesPerSecond": max(1, self.bytes_per_second // max(1, transfers)),
-        }
-
-    async def _give_up(self, step: Step) -> None:
-        """Let a copy count no more. Its file goes in a step of its own, after everybody knows."""
-        cluster = self.service.cluster
-        sites = {member: cluster.site(member) for member in cluster.records[step.volume].members}
-
-        def allowed(record: VolumeRecord) -> bool:
-            now_seconds = self.service.clock()
-            alive = {member for member in record.in_sync if cluster.alive(member, now_seconds)}
-            return set(record.in_sync) <= set(sites) and may_give_up(record, step.target, sites, alive)
-
-        if not await self.memberships.give_up(step.volume, step.target, allowed=allowed):
-            raise VolumeUnavailable("the copy is needed after all")
-
-    async def _delete(self, step: Step) -> None:
-        """Remove the file of a copy that does not count, when all who count know that."""
-        record = self.service.cluster.records[step.volume]
-        if step.target in record.in_sync:
-            raise VolumeUnavailable("the copy counts again")
-        for member in (step.target, *record.in_sync):
-            if not self._living(member).knows(record):
-                await self._tell(member, record)
-        if self.service.cluster.records[step.volume].epoch != record.epoch:
-            raise VolumeUnavailable("the membership has changed; it is tried again")
-        store = self._living(step.target)
-        await self.client.delete_volume(store.document, step.volume, record.uuid, record.epoch)
-        store.drop_volume(step.volume)
-        store.misfits.pop(step.volume, None)
-        await self.memberships.forget([step.volume], step.target)
-
-    async def _tell(self, store_id: str, record: VolumeRecord) -> None:
-        try:
-            await self.memberships.pusher.tell(store_id, record)
-        except NewerEpoch as error:
-            await self.memberships.raise_epoch(record.volume, error.known_epoch)
-            raise VolumeUnavailable(f"{error}; it is tried again under a higher one") from error
-        except VolumeNotFound as error:
-            raise VolumeUnavailable(str(error)) from error
-
-    def _living(self, store_id: str) -> StoreState:
-        if not self.service.cluster.alive(store_id, self.service.clock()):
-            raise VolumeUnavailable(f"Store {store_id} is silent")
-        return self.service.cluster.stores[store_id]
 
     def _rest(self, step: Step, reason: str) -> None:
         """Leave a copy alone for a while; longer each time."""

@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 def obstacle_to_joint(cluster: Cluster, record: VolumeRecord, now_seconds: float) -> str:
     """Return why the copies of a volume cannot be compacted together now; or nothing."""
+    if record.volume in cluster.moving:
+        return "a copy of it is being moved"
     if record.degraded_since_ms or record.stale or len(record.in_sync) < record.promised:
         return "not all its copies are in sync; they are repaired first"
     silent = [member for member in record.in_sync if not cluster.alive(member, now_seconds)]
@@ -110,9 +112,9 @@ class JointCompaction:
         stores = self._stores(record)
         try:
             jobs = await self._prepare(record, stores, now=now, tell=tell)
+            await self._snapshots.intend(volume, Move.of(jobs[0]))
             committed = await self._commit(record, jobs[0])
         except BaseException:
-            await self._snapshots.intend(volume, Move.of(jobs[0]))
             await self._give_up(volume, stores)
             raise
         # From here on nothing is given up: the Stores have it, or the sweep finds that they cannot.
@@ -160,8 +162,6 @@ class JointCompaction:
             raise CompactionFailed(f"volume {volume}: its copies came to different bytes; scrub them: {told}")
         return jobs
 
-    async def _commit(self, record: VolumeRecord, job: Job) -> VolumeRecord:
-        """Let the next generation be the volume's. The one commit point."""
     async def _settled_tail(self, primary: StoreState, volume: int) -> VolumeTail:
         """Wait until all copies have what the primary has now; right after a change of membership they may not."""
         deadline = self._service.clock() + SETTLE_SECONDS
@@ -175,6 +175,8 @@ class JointCompaction:
             tail = await self._client.tail(primary.document, volume)
         return tail
 
+    async def _commit(self, record: VolumeRecord, job: Job) -> VolumeRecord:
+        """Let the next generation be the volume's. The one commit point."""
         self._require_fit(record.volume)
         generation = int(job["generation"])
         return await self._change(record, replace(record, epoch=record.epoch + 1, generation=generation))

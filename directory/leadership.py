@@ -54,7 +54,7 @@ class Leadership:
         if not quiet or not cluster.settled(now_seconds) or cluster.mending(None, now_seconds):
             return False
         candidates = cluster.candidates(now_seconds)
-        handover = plan_handover([one for one in candidates if one.volume not in cluster.compacting])
+        handover = plan_handover([one for one in candidates if one.volume not in cluster.compacting | cluster.moving])
         if handover is None:
             return False
         cluster.resting.add(handover.volume)

@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import lmdb
 import msgpack
@@ -69,7 +69,7 @@ class LmdbStorage(Storage):
                 lock=not readonly,
                 create=not readonly,
             )
-            self._tables = {table: self._env.open_db(table.value.encode(), create=not readonly) for table in Table}
+            self._tables = self._open_tables(readonly=readonly)
             if not readonly:
                 _sync_folder(path.parent)  # LMDB syncs the file, but not its name
         except (lmdb.Error, OSError) as error:
@@ -78,9 +78,20 @@ class LmdbStorage(Storage):
                 "away: the Stores then register and confirm everything again"
             ) from error
 
+    def _open_tables(self, *, readonly: bool) -> dict[Table, Any]:
+        tables = {}
+        for table in Table:
+            try:
+                tables[table] = self._env.open_db(table.value.encode(), create=not readonly)
+            except lmdb.NotFoundError:
+                continue  # the file is of a release that did not have this table: it is empty
+        return tables
+
     def get(self, table: Table, key: bytes) -> Stored | None:
         with self._gate:
             self._require_open()
+            if table not in self._tables:
+                return None
             try:
                 with self._env.begin(db=self._tables[table]) as transaction:
                     packed = transaction.get(key)
@@ -92,6 +103,8 @@ class LmdbStorage(Storage):
         rows: list[tuple[bytes, bytes]] = []
         with self._gate:
             self._require_open()
+            if table not in self._tables:
+                return []
             try:
                 with self._env.begin(db=self._tables[table]) as transaction, transaction.cursor() as cursor:
                     # The smallest key above ``after`` is ``after`` with a zero byte.
@@ -106,6 +119,8 @@ class LmdbStorage(Storage):
     def count(self, table: Table) -> int:
         with self._gate:
             self._require_open()
+            if table not in self._tables:
+                return 0
             with self._env.begin() as transaction:
                 return transaction.stat(self._tables[table])["entries"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from directory.decisions.repair_views import Plan, Step
-from directory.healer import Healer, Progress
+from directory.healer import Healer
 from directory.service import Service
+from directory.steps import Progress
 from directory.tables import VolumeRecord
 
 MAX_LISTED = 10_000

@@ -1,8 +1,8 @@
 """A storage that comes from a backup: what it says of Stores, and made fit for the Stores that are restored with it.
 
 Photos and confirmed offsets stay. Volumes keep their uuid, epoch and primary; their members are those that had all of
-it, for each of them gets the volume's bytes. What was decided about Stores (marks), and snapshots, are of the cluster
-that was.
+it, for each of them gets the volume's bytes. What was decided about Stores (marks), moves, and snapshots, are of the
+cluster that was.
 """
 
 from __future__ import annotations
@@ -56,17 +56,23 @@ def make_fit(path: Path, volumes: Mapping[int, VolumeRecord], stores: Collection
             if record is None:
                 changes.append(Delete(Table.VOLUMES, key, stored.version))
             else:
-                changes.append(Put(Table.VOLUMES, key, stored.version, replace(record, members=record.in_sync).pack()))
+                changes.append(Put(Table.VOLUMES, key, stored.version, _whole(record).pack()))
         for key, stored in scan_all(storage, Table.STORES):
             if key.decode() not in stores:
                 changes.append(Delete(Table.STORES, key, stored.version))
-        for table in (Table.MARKS, Table.SNAPSHOTS):
+        for table in (Table.MARKS, Table.SNAPSHOTS, Table.MOVES):
             changes += [Delete(table, key, stored.version) for key, stored in scan_all(storage, table)]
         if changes:
             storage.commit(changes)
     finally:
         storage.close()
     path.with_name(f"{path.name}-lock").unlink(missing_ok=True)
+
+
+def _whole(record: VolumeRecord) -> VolumeRecord:
+    """Return a record whose members are those in sync; what else was wanted of it is not."""
+    extra_copies = min(record.extra_copies, max(0, len(record.in_sync) - record.promised))
+    return replace(record, members=record.in_sync, extra_copies=extra_copies)
 
 
 def read_volumes(storage: Storage) -> dict[int, VolumeRecord]:

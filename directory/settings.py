@@ -74,6 +74,10 @@ class DirectorySettings:
     repair_copies: copies of volumes that are made at once, in the whole cluster.
     repair_bytes_per_second: what all of them together may copy.
     repair_delay_seconds: time that a volume waits for a lost copy to come back before another one is made.
+    move_copies: copies of volumes that moves make at once, in the whole cluster; 0: moves wait.
+    move_copies_per_store: the same at one Store, those that repair makes there counted in.
+    move_bytes_per_second: what all moves together may copy.
+    move_linger_seconds: time that the source of a move keeps its copy readable, for readers that remember it.
     compact_garbage_share: part of a volume that must be garbage for it to be compacted by itself; 0: never.
     cache_spread_reads_per_second: reads of one photo that one Cache is to take; what is read more is shared by several.
         0: photos are never shared.
@@ -97,6 +101,10 @@ class DirectorySettings:
     repair_copies: int = 4
     repair_bytes_per_second: int = 100 * MIB
     repair_delay_seconds: float = 600.0
+    move_copies: int = 4
+    move_copies_per_store: int = 2
+    move_bytes_per_second: int = 100 * MIB
+    move_linger_seconds: float = 10.0
     compact_garbage_share: float = 0.3
     cache_spread_reads_per_second: float = 5000.0
 
@@ -118,6 +126,13 @@ class DirectorySettings:
                 f"({self.repair_bytes_per_second}) must be at least 1, repair_delay_seconds "
                 f"({self.repair_delay_seconds:g}) at least 0"
             )
+        if self.move_copies < 0 or self.move_copies_per_store < 1 or self.move_bytes_per_second < 1:
+            raise ConfigError(
+                f"directory.move_copies ({self.move_copies}) must be at least 0, move_copies_per_store "
+                f"({self.move_copies_per_store}) and move_bytes_per_second ({self.move_bytes_per_second}) at least 1"
+            )
+        if self.move_linger_seconds < 0:
+            raise ConfigError(f"directory.move_linger_seconds: {self.move_linger_seconds:g} must be at least 0")
         if not 0 <= self.compact_garbage_share <= 1:
             raise ConfigError(f"directory.compact_garbage_share: {self.compact_garbage_share:g} is not from 0 to 1")
         if self.cache_spread_reads_per_second < 0:

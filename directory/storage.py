@@ -1,4 +1,4 @@
-"""The storage behind the Directory: eight small tables of versioned records.
+"""The storage behind the Directory: nine small tables of versioned records.
 
 Invariants that every backend keeps (``tests/directory/storage_contract.py`` is run against each):
 
@@ -37,6 +37,7 @@ class Table(Enum):
     CONFIRMED = "confirmed"
     MARKS = "marks"
     SNAPSHOTS = "snapshots"
+    MOVES = "moves"
 
     # Enum's own is a Python function of the name; members are singletons, and this is asked several times a needle.
     __hash__ = object.__hash__

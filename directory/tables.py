@@ -11,6 +11,7 @@ photos     photo id, 8 bytes                           [volume, cookie, {alterna
 expiries   expires, 4 bytes; photo id, 8 bytes         1; what may be removed from ``photos`` from that second on
 confirmed  volume id, 4 bytes; generation, 8 bytes     offset up to which the Directory knows the volume's needles
 marks      the Store's uuid, text                      dict, see :class:`MarkRecord`
+moves      the move's number, 8 bytes                  dict, see :class:`directory.move_record.MoveRecord`
 snapshots  the snapshot's name, text                   dict, see :class:`SnapshotRecord`
 =========  ==========================================  ==============================================================
 
@@ -28,6 +29,12 @@ FORMAT_VERSION = 2
 OLDER_FORMATS = (1,)
 """Formats that are taken over as they are: 1 had volumes of one copy only, and no marks."""
 
+MAX_WEIGHT = 100.0
+"""The largest read weight of a copy."""
+
+EQUAL_WEIGHT = 100.0
+"""The read weight of every copy of a volume whose record has none."""
+
 META_FORMAT = b"format"
 """The format version of the whole storage; another one is refused."""
 
@@ -37,6 +44,9 @@ META_CLUSTER = b"cluster"
 META_NEXT_VOLUME = b"next_volume"
 """The lowest volume id that was never reserved."""
 
+META_NEXT_MOVE = b"next_move"
+"""The lowest number that no move ever had."""
+
 
 def ids_key(index: int, count: int) -> bytes:
     """Return the meta key of one id sequence's reservation; the value is the lowest id that is not reserved."""
@@ -44,16 +54,6 @@ def ids_key(index: int, count: int) -> bytes:
 
 
 IDS_PREFIX = "ids."
-
-
-def volume_key(volume: int) -> bytes:
-    """Return the key of table ``volumes``."""
-    return volume.to_bytes(4, "big")
-
-
-def photo_key(photo_id: int) -> bytes:
-    """Return the key of table ``photos``."""
-    return photo_id.to_bytes(8, "big")
 
 
 def expired_key(volume: int) -> bytes:
@@ -67,6 +67,21 @@ EXPIRED_PREFIX = "expired."
 def ends_key(volume: int) -> bytes:
     """Key in ``meta`` of where the last compaction of a volume's copies brings the ends that snapshots hold."""
     return f"ends.{volume}".encode()
+
+
+def volume_key(volume: int) -> bytes:
+    """Return the key of table ``volumes``."""
+    return volume.to_bytes(4, "big")
+
+
+def move_key(number: int) -> bytes:
+    """Return the key of table ``moves``."""
+    return number.to_bytes(8, "big")
+
+
+def photo_key(photo_id: int) -> bytes:
+    """Return the key of table ``photos``."""
+    return photo_id.to_bytes(8, "big")
 
 
 def expiry_key(expires: int, photo_id: int) -> bytes:
@@ -102,6 +117,9 @@ class VolumeRecord:
     size_bytes, live_bytes, live_count: as last written down. The current ones are in memory only: they change all the
         time, and each Store reports them with its registration.
     generation: of the files that count; None as long as copies were not compacted together.
+    extra_copies: above the promise, that are wanted for now and that repair keeps.
+    mark: ``readonly``: the operator wants no photos put into it; empty otherwise.
+    weights: read weights of copies by Store, 0 to :data:`MAX_WEIGHT`; see :meth:`weight_of`. Empty: all are equal.
     """
 
     volume: int
@@ -119,11 +137,19 @@ class VolumeRecord:
     members: tuple[str, ...] = ()
     degraded_since_ms: int = 0
     generation: int | None = None
+    extra_copies: int = 0
+    mark: str = ""
+    weights: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def promised(self) -> int:
         """The number of copies that the replication means."""
         return promised_copies(self.replication)
+
+    @property
+    def wanted(self) -> int:
+        """The number of copies that is neither too few nor too many."""
+        return self.promised + self.extra_copies
 
     @property
     def stale(self) -> tuple[str, ...]:
@@ -134,6 +160,18 @@ class VolumeRecord:
     def replicated(self) -> bool:
         """Whether the volume has, had or is to have more than one copy: then its Stores must know its membership."""
         return self.epoch > 1 or len(self.in_sync) > 1 or self.promised > 1
+
+    def weight_of(self, store_id: str) -> float:
+        """Return the read weight of a copy; one that was given none gets the mean of those in sync that were."""
+        weight = self.weights.get(store_id)
+        if weight is not None:
+            return weight
+        given = [self.weights[member] for member in self.in_sync if member in self.weights]
+        return sum(given) / len(given) if given else EQUAL_WEIGHT
+
+    def _weights_of_members(self) -> dict[str, float]:
+        """A copy that is given up loses its weight: one that is made in its place is another one."""
+        return {store_id: weight for store_id, weight in self.weights.items() if store_id in self.members}
 
     def pack(self) -> Value:
         """Return the value for the storage."""
@@ -152,6 +190,9 @@ class VolumeRecord:
             "members": list(self.members),
             "degradedSinceMs": self.degraded_since_ms,
             **({} if self.generation is None else {"generation": self.generation}),
+            **({"extraCopies": self.extra_copies} if self.extra_copies else {}),
+            **({"mark": self.mark} if self.mark else {}),
+            **({"weights": weights} if (weights := self._weights_of_members()) else {}),
         }
 
     @classmethod
@@ -174,6 +215,9 @@ class VolumeRecord:
             members=tuple(value.get("members", in_sync)),
             degraded_since_ms=value.get("degradedSinceMs", 0),
             generation=value.get("generation"),
+            extra_copies=value.get("extraCopies", 0),
+            mark=value.get("mark", ""),
+            weights=value.get("weights", {}),
         )
 
 

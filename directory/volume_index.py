@@ -17,7 +17,7 @@ class VolumeIndex:
     by_member: the volumes that each Store is a member of.
     shared: the volumes that each Store holds in sync together with others: what its loss changes.
     led: how many volumes each Store is the primary of.
-    untidy: volumes that lack copies, or have members that are not in sync, or more in sync than promised.
+    untidy: volumes that lack copies, or have members that are not in sync, or more in sync than are wanted.
     replications: how many volumes there are of each.
     watcher: called with every record that is new, or whose membership is, and with the one before; after it was taken
         over.
@@ -42,13 +42,7 @@ class VolumeIndex:
         before = self.records.get(record.volume)
         self.records[record.volume] = record
         if before is not None:
-            if (before.epoch, before.members, before.in_sync, before.primary, before.replication) == (
-                record.epoch,
-                record.members,
-                record.in_sync,
-                record.primary,
-                record.replication,
-            ):
+            if _indexed(before) == _indexed(record):
                 return
             self._forget(before)
         volume = record.volume
@@ -59,7 +53,7 @@ class VolumeIndex:
                 self.shared[member].add(volume)
         self.led[record.primary] += 1
         self.replications[record.replication] += 1
-        if len(record.in_sync) != record.promised or record.stale:
+        if len(record.in_sync) != record.wanted or record.stale:
             self.untidy.add(volume)
         self.watcher(before, record)
 
@@ -75,3 +69,7 @@ class VolumeIndex:
 
 def _nobody(before: VolumeRecord | None, record: VolumeRecord) -> None:
     """Until somebody wants to hear of it."""
+
+
+def _indexed(record: VolumeRecord) -> tuple[object, ...]:
+    return record.epoch, record.members, record.in_sync, record.primary, record.replication, record.extra_copies

@@ -226,6 +226,20 @@ class DirectoryOptions:
     repair_bytes_per_second: int = field(
         default=100 * MIB, metadata=setting(Size(64 * KIB, 1 * TIB), "What all of them together may copy in a second.")
     )
+    move_copies: int = field(
+        default=4,
+        metadata=setting(Integer(0, 1000), "Copies of volumes that moves make at the same time; 0: moves wait."),
+    )
+    move_copies_per_store: int = field(
+        default=2, metadata=setting(Integer(1, 1000), "The same at one Store, those of repair counted in.")
+    )
+    move_bytes_per_second: int = field(
+        default=100 * MIB, metadata=setting(Size(64 * KIB, 1 * TIB), "What all moves together may copy in a second.")
+    )
+    move_linger_seconds: float = field(
+        default=10.0,
+        metadata=setting(Duration(0, ONE_DAY_SECONDS), "Time that a copy stays readable where it was moved from."),
+    )
     compact_garbage_share: float = field(
         default=0.3,
         metadata=setting(Share(), "Garbage in a volume from which on it is compacted by itself; 0: never."),

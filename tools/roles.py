@@ -88,6 +88,10 @@ def directory_settings(configuration: Configuration) -> DirectorySettings:
         repair_copies=options.repair_copies,
         repair_bytes_per_second=options.repair_bytes_per_second,
         repair_delay_seconds=options.repair_delay_seconds,
+        move_copies=options.move_copies,
+        move_copies_per_store=options.move_copies_per_store,
+        move_bytes_per_second=options.move_bytes_per_second,
+        move_linger_seconds=options.move_linger_seconds,
         compact_garbage_share=options.compact_garbage_share,
     )
 

@@ -57,7 +57,8 @@ def admitted(record: VolumeRecord, store_id: str, *, gone: Collection[str], now_
     members = record.members
     if len(in_sync) >= record.promised:
         members = tuple(member for member in members if member in in_sync or member not in gone)
-    return tidy(replace(record, epoch=record.epoch + 1, in_sync=in_sync, members=members), now_ms)
+    members = in_sync + tuple(member for member in members if member not in in_sync)
+    return tidy(_bounded(replace(record, epoch=record.epoch + 1, in_sync=in_sync, members=members)), now_ms)
 
 
 def given_up(
@@ -71,14 +72,26 @@ def given_up(
     if not staying or store_id not in record.in_sync:
         return record
     primary = record.primary if record.primary in staying else choose_primary(staying, tails, led)
-    return tidy(replace(record, epoch=record.epoch + 1, primary=primary, in_sync=staying), now_ms)
+    after = tidy(replace(record, epoch=record.epoch + 1, primary=primary, in_sync=staying), now_ms)
+    return _bounded(after, len(after.members) - 1)
 
 
 def forgotten(record: VolumeRecord, store_id: str) -> VolumeRecord:
     """Return the record without a member that is not in sync; the same record when it is in sync."""
     if store_id in record.in_sync:
         return record
-    return replace(record, members=tuple(member for member in record.members if member != store_id))
+    return _bounded(replace(record, members=tuple(member for member in record.members if member != store_id)))
+
+
+def with_extras(record: VolumeRecord) -> VolumeRecord:
+    """Return the record in which all copies that are in sync are wanted."""
+    return replace(record, extra_copies=max(0, len(record.in_sync) - record.promised))
+
+
+def _bounded(record: VolumeRecord, copies: int | None = None) -> VolumeRecord:
+    """Return the record with no more copies wanted than its members, or ``copies``, can be."""
+    most = max(0, (len(record.members) if copies is None else copies) - record.promised)
+    return record if record.extra_copies <= most else replace(record, extra_copies=most)
 
 
 def raised(record: VolumeRecord, known_epoch: int) -> VolumeRecord:

@@ -19,7 +19,7 @@ from model_messages import (
 )
 from model_world import Lost, Network, Party
 
-from directory.decisions import failure, liveness, repair
+from directory.decisions import failure, liveness, repair, repair_facts
 from directory.decisions import membership as admission
 from directory.decisions.liveness import Liveness
 from directory.decisions.repair_views import Action, CopyView, Rules, Snapshot, Step, StoreView, VolumeView
@@ -297,7 +297,7 @@ class ModelDirectory(Party):
         """Let a copy not count any more."""
         sites = {one: Site(one, "dc", "rack") for one in self._stores}
         alive = [one for one in self._stores if self._alive(one)]
-        if repair.may_give_up(self.record, store, sites, alive):
+        if repair_facts.may_give_up(self.record, store, sites, alive):
             now_ms = int(self._loop.time() * 1000)
             changed = failure.given_up(self.record, store, tails={}, led={}, now_ms=now_ms)
             self._write(changed, f"{store} is one too many")

@@ -30,6 +30,13 @@ class Bandwidth:
         self._tokens = bytes_per_second or 0.0
         self._filled_at = clock()
 
+    def limit(self, bytes_per_second: float | None) -> None:
+        """Go on at another rate."""
+        if bytes_per_second != self._rate:
+            self.due_seconds(0)  # what was earned at the old one
+            self._tokens = min(self._tokens, bytes_per_second or 0.0)
+            self._rate = bytes_per_second
+
     def due_seconds(self, count: int) -> float:
         """Take ``count`` bytes; returns for how long to wait before they are used."""
         if self._rate is None:

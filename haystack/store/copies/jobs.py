@@ -89,6 +89,7 @@ class FollowJobs:
         job = self._jobs.get(order.volume)
         if job is not None and (job.order.uuid, job.order.source) == (order.uuid, order.source):
             job.order = order if order.epoch >= job.order.epoch else job.order
+            job.progress.bandwidth.limit(job.order.bytes_per_second)
             if job.state != "running":
                 del self._jobs[order.volume]
             return job
