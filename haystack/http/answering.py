@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from haystack.errors import ClientGone
 from haystack.http.response import BODILESS_STATUSES, JSON_TYPE, STATUS_LINES, error_body
-from haystack.http.wire import Phase, Wire
+from haystack.http.wire import Lender, Phase, Wire
 
 if TYPE_CHECKING:
     from haystack.http.request import Request
@@ -66,6 +66,21 @@ class AnsweringConnection(Wire):
         else:
             self._writelines((head, server.tails.keep, body))
 
+    def respond_fast_lent(self, head: bytes, body: Buffer, lender: Lender) -> None:
+        """As :meth:`respond_fast`, with a body that will be something else as soon as its lender may use it again.
+
+        Parameters
+        ----------
+        lender: keeps the memory as it is, if the client is slower than we are.
+        """
+        server = self._server
+        server.requests += 1
+        self._tick = server.tick
+        if len(body) < JOINED_BYTES:
+            self._write(b"".join((head, server.tails.keep, body)))
+        else:
+            self._write_lent((head, server.tails.keep, body), lender)
+
     def respond(
         self, status: int, headers: bytes = b"", body: Buffer = b"", *, content_length_bytes: int | None = None
     ) -> None:
@@ -78,18 +93,37 @@ class AnsweringConnection(Wire):
         body: not copied, see :meth:`respond_prepared`; not sent to HEAD.
         content_length_bytes: for HEAD without a body at hand: the length that GET would send.
         """
+        self.respond_gathered(status, headers, (body,), content_length_bytes=content_length_bytes)
+
+    def respond_gathered(
+        self,
+        status: int,
+        headers: bytes,
+        body: Sequence[Buffer],
+        *,
+        content_length_bytes: int | None = None,
+        lender: Lender | None = None,
+    ) -> None:
+        """As :meth:`respond`, with a body in several pieces.
+
+        Parameters
+        ----------
+        lender: of their memory, when they are only lent.
+        """
         if not self._begin_answer():
             return
         self._server.responded(status)
         pieces: list[Buffer] = [STATUS_LINES[status], headers]
         if status not in BODILESS_STATUSES:
-            pieces.append(
-                b"Content-Length: %d\r\n" % (len(body) if content_length_bytes is None else content_length_bytes)
-            )
+            length = sum(map(len, body)) if content_length_bytes is None else content_length_bytes
+            pieces.append(b"Content-Length: %d\r\n" % length)
         pieces.append(self._tail())
-        if len(body) and not self.head_only and status not in BODILESS_STATUSES:
-            pieces.append(body)
-        self._writelines(pieces)
+        if not self.head_only and status not in BODILESS_STATUSES:
+            pieces += [piece for piece in body if len(piece)]
+        if lender is None:
+            self._writelines(pieces)
+        else:
+            self._write_lent(pieces, lender)
         self._after_answer()
 
     def respond_error(self, status: int, message: str, headers: bytes = b"") -> None:
@@ -112,12 +146,24 @@ class AnsweringConnection(Wire):
         """
         if self._phase is not Phase.HANDLING:
             raise ClientGone("the client closed its connection")
-        if len(piece) > self._stream_left:
-            raise ValueError(f"a piece of {len(piece)} bytes is more than the {self._stream_left} announced and left")
-        self._stream_left -= len(piece)
+        self._announced(len(piece))
         self._transport.write(piece)
         if self._write_paused:
             await self.drain()
+
+    async def send_lent(self, piece: Buffer, lender: Lender) -> None:
+        """As :meth:`send`, for memory that may be something else as soon as this returns."""
+        if self._phase is not Phase.HANDLING:
+            raise ClientGone("the client closed its connection")
+        self._announced(len(piece))
+        self._write_lent((piece,), lender)
+        if self._write_paused:
+            await self.drain()
+
+    def _announced(self, count: int) -> None:
+        if count > self._stream_left:
+            raise ValueError(f"a piece of {count} bytes is more than the {self._stream_left} announced and left")
+        self._stream_left -= count
 
     async def respond_stream(
         self, status: int, headers: bytes, content_length_bytes: int, pieces: AsyncIterator[Buffer]

@@ -146,6 +146,7 @@ class HttpConnection(ReceivingConnection):
         self._ready = False
         self._buffer.clear()
         self._server.forget(self)
+        self._give_back()
         if aborted:
             self._server.count("aborted")
             self._abort_sink()

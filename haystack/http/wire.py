@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, cast
 
 from haystack.errors import ClientGone
 
@@ -30,6 +31,16 @@ class Phase(enum.Enum):
     """Closed, or closing as soon as the last answer is out."""
 
 
+class Lender(Protocol):
+    """Lends memory out of which something is sent, and will use it again."""
+
+    def pin(self) -> None:
+        """Some of it could not be sent at once: leave it as it is."""
+
+    def unpin(self) -> None:
+        """All of it is out, or nobody wants it any more. Called once for each :meth:`pin`."""
+
+
 class Wire(asyncio.Protocol):
     """What a connection is when the requests are left out."""
 
@@ -40,6 +51,7 @@ class Wire(asyncio.Protocol):
         "_buffer",
         "_drain_waiter",
         "_eof",
+        "_lender",
         "_linger_tick",
         "_lingered_bytes",
         "_pending_seen",
@@ -71,6 +83,8 @@ class Wire(asyncio.Protocol):
         self._eof = False
         """The client has half-closed: it sends nothing more."""
         self._drain_waiter: asyncio.Future[None] | None = None
+        self._lender: Lender | None = None
+        """Whose memory the transport still has to send."""
         self._reading_paused = False
         self._write_paused = False
         self._tick = server.tick
@@ -101,9 +115,31 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._write_paused = False
         self._pending_seen = 0
+        if self._lender is not None:
+            self._give_back()
         if self._drain_waiter is not None and not self._drain_waiter.done():
             self._drain_waiter.set_result(None)
         self._pump()
+
+    def _write_lent(self, pieces: Sequence[bytes | bytearray | memoryview], lender: Lender) -> None:
+        """Write memory that is only lent: what the kernel does not take at once keeps it pinned until it is out.
+
+        Nothing is gathered here until the end of the loop's turn: then the memory may be another photo's.
+        """
+        self._transport.set_write_buffer_limits(high=0)
+        self._writelines(pieces)
+        if self._write_paused:  # and so no further request is begun before all of it is out
+            lender.pin()
+            self._lender = lender
+        else:
+            self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
+
+    def _give_back(self) -> None:
+        lender, self._lender = self._lender, None
+        if lender is not None:
+            lender.unpin()
+            if self._phase is not Phase.CLOSED:
+                self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
 
     @property
     def closed(self) -> bool:

@@ -11,11 +11,12 @@ from aiohttp import web
 from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
 from haystack.fid import MAX_OFFSET, MAX_VOLUME_ID
 from haystack.internal_http import json_errors, signed_calls
+from haystack.metrics_page import CONTENT_TYPE
 from haystack.security import Verifier
 from haystack.store.admin_requests import body_of, number, uuid, volume_of, whole
 from haystack.store.control import Header
 from haystack.store.documents import Document, Documents
-from haystack.store.metrics import CONTENT_TYPE, render
+from haystack.store.metrics import render
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_page
 from haystack.store.replication.membership import Membership, parse_membership
 from haystack.store.store_volume import NewVolume

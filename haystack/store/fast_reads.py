@@ -41,6 +41,7 @@ from haystack.volume.layout import (
     FOOTER_MAGIC,
     HEADER_BYTES,
     NEEDLE_MAGIC,
+    NEEDLE_TYPE,
     needle_bytes,
 )
 
@@ -152,6 +153,8 @@ class FastReader:
 
     def fast_get(self, connection: HttpConnection, line: bytes, headers: RequestHeaders) -> bool:
         """Answer a plain GET at once, or return False. See ``haystack.http.handler.Handler.fast_get``."""
+        if headers.accept == NEEDLE_TYPE:
+            return False  # a Cache asks, for the whole needle
         started = _clock()
         entry = self._entries.get(line)
         if entry is None:

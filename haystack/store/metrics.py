@@ -6,8 +6,9 @@ last saw.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
+from haystack.metrics_page import MetricsPage, escape_label
 from haystack.store.control import (
     STATUS_CELL,
     ControlBlock,
@@ -22,11 +23,7 @@ from haystack.store.control import (
     VolumeState,
 )
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "haystack_store_"
-
-Sample = tuple[str, int | float]
-"""Labels as they stand between the braces (empty for none), and the value."""
 
 _METHODS = (
     ("GET", Counter.GET),
@@ -86,48 +83,6 @@ _VOLUME_COUNTERS = (
 _VOLUME_STATES = (VolumeState.RECOVERING, VolumeState.WRITABLE, VolumeState.READONLY, VolumeState.FAILED)
 
 
-class _Page:
-    """Collects families."""
-
-    def __init__(self) -> None:
-        self._lines: list[str] = []
-
-    def counter(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
-        self._family(name + "_total", help_text, "counter", samples)
-
-    def gauge(self, name: str, help_text: str, samples: Iterable[Sample]) -> None:
-        self._family(name, help_text, "gauge", samples)
-
-    def histogram(self, name: str, help_text: str, series: Iterable[tuple[str, list[int], int]], label: str) -> None:
-        """``series``: label value, counts by power of two of microseconds (not summed up), sum in microseconds."""
-        self._head(name, help_text, "histogram")
-        for value, buckets, sum_microseconds in series:
-            labels = f'{label}="{value}"'
-            count = 0
-            for exponent, bucket in enumerate(buckets[:-1]):
-                count += bucket
-                self._line(f"{name}_bucket", f'{labels},le="{2**exponent / 1e6!r}"', count)
-            count += buckets[-1]
-            self._line(f"{name}_bucket", f'{labels},le="+Inf"', count)
-            self._line(f"{name}_sum", labels, sum_microseconds / 1e6)
-            self._line(f"{name}_count", labels, count)
-
-    def bytes(self) -> bytes:
-        return ("\n".join(self._lines) + "\n").encode()
-
-    def _family(self, name: str, help_text: str, kind: str, samples: Iterable[Sample]) -> None:
-        self._head(name, help_text, kind)
-        for labels, value in samples:
-            self._line(name, labels, value)
-
-    def _head(self, name: str, help_text: str, kind: str) -> None:
-        self._lines.append(f"# HELP {PREFIX}{name} {help_text}")
-        self._lines.append(f"# TYPE {PREFIX}{name} {kind}")
-
-    def _line(self, name: str, labels: str, value: int | float) -> None:
-        self._lines.append(f"{PREFIX}{name}{{{labels}}} {value!r}" if labels else f"{PREFIX}{name} {value!r}")
-
-
 def render(control: ControlBlock, folders: Sequence[object] = ()) -> bytes:
     """The whole page.
 
@@ -135,7 +90,7 @@ def render(control: ControlBlock, folders: Sequence[object] = ()) -> bytes:
     ----------
     folders: paths of the data folders by number; without them folders are left out.
     """
-    page = _Page()
+    page = MetricsPage(PREFIX)
     _requests(page, control)
     _processes(page, control)
     slots = list(control.slots())
@@ -149,7 +104,7 @@ def render_worker_page(control: ControlBlock, folders: Sequence[object] = ()) ->
     return render(control, folders)
 
 
-def _requests(page: _Page, control: ControlBlock) -> None:
+def _requests(page: MetricsPage, control: ControlBlock) -> None:
     page.counter(
         "requests", "Requests.", ((f'method="{name}"', control.counter(counter)) for name, counter in _METHODS)
     )
@@ -172,14 +127,14 @@ def _requests(page: _Page, control: ControlBlock) -> None:
         page.gauge(name, help_text, [("", control.counter(counter))])
 
 
-def _processes(page: _Page, control: ControlBlock) -> None:
+def _processes(page: MetricsPage, control: ControlBlock) -> None:
     running = sum(1 for worker in range(control.workers) if control.cells[control.worker_base(worker) + Counter.PID])
     page.gauge("workers", "Worker processes that run.", [("", running)])
     page.counter("worker_restarts", "Workers that died and were started again.", [("", control.cells[Header.RESTARTS])])
     page.gauge("ready", "1 when all volumes have been recovered.", [("", control.cells[Header.READY])])
 
 
-def _volumes(page: _Page, control: ControlBlock, slots: Sequence[SlotView]) -> None:
+def _volumes(page: MetricsPage, control: ControlBlock, slots: Sequence[SlotView]) -> None:
     page.gauge(
         "volume_state",
         "1 for the state that the volume is in.",
@@ -214,9 +169,12 @@ def _volumes(page: _Page, control: ControlBlock, slots: Sequence[SlotView]) -> N
         )
 
 
-def _folders(page: _Page, control: ControlBlock, folders: Sequence[object]) -> None:
+def _folders(page: MetricsPage, control: ControlBlock, folders: Sequence[object]) -> None:
     rows = [
-        (f'folder="{_escape(str(path))}"', [control.cells[control.folder_cell(number, cell)] for cell in FolderCell])
+        (
+            f'folder="{escape_label(str(path))}"',
+            [control.cells[control.folder_cell(number, cell)] for cell in FolderCell],
+        )
         for number, path in enumerate(folders)
     ]
     page.gauge("folder_size_bytes", "Size of the disk.", ((label, row[FolderCell.TOTAL_BYTES]) for label, row in rows))
@@ -232,7 +190,3 @@ def _folders(page: _Page, control: ControlBlock, folders: Sequence[object]) -> N
             for state in FolderState
         ),
     )
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

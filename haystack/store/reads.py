@@ -22,17 +22,15 @@ from haystack.errors import (
     VolumeUnavailable,
     WrongNeedle,
 )
-from haystack.http.conditions import is_not_modified
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import DEFERRED, Outcome
-from haystack.http.ranges import UNSATISFIABLE, ByteRange, select_range, unsatisfied_content_range
 from haystack.http.request import Request
-from haystack.http.response import header_block
-from haystack.store.answers import etag, expiring_headers, modified_seconds, photo_headers
+from haystack.store.answer_plan import AnswerPlan, PhotoFacts, plan_answer, unsatisfiable
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import HELD_BYTES, ColdRead, ColdReads, note_problem
 from haystack.store.control import Counter, Histogram, VolumeCell
 from haystack.store.fast_reads import INLINE_BYTES
+from haystack.store.needle_answers import around, enclosed, needle_headers, wants_needle
 from haystack.store.read_repair import REPAIRABLE, Range, ReadRepair
 from haystack.store.read_threads import thread_buffer
 from haystack.store.replication.rules import Duty
@@ -110,7 +108,7 @@ class Reader:
             self._tally.add(Counter.COLD_READS)
             cold = ColdRead(connection, request, served, target, entry, started)
             return DEFERRED if self._read_directly(cold) else self._read_by_thread(cold)
-        self._count(served, target, self._respond(connection, request, needle), started)
+        self._count(served, target, self._respond(connection, request, served, needle), started)
         return None
 
     def _resident(self, served: ServedVolume, target: Target, entry: IndexEntry) -> Needle | None:
@@ -148,7 +146,7 @@ class Reader:
             self.read_again(cold)
             return
         served.unpin()
-        self._count(served, cold.target, self._respond(cold.connection, cold.request, needle), cold.started)
+        self._count(served, cold.target, self._respond(cold.connection, cold.request, served, needle), cold.started)
         cold.connection.finish_deferred()
 
     def read_again(self, cold: ColdRead) -> None:
@@ -177,7 +175,7 @@ class Reader:
             needle = await served.lane.readers.run(_read, served, cold.target, cold.entry, self._clock)
             needle = _shared(served, needle)
             if len(needle.data) == needle.header.data_bytes:
-                sent_bytes = self._respond(cold.connection, cold.request, needle)
+                sent_bytes = self._respond(cold.connection, cold.request, served, needle)
             else:
                 sent_bytes = await self._respond_in_pieces(cold.connection, cold.request, served, needle)
         except HaystackError as error:
@@ -201,27 +199,38 @@ class Reader:
             raise problem
         raw = await self._repair.fetch(served, place, problem)
         needle = _verified(served, cold.target, entry, memoryview(raw), self._clock)
-        return self._respond(cold.connection, cold.request, needle)
+        return self._respond(cold.connection, cold.request, served, needle)
 
-    def _respond(self, connection: HttpConnection, request: Request, needle: Needle) -> int:
+    def _respond(self, connection: HttpConnection, request: Request, served: ServedVolume, needle: Needle) -> int:
         """Answer with a needle that is at hand; returns the bytes of the body."""
-        status, headers, start, end = _plan(request, needle, self._clock)
-        if status == 416:
-            connection.respond_error(status, _unsatisfiable(needle.header.data_bytes), headers)
+        if wants_needle(request.headers):
+            before, behind = around(needle, served.volume.seed)
+            connection.respond_gathered(200, needle_headers(needle.checksum), (before, needle.data, behind))
+            return 0 if connection.head_only else needle.header.total_bytes
+        plan = _plan(request, needle, self._clock)
+        if plan.status == 416:
+            connection.respond_error(416, unsatisfiable(needle.header.data_bytes), plan.headers)
         else:
-            connection.respond(status, headers, needle.data[start:end])
-        return 0 if connection.head_only else end - start
+            connection.respond(plan.status, plan.headers, needle.data[plan.start : plan.end])
+        return 0 if connection.head_only else plan.end - plan.start
 
     async def _respond_in_pieces(
         self, connection: HttpConnection, request: Request, served: ServedVolume, needle: Needle
     ) -> int:
         """Answer with a needle of which only the header is at hand; returns the bytes of the body."""
-        status, headers, start, end = _plan(request, needle, self._clock)
-        if status in (304, 416):
-            return self._respond(connection, request, needle)
         first = needle.offset + HEADER_BYTES + needle.header.meta_bytes
-        await connection.respond_stream(status, headers, end - start, _pieces(served, first + start, first + end))
-        return 0 if connection.head_only else end - start
+        if wants_needle(request.headers):
+            before, behind = around(needle, served.volume.seed)
+            total_bytes = needle.header.total_bytes
+            pieces = enclosed(before, _pieces(served, first, first + needle.header.data_bytes), behind)
+            await connection.respond_stream(200, needle_headers(needle.checksum), total_bytes, pieces)
+            return 0 if connection.head_only else total_bytes
+        plan = _plan(request, needle, self._clock)
+        if plan.status in (304, 416):
+            return self._respond(connection, request, served, needle)
+        pieces = _pieces(served, first + plan.start, first + plan.end)
+        await connection.respond_stream(plan.status, plan.headers, plan.end - plan.start, pieces)
+        return 0 if connection.head_only else plan.end - plan.start
 
     def _count(self, served: ServedVolume, target: Target, sent_bytes: int, started: float) -> None:
         seconds = time.perf_counter() - started
@@ -281,31 +290,10 @@ async def _pieces(served: ServedVolume, start: int, end: int) -> AsyncIterator[b
         yield await served.lane.readers.run(served.volume.file.pread, count, offset)
 
 
-def _plan(request: Request, needle: Needle, clock: Clock) -> tuple[int, bytes, int, int]:
-    """Status, header lines, and the part of the data to send, for a needle that was found."""
-    headers = request.headers
-    data_bytes = needle.header.data_bytes
-    tag = etag(needle.checksum)
-    modified = modified_seconds(needle.header.time_ms)
-    attachment = request.query_value("dl") is not None
-    expires, time_ms = needle.header.expires, needle.header.time_ms
-    if expires:
-        lines = expiring_headers(needle.raw_meta, needle.checksum, time_ms, expires, clock(), attachment=attachment)
-    else:
-        lines = photo_headers(needle.raw_meta, needle.checksum, time_ms, attachment=attachment)
-    if headers.plain:
-        return 200, lines, 0, data_bytes
-    if is_not_modified(headers.if_none_match, headers.if_modified_since, tag, modified):
-        return 304, lines, 0, 0
-    wanted = select_range(
-        headers.range, headers.if_range, etag=tag, last_modified_seconds=modified, size_bytes=data_bytes
-    )
-    if wanted is UNSATISFIABLE:
-        return 416, header_block([("Content-Range", unsatisfied_content_range(data_bytes))]), 0, 0
-    if isinstance(wanted, ByteRange):
-        partial = header_block([("Content-Range", wanted.content_range(data_bytes))])
-        return 206, lines + partial, wanted.start, wanted.end
-    return 200, lines, 0, data_bytes
+def _plan(request: Request, needle: Needle, clock: Clock) -> AnswerPlan:
+    header = needle.header
+    facts = PhotoFacts(needle.raw_meta, needle.checksum, header.time_ms, header.expires, header.data_bytes)
+    return plan_answer(request, facts, clock())
 
 
 def _shared(served: ServedVolume, needle: Needle) -> Needle:
@@ -352,7 +340,3 @@ def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
 
 def _not_found(target: Target) -> NeedleNotFound:
     return NeedleNotFound(f"{target.fid} is not here: unknown, deleted, expired, or the cookie is wrong")
-
-
-def _unsatisfiable(data_bytes: int) -> str:
-    return f"the range lies outside the photo's {data_bytes} bytes"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from haystack.config import StoreSettings
+from haystack.workers import load_document, share_document
 
 _CARRIED_OVER = (
     "host",
@@ -92,22 +92,18 @@ class WorkerSettings:
 
     def share(self) -> int:
         """Put the settings into a new memfd and return its descriptor, for :meth:`load` in the worker."""
-        fd = os.memfd_create("haystack-settings", os.MFD_CLOEXEC)
-        document = dataclasses.asdict(self) | {
-            "folders": [os.fspath(path) for path in self.folders],
-            "secret": None if self.secret is None else self.secret.hex(),
-        }
-        os.write(fd, json.dumps(document).encode())
-        return fd
+        return share_document(
+            dataclasses.asdict(self)
+            | {
+                "folders": [os.fspath(path) for path in self.folders],
+                "secret": None if self.secret is None else self.secret.hex(),
+            }
+        )
 
     @classmethod
     def load(cls, fd: int) -> WorkerSettings:
         """Read the settings from an inherited descriptor and close it. Raises ValueError when they are not ours."""
-        try:
-            raw = os.pread(fd, os.fstat(fd).st_size, 0)
-        finally:
-            os.close(fd)
-        document: dict[str, Any] = json.loads(raw)
+        document: dict[str, Any] = load_document(fd)
         expected = {one.name for one in dataclasses.fields(cls)}
         if document.keys() != expected:
             raise ValueError(f"these are settings of another release: {sorted(document.keys() ^ expected)}")

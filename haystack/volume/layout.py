@@ -36,6 +36,8 @@ SUPERBLOCK_MAGIC: Final = b"HAYSTACK"
 NEEDLE_MAGIC: Final = 0x4C44454E  # b"NEDL"
 FOOTER_MAGIC: Final = 0x444E4548  # b"HEND"
 NEEDLE_MAGIC_BYTES: Final = NEEDLE_MAGIC.to_bytes(4, "little")
+NEEDLE_TYPE: Final = "application/vnd.haystack.needle"
+"""The media type of one needle, header to footer."""
 
 SUPERBLOCK: Final = struct.Struct("<8sHHI16sQIHHQQ")
 HEADER: Final = struct.Struct("<IHHIIQQQIHHII")

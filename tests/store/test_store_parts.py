@@ -35,8 +35,8 @@ from haystack.store.metrics import render
 from haystack.store.settings import Timing, WorkerSettings
 from haystack.store.states import Room, best_folder, checkpoint_due, folder_state, nearly_full, volume_state
 from haystack.store.tables import read_table, write_table
-from haystack.store.workers import restart_pause_seconds
 from haystack.units import GIB, KIB, MIB
+from haystack.workers import restart_pause_seconds
 
 # -- decisions
 
