@@ -45,6 +45,7 @@ from haystack.store.scrub.mending import rebuild_index
 from haystack.store.settings import Timing, WorkerSettings
 from haystack.store.space_api import SpaceApi
 from haystack.store.store_volume import StoreVolume
+from haystack.store.told import Teller
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import StoreVolumes
 from haystack.store.workers import Command, Workers, worker_command
@@ -113,6 +114,7 @@ class _Store:
         ]
         self._confirmers: list[Confirmer] = []
         self._heartbeats: Heartbeats | None = None
+        self._teller: Teller | None = None
         self._workers: Workers | None = None
         self._crashes = Crashes()
         self._background: set[asyncio.Task[None]] = set()
@@ -179,8 +181,8 @@ class _Store:
         ]
         if self._replication is not None:
             parts.append(self._replication.run())
-        if self._heartbeats is not None:
-            parts += [self._report(self._heartbeats), self._watch_tails()]
+        if self._heartbeats is not None and self._teller is not None:
+            parts += [self._report(self._heartbeats), self._watch_tails(self._teller), self._teller.run()]
         await _until(stop, parts)
         for task in list(self._background):
             task.cancel()
@@ -228,8 +230,15 @@ class _Store:
                 if not folder.failed
             ]
             heat = StoreHeat(self._control, time.monotonic(), settings.heat_window_seconds)
+            self._teller = Teller(self._volumes, calls, self._store_id, self._confirmed_to)
             self._heartbeats = Heartbeats(
-                calls, documents, self._folders, self._timing, heat, on_registered=self._on_registered
+                calls,
+                documents,
+                self._folders,
+                self._timing,
+                heat,
+                on_registered=self._on_registered,
+                on_answer=self._teller.answered,
             )
         return documents
 
@@ -300,6 +309,8 @@ class _Store:
     # -- events
 
     def _on_change(self) -> None:
+        if self._teller is not None:
+            self._teller.leads_changed()
         if self._heartbeats is not None:
             self._heartbeats.wake()
         for confirmer in self._confirmers:
@@ -351,13 +362,13 @@ class _Store:
         await self._listening.wait()
         await heartbeats.run()
 
-    async def _watch_tails(self) -> None:
+    async def _watch_tails(self, teller: Teller) -> None:
         def notify(slots: set[int]) -> None:
             moved = [entry for slot in slots if (entry := self._volumes.at(slot)) is not None]
             for confirmer in self._confirmers:
                 confirmer.look_at(moved)
 
-        await watch_tails(self._control, self._timing.tail_poll_seconds, notify)
+        await watch_tails(self._control, self._timing.tail_poll_seconds, notify, teller.looked)
 
     # -- stopping
 
