@@ -12,8 +12,7 @@ from itertools import islice
 from typing import Any, Final
 
 from haystack.heat import LOAD_BYTES, ROW_NUMBERS, WINDOWS_SECONDS, Averages
-from haystack.store.activity import ChangedSlots
-from haystack.store.control import ControlBlock, Slot, VolumeCell
+from haystack.store.control import VOLUME_CELLS, ControlBlock, Header, VolumeCell
 from haystack.store.hot_photos import HALVED_SECONDS, Hits, HotPhotos
 from haystack.store.sampling import SampleReader
 
@@ -87,7 +86,8 @@ class StoreHeat:
         self._control = control
         self._samples = SampleReader(control)
         self._photos = HotPhotos(now_seconds, HALVED_SECONDS * window_seconds / WINDOWS_SECONDS[0])
-        self._changed = ChangedSlots(control, VolumeCell.READS)
+        self._reads: list[int] = []
+        """Of each slot, as they are and not as they were taken over."""
         self._pending: dict[int, None] = {}
         self._copies: dict[int, _Copy] = {}
         self._catalog = -1
@@ -104,10 +104,12 @@ class StoreHeat:
     def tick(self, now_seconds: float) -> None:
         """Take over what the workers have counted since the last time."""
         self._look_for_volumes()
-        self._pending |= dict.fromkeys(self._changed.take())
-        for slot in list(islice(self._pending, MAX_LOOKS)):
-            del self._pending[slot]
-            self._count(slot, now_seconds)
+        before, self._reads = self._reads, self._sums(VolumeCell.READS)
+        before += [0] * (len(self._reads) - len(before))
+        self._pending |= dict.fromkeys(
+            slot for slot, (old, new) in enumerate(zip(before, self._reads, strict=False)) if old != new
+        )
+        self._count(list(islice(self._pending, MAX_LOOKS)), now_seconds)
         samples = self._samples.take()
         self._photos.take(samples, now_seconds)
         for reporter in self._reporters:
@@ -130,8 +132,7 @@ class StoreHeat:
         row = copy.averages.row(now_seconds)
         if row[0] < COLD_READS or row[3] < COLD_READS or row[6] < COLD_READS:
             row = tuple(value if value >= cold else 0.0 for value, cold in zip(row, _COLD, strict=True))
-        reads = self._control.volume_sum(slot, VolumeCell.READS)
-        return copy.volume, VolumeHeat(reads, copy.averages.known_seconds(now_seconds), row)
+        return copy.volume, VolumeHeat(self._reads[slot], copy.averages.known_seconds(now_seconds), row)
 
     def photos(self) -> dict[int, float]:
         """Return the photos that are read most, with their reads a second."""
@@ -148,17 +149,27 @@ class StoreHeat:
             if slot not in self._copies:
                 self._copies[slot] = _Copy(volume, self._last_seconds)
 
-    def _count(self, slot: int, now_seconds: float) -> None:
-        copy, control = self._copies.get(slot), self._control
-        if copy is None or control.cells[control.slot_cell(slot, Slot.VOLUME)] != copy.volume:
+    def _count(self, slots: list[int], now_seconds: float) -> None:
+        if not slots:
             return
-        reads = control.volume_sum(slot, VolumeCell.READS)
-        if copy.averages is None:
-            if not reads:
-                return
-            copy.averages = Averages(copy.since_seconds, self._windows_seconds)
-        microseconds = control.volume_sum(slot, VolumeCell.READ_MICROSECONDS)
-        copy.averages.count(now_seconds, reads, control.volume_sum(slot, VolumeCell.BYTES_READ), microseconds / 1e6)
+        sizes, microseconds = self._sums(VolumeCell.BYTES_READ), self._sums(VolumeCell.READ_MICROSECONDS)
+        for slot in slots:
+            del self._pending[slot]
+            copy = self._copies.get(slot)
+            if copy is None:
+                continue
+            if copy.averages is None:
+                if not self._reads[slot]:
+                    continue
+                copy.averages = Averages(copy.since_seconds, self._windows_seconds)
+            copy.averages.count(now_seconds, self._reads[slot], sizes[slot], microseconds[slot] / 1e6)
+
+    def _sums(self, cell: VolumeCell) -> list[int]:
+        """Return a cell of all volumes by slot, summed over the workers."""
+        cells, slots = self._control.cells, self._control.cells[Header.SLOTS]
+        starts = [self._control.volume_base(worker, 0) for worker in range(self._control.workers)]
+        columns = [cells[start + cell : start + slots * VOLUME_CELLS : VOLUME_CELLS].tolist() for start in starts]
+        return columns[0] if len(columns) == 1 else [sum(row) for row in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
