@@ -251,6 +251,8 @@ class Healer:
             _report(progress)
         if step.move:
             self.moves.step_ended(progress)
+            if not progress.error:
+                self._next.appendleft(step.volume)  # what follows does not wait for the next look at everything
         self._begin_next()
 
     def _rest(self, step: Step, reason: str) -> None:

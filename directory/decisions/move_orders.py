@@ -111,8 +111,9 @@ def choose_target(
             fitting.append(space)
     if fitting:
         return max(fitting, key=lambda space: (space.host not in hosts, _claim(space))), ""
-    if order.target:
-        return None, "; ".join(dict.fromkeys(refusals)) or f"Store {order.target} reports no such data folder"
+    distinct = dict.fromkeys(refusals)
+    if order.target or len(distinct) == 1:
+        return None, "; ".join(distinct) or f"Store {order.target} reports no such data folder"
     return (
         None,
         f"no other Store has room for volume {record.volume} where its replication {record.replication} allows it",
