@@ -106,6 +106,7 @@ def make_app(
     reading: tuple[tuple[str, Handler], ...] = (
         ("/", status.index),
         ("/dir/lookup", lookup.lookup),
+        ("/dir/caches", caches.caches),
         ("/photos/{id}", lookup.photo),
         ("/dir/status", status.directory),
         ("/cluster/status", status.cluster),

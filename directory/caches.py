@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from directory.cache_messages import CacheBeat
-from directory.decisions.caches import Node, order, spread, turned
+from directory.decisions.caches import spread
 from directory.errors import NotPossibleNow
+from haystack.rendezvous import Node, order, turned
 
 MAX_CACHES = 1024
 MAX_HANDED_OUT = 3
@@ -121,15 +122,23 @@ class Caches:
 
     def of_photo(self, photo_id: int) -> list[CacheBeat]:
         """Return the living Caches that one reader of a photo is to ask, in this order."""
-        now = self._clock()
-        if now > self._check_at:
-            self._choose_nodes(now)
-        if not self._nodes:
+        nodes = self._living_nodes()
+        if not nodes:
             return []
-        sharing = spread(len(self._nodes), self._heat.get(photo_id, 0.0), self._spread_reads_per_second)
-        ordered = order(photo_id, self._nodes, max(sharing, MAX_HANDED_OUT))
+        sharing = self._sharing(photo_id)
+        ordered = order(photo_id, nodes, max(sharing, MAX_HANDED_OUT))
         chosen = turned(ordered, sharing, self._dice() if sharing > 1 else 0.0)
         return [self._states[node.id].beat for node in chosen[:MAX_HANDED_OUT]]
+
+    def handed_out(self) -> dict[str, Any]:
+        """Return what a reader needs to know to which Cache a photo belongs, by itself."""
+        named = [
+            {"id": node.id, "url": beat.url, "publicUrl": beat.public_url, "weight": node.weight}
+            for node in self._living_nodes()
+            for beat in (self._states[node.id].beat,)
+        ]
+        sharing = {f"{photo_id:x}": self._sharing(photo_id) for photo_id in self._heat}
+        return {"caches": named, "shared": {photo: nodes for photo, nodes in sharing.items() if nodes > 1}}
 
     def states(self) -> list[tuple[CacheState, bool]]:
         """Return all Caches in the order of their addresses, each with whether it is alive."""
@@ -149,6 +158,15 @@ class Caches:
 
     def _alive(self, state: CacheState, now: float) -> bool:
         return now - state.seen_seconds <= self._dead_after_seconds
+
+    def _living_nodes(self) -> list[Node]:
+        now = self._clock()
+        if now > self._check_at:
+            self._choose_nodes(now)
+        return self._nodes
+
+    def _sharing(self, photo_id: int) -> int:
+        return spread(len(self._nodes), self._heat.get(photo_id, 0.0), self._spread_reads_per_second)
 
     def _choose_nodes(self, now: float) -> None:
         living = [state for state in self._states.values() if self._alive(state, now)]

@@ -56,6 +56,10 @@ class CacheHandlers:
         self._service.caches.leave(parse_cache_id(await self._signed.document(request)))
         return json_response(request, {})
 
+    async def caches(self, request: web.Request) -> web.Response:
+        """Name the living Caches, for clients that choose by themselves (:mod:`haystack.rendezvous`)."""
+        return json_response(request, self._service.caches.handed_out())
+
     async def changes(self, request: web.Request) -> web.Response:
         """Tell a Cache what takes back an answer that it may have kept; wait for that if there is nothing."""
         await self._signed.body(request)

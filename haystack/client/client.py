@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import aiohttp
 
 from haystack.client.assigning import NamePool
+from haystack.client.caches import CacheNodes
 from haystack.client.directory import Assignment, DirectoryCalls, PhotoRecord
 from haystack.client.errors import Unreachable
 from haystack.client.health import StoreHealth
@@ -64,7 +65,9 @@ class HaystackClient:
     retries: attempts after the first one; or a whole :class:`RetryPolicy`.
     max_concurrency: requests at the same time; further ones wait. A stream that is being read counts.
     location_lifetime_seconds: how long the place of a volume is believed.
-    internal: use the Stores' addresses inside the cluster and not the public ones.
+    internal: use the Stores' and Caches' addresses inside the cluster and not the public ones.
+    via_cache: read through the Caches, if there are any; Stores are read when these do not answer. What was deleted or
+        replaced less than a second ago may still be read there.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class HaystackClient:
         location_lifetime_seconds: float = DEFAULT_LIFETIME_SECONDS,
         max_locations: int = DEFAULT_MAX_VOLUMES,
         internal: bool = False,
+        via_cache: bool = True,
         now: Callable[[], float] = time.monotonic,
         uniform: Callable[[], float] = random.random,
     ) -> None:
@@ -91,6 +95,8 @@ class HaystackClient:
         self._locations = LocationCache(lifetime_seconds=location_lifetime_seconds, max_volumes=max_locations, now=now)
         self._health = StoreHealth(now=now)
         self._names = NamePool(self._directory.names, now=now)
+        self._caches = CacheNodes(self._directory.caches, now=now)
+        self._via_cache = via_cache
         self._internal = internal
         self._uniform = uniform
         self._uploader = Uploader(
@@ -111,6 +117,7 @@ class HaystackClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._caches.close()
         await self._names.close()
         await self._transport.close()
 
@@ -174,9 +181,16 @@ class HaystackClient:
             source = await _source(data, stack)
             return await self._uploader.run(Upload(source, headers, fid, alternate, replication, ttl))
 
-    async def read(self, name: PhotoName | str, *, etag: str = "", max_bytes: int = DEFAULT_MAX_READ_BYTES) -> bytes:
+    async def read(
+        self,
+        name: PhotoName | str,
+        *,
+        etag: str = "",
+        max_bytes: int = DEFAULT_MAX_READ_BYTES,
+        via_cache: bool | None = None,
+    ) -> bytes:
         """Return a photo's bytes. Raises as :meth:`stream` does, and TooLarge above ``max_bytes``."""
-        async with self.stream(name, etag=etag) as photo:
+        async with self.stream(name, etag=etag, via_cache=via_cache) as photo:
             if photo.info.size_bytes > max_bytes:
                 raise TooLarge(
                     f"{photo.info.url}: has {photo.info.size_bytes} bytes; at most {max_bytes} were asked for"
@@ -184,13 +198,16 @@ class HaystackClient:
             return b"".join([piece async for piece in photo])
 
     @asynccontextmanager
-    async def stream(self, name: PhotoName | str, *, etag: str = "") -> AsyncIterator[PhotoStream]:
+    async def stream(
+        self, name: PhotoName | str, *, etag: str = "", via_cache: bool | None = None
+    ) -> AsyncIterator[PhotoStream]:
         """Open a photo for reading.
 
         Parameters
         ----------
         name: fid, locator or photo id; or one of them as text, or the URL of a photo.
         etag: as the upload's answer named it; a location that has something else is passed over.
+        via_cache: read through the Caches; None: as the client is set to.
 
         Raises
         ------
@@ -202,7 +219,10 @@ class HaystackClient:
         """
         async with AsyncExitStack() as stack:
             yield await self._at_locations(
-                name, lambda one: open_stream(self._transport, one, self._policy, stack), etag=etag
+                name,
+                lambda one: open_stream(self._transport, one, self._policy, stack),
+                etag=etag,
+                via_cache=self._via_cache if via_cache is None else via_cache,
             )
 
     async def stat(self, name: PhotoName | str) -> PhotoInfo:
@@ -260,16 +280,22 @@ class HaystackClient:
     # -- where
 
     async def _at_locations(
-        self, name: PhotoName | str, ask: Callable[[Target], Awaitable[_Result]], *, etag: str = ""
+        self,
+        name: PhotoName | str,
+        ask: Callable[[Target], Awaitable[_Result]],
+        *,
+        etag: str = "",
+        via_cache: bool = False,
     ) -> _Result:
         found = await self._resolve(name)
         volume = fid_of(found).volume
+        caches = await self._caches_of(fid_of(found)) if via_cache else []
         rounds = 0
 
         async def attempt() -> _Result:
             nonlocal rounds
             remembered = self._locations.get(volume)
-            target = self._target(found, remembered or await self._look_up(volume), etag, rounds)
+            target = self._target(found, remembered or await self._look_up(volume), etag, rounds, caches)
             try:
                 return await ask(target)
             except (Transient, *FAILOVER_ERRORS):
@@ -278,7 +304,7 @@ class HaystackClient:
                 if remembered is None:
                     raise
             # What was remembered may be outdated: the volume may have moved.
-            return await ask(self._target(found, await self._look_up(volume), etag, rounds))
+            return await ask(self._target(found, await self._look_up(volume), etag, rounds, caches))
 
         return await self._policy.run(attempt)
 
@@ -310,11 +336,17 @@ class HaystackClient:
         self._locations.put(volume, locations)
         return locations
 
-    def _target(self, name: Fid | Locator, locations: tuple[Location, ...], etag: str, rounds: int) -> Target:
+    async def _caches_of(self, fid: Fid) -> list[str]:
+        known = await self._caches.known()
+        return [node.base(internal=self._internal) for node in known.of_photo(fid.key, self._uniform)]
+
+    def _target(
+        self, name: Fid | Locator, locations: tuple[Location, ...], etag: str, rounds: int, caches: Sequence[str]
+    ) -> Target:
         # Another one first each time, so that all replicas share the reads.
         first = int(self._uniform() * len(locations)) % len(locations)
         turned = locations[first:] + locations[:first]
-        return Target(str(name), str(fid_of(name)), turned, self._internal, self._health, etag, rounds)
+        return Target(str(name), str(fid_of(name)), turned, self._internal, self._health, etag, rounds, caches)
 
     def _base(self, location: Location) -> str:
         return location.base(internal=self._internal)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
+from haystack.client.caches import CacheList, parse_caches
 from haystack.client.errors import UnexpectedAnswer, Unreachable
 from haystack.client.locations import Location, with_scheme
 from haystack.client.retry import Transient
@@ -18,6 +19,7 @@ ASSIGN_PATIENCE_SECONDS = 10.0
 """A Directory waits up to 5 s for a volume that is being made."""
 
 LOOKUP_PATIENCE_SECONDS = 5.0
+CACHES_PATIENCE_SECONDS = 1.0
 
 _Result = TypeVar("_Result")
 
@@ -91,6 +93,17 @@ class DirectoryCalls:
             if not locations:
                 raise VolumeNotFound(f"{answer.request}: volume {volume} is on no Store at the moment")
             return locations
+
+        return await self._any(ask)
+
+    async def caches(self) -> CacheList:
+        """Ask for the Caches. Raises Transient, and NeedleNotFound when the Directory knows of none such."""
+
+        async def ask(base: str) -> CacheList:
+            answer = await self._transport.fetch(
+                "GET", f"{base}/dir/caches", patience_seconds=CACHES_PATIENCE_SECONDS
+            )
+            return parse_caches(answer.json())
 
         return await self._any(ask)
 

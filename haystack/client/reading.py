@@ -38,6 +38,7 @@ class Target:
     path: fid or locator, as in the URL.
     fid: the photo's fid.
     locations: in the order to try them, but for those that failed lately.
+    caches: addresses of Caches, which are tried before all locations, but for those that failed lately.
     internal: use the addresses inside the cluster.
     health: which Stores failed lately.
     etag: what the photo's entity tag must be; empty: any.
@@ -51,15 +52,16 @@ class Target:
     health: StoreHealth
     etag: str = ""
     rounds: int = 0
+    caches: Sequence[str] = ()
 
     def in_order(self) -> list[str]:
-        """Return the addresses of Stores in the order to try them now."""
-        addresses = [one.base(internal=self.internal) for one in self.locations]
+        """Return the addresses of Caches and Stores in the order to try them now."""
+        addresses = [*self.caches, *(one.base(internal=self.internal) for one in self.locations)]
         return self.health.in_order(addresses, lambda address: (address, self._copy(address)))
 
     def patience_seconds(self) -> float | None:
         """Return how long one location may be silent; None: as long as any server may."""
-        if len(self.locations) < 2:
+        if len(self.locations) + len(self.caches) < 2:
             return None
         return FIRST_BYTE_SECONDS * 2.0 ** min(self.rounds, 16)
 

@@ -65,6 +65,7 @@ class SyncHaystackClient:
         max_concurrency: int = DEFAULT_MAX_CONCURRENCY,
         location_lifetime_seconds: float = DEFAULT_LIFETIME_SECONDS,
         internal: bool = False,
+        via_cache: bool = True,
     ) -> None:
         self._client = HaystackClient(
             directory_urls,
@@ -74,6 +75,7 @@ class SyncHaystackClient:
             max_concurrency=max_concurrency,
             location_lifetime_seconds=location_lifetime_seconds,
             internal=internal,
+            via_cache=via_cache,
         )
         self._loop = uvloop.new_event_loop()
         self._closed = False
@@ -140,14 +142,23 @@ class SyncHaystackClient:
             )
         )
 
-    def read(self, name: PhotoName | str, *, etag: str = "", max_bytes: int = DEFAULT_MAX_READ_BYTES) -> bytes:
+    def read(
+        self,
+        name: PhotoName | str,
+        *,
+        etag: str = "",
+        max_bytes: int = DEFAULT_MAX_READ_BYTES,
+        via_cache: bool | None = None,
+    ) -> bytes:
         """As :meth:`HaystackClient.read`."""
-        return self._run(self._client.read(name, etag=etag, max_bytes=max_bytes))
+        return self._run(self._client.read(name, etag=etag, max_bytes=max_bytes, via_cache=via_cache))
 
     @contextmanager
-    def stream(self, name: PhotoName | str, *, etag: str = "") -> Iterator[SyncPhotoStream]:
+    def stream(
+        self, name: PhotoName | str, *, etag: str = "", via_cache: bool | None = None
+    ) -> Iterator[SyncPhotoStream]:
         """As :meth:`HaystackClient.stream`; iterate over what it yields."""
-        opened = self._client.stream(name, etag=etag)
+        opened = self._client.stream(name, etag=etag, via_cache=via_cache)
         photo = self._run(opened.__aenter__())
         try:
             yield SyncPhotoStream(photo, self._run)

@@ -71,6 +71,10 @@ class FakeCluster:
     requests: list[str] = field(default_factory=list)
     server: TestServer | None = None
     next_key: int = 1
+    caches: list[FakeStore] = field(default_factory=list)
+    """They answer reads like Stores, and are started by whoever adds them."""
+    shared: dict[str, int] = field(default_factory=dict)
+    cache_questions: int = 0
 
     async def start(self) -> None:
         for store in self.stores:
@@ -78,8 +82,19 @@ class FakeCluster:
             store.address = f"{store.server.host}:{store.server.port}"
         self.server = await _serve(self._handle)
 
+    def _list_caches(self) -> web.Response:
+        named = [{"id": one.address, "url": one.address, "publicUrl": one.address, "weight": 1.0} for one in self.caches]
+        return web.json_response({"caches": named, "shared": self.shared})
+
+    async def add_cache(self) -> FakeStore:
+        cache = FakeStore()
+        cache.server = await _serve(cache.handle)
+        cache.address = f"{cache.server.host}:{cache.server.port}"
+        self.caches.append(cache)
+        return cache
+
     async def stop(self) -> None:
-        for server in (self.server, *(store.server for store in self.stores)):
+        for server in (self.server, *(node.server for node in (*self.stores, *self.caches))):
             if server is not None:
                 await server.close()
 
@@ -89,6 +104,10 @@ class FakeCluster:
         return f"http://{self.server.host}:{self.server.port}"
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path == "/dir/caches":
+            # Apart from the script: clients ask for it when they think fit.
+            self.cache_questions += 1
+            return self._list_caches()
         self.requests.append(f"{request.method} {request.path_qs}")
         if self.directory_script:
             answer = await self.directory_script.popleft()(request)

@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from directory.decisions.caches import Node, order, spread, turned
+from directory.decisions.caches import spread
+from haystack.rendezvous import Node, order, turned
 
 PHOTOS = 4000
 
