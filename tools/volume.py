@@ -18,6 +18,7 @@ from tools.plans import NOTHING_CHANGED, apply_option
 from tools.view import ClusterView, VolumeView, parse_cluster
 from tools.volume_check import check
 from tools.volume_compact import compact
+from tools.volume_move import copy_volume, drop_volume, list_moves, mark_volume, move_volume
 from tools.volume_travel import export_volume, import_volume
 
 GROW_SILENCE_SECONDS = 120.0
@@ -39,7 +40,7 @@ _COLUMNS = (
 
 @click.group(cls=Group)
 def volume() -> None:
-    """List, show, check, compact and grow volumes."""
+    """List, show, check, compact, grow and move volumes."""
 
 
 @volume.command("list")
@@ -77,6 +78,11 @@ volume.add_command(check)
 volume.add_command(compact)
 volume.add_command(export_volume)
 volume.add_command(import_volume)
+volume.add_command(move_volume)
+volume.add_command(copy_volume)
+volume.add_command(drop_volume)
+volume.add_command(list_moves)
+volume.add_command(mark_volume)
 
 
 @volume.command()
@@ -155,7 +161,7 @@ async def _ask_copies(app: App, number: int) -> tuple[ClusterView, dict[str, dic
 def _row(view: ClusterView, one: VolumeView) -> list[object]:
     return [
         one.volume,
-        one.state,
+        _state(one),
         f"{len(one.in_sync)} of {one.copies}",
         ", ".join(view.address_of(store_id) for store_id in one.in_sync),
         f"{one.live_count:,}",
@@ -169,11 +175,11 @@ def _row(view: ClusterView, one: VolumeView) -> list[object]:
 
 def _lines(view: ClusterView, one: VolumeView) -> list[str]:
     facts = [
-        ("state", f"{one.state} ({one.reason})" if one.reason else one.state),
+        ("state", f"{_state(one)} ({one.reason})" if one.reason else _state(one)),
         ("primary", view.address_of(one.primary)),
         ("in sync", ", ".join(view.address_of(store_id) for store_id in one.in_sync)),
         ("not in sync", ", ".join(view.address_of(store) for store in one.members if store not in one.in_sync) or "-"),
-        ("copies", f"{len(one.in_sync)} of {one.copies}"),
+        ("copies", f"{len(one.in_sync)} of {one.copies}{_extra(one)}"),
         ("degraded", f"since {_time(one.degraded_since_ms)}" if one.degraded_since_ms else "no"),
         ("epoch", one.document.get("epoch")),
         ("replication", one.document.get("replication")),
@@ -184,6 +190,16 @@ def _lines(view: ClusterView, one: VolumeView) -> list[str]:
         ("uuid", one.document.get("uuid")),
     ]
     return [f"Volume {one.volume}", *(f"  {name:<13} {value}" for name, value in facts)]
+
+
+def _state(one: VolumeView) -> str:
+    mark = one.document.get("mark", "none")
+    return one.state if mark == "none" else f"{one.state}, marked {mark}"
+
+
+def _extra(one: VolumeView) -> str:
+    extra = int(one.document.get("extraCopies") or 0)
+    return f", and {extra} more on demand" if extra else ""
 
 
 def _copy_lines(copy: dict[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ async def wait_for_drain(control: Control, output: Output, store_id: str, *, sle
     first_bytes: int | None = None
     with output.progress("Draining", None, "bytes") as bar:
         while True:
-            nodes = parse_nodes(await _patiently(lambda: control.directory("GET", NODES), sleep))
+            nodes = parse_nodes(await patiently(lambda: control.directory("GET", NODES), sleep))
             drain = find_node(nodes, store_id).drain
             if drain is None or drain.done:
                 break
@@ -74,7 +74,7 @@ async def wait_for_repair(control: Control, output: Output, *, sleep: Sleep = as
     copied: dict[tuple[Any, ...], int] = {}
     with output.progress("Repairing", None, "bytes") as bar:
         while True:
-            repair = parse_repair(await _patiently(lambda: control.directory("GET", REPAIR), sleep))
+            repair = parse_repair(await patiently(lambda: control.directory("GET", REPAIR), sleep))
             before = set(_copies(repair)) if before is None else before
             copied |= {key: size for key, size in _copies(repair).items() if key not in before}
             if repair.settled and not repair.degraded and not repair.running and not repair.steps:
@@ -129,8 +129,8 @@ class _Patience:
         return self._polls_left <= 0
 
 
-async def _patiently(ask: Callable[[], Awaitable[dict[str, Any]]], sleep: Sleep) -> dict[str, Any]:
-    """Ask again while the Directory is away: the work goes on after its restart."""
+async def patiently(ask: Callable[[], Awaitable[dict[str, Any]]], sleep: Sleep) -> dict[str, Any]:
+    """Return an answer; asks again while the Directory is away, since the work goes on after its restart."""
     tries = round(PATIENCE_SECONDS / POLL_SECONDS)
     while True:
         try:
