@@ -20,11 +20,13 @@ from directory.handlers.cluster import ClusterHandlers
 from directory.handlers.compactions import CompactionHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
+from directory.handlers.moves import MoveHandlers
 from directory.handlers.snapshots import SnapshotHandlers
 from directory.handlers.status import StatusHandlers
 from directory.healer import Healer
 from directory.memberships import Memberships
 from directory.metrics import Metrics
+from directory.mover import Mover
 from directory.nodes import Nodes
 from directory.service import Service
 from directory.signed import SignedCalls
@@ -46,6 +48,7 @@ class Parts:
     snapshots: Snapshots
     compactor: Compactor
     compacting: AutoCompaction
+    mover: Mover
 
 
 def make_app(
@@ -78,6 +81,7 @@ def make_app(
     backup = BackupHandlers(service, signed, scratch)
     snapshots = SnapshotHandlers(parts.snapshots, signed)
     compactions = CompactionHandlers(parts.compactor, parts.compacting, signed)
+    moves = MoveHandlers(service, parts.healer, parts.mover, parts.nodes, parts.memberships, signed)
     caches = CacheHandlers(service, signed, heartbeat_seconds)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
@@ -100,6 +104,9 @@ def make_app(
     router.add_post(r"/internal/volumes/{volume:[0-9]{1,10}}/suspect", internal.suspect)
     router.add_post("/cluster/nodes/{store}/mark", cluster.mark)
     router.add_post("/cluster/repair", cluster.repair_now)
+    router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/mark", moves.mark)
+    router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/{kind:move|copy|drop}", moves.order)
+    router.add_post(r"/cluster/moves/{number:[0-9]{1,18}}/cancel", moves.cancel)
     router.add_post("/cluster/snapshots", snapshots.take)
     router.add_post("/cluster/compactions", compactions.compact)
     router.add_delete("/cluster/snapshots/{name}", snapshots.delete)
@@ -114,6 +121,7 @@ def make_app(
         ("/cluster/repair", cluster.repair),
         ("/cluster/snapshots", snapshots.list),
         ("/cluster/compactions", compactions.list),
+        ("/cluster/moves", moves.list),
         ("/cluster/snapshots/{name}", snapshots.show),
         ("/internal/backup", backup.backup),
         ("/internal/cache/changes", caches.changes),

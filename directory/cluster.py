@@ -307,6 +307,8 @@ class Cluster:
                 record = self.records.get(volume.volume)
                 if record is None or record.primary != store_id or replication not in (None, record.replication):
                     continue
+                if record.mark:
+                    continue
                 if volume.volume in self.resting:
                     continue
                 copies = self._taking_copies(record, living)
@@ -325,6 +327,7 @@ class Cluster:
             and record.replication == replication
             and record.primary == store_id
             and not record.degraded_since_ms
+            and not record.mark
         )
 
     def folder_spaces(
@@ -392,13 +395,14 @@ class Cluster:
         record = self.records.get(volume.volume)
         if record is None:
             return replication is None
-        return replication in (None, record.replication) and len(record.in_sync) >= record.promised
+        return not record.mark and replication in (None, record.replication) and len(record.in_sync) >= record.promised
 
 
 def _would_take_photos(record: VolumeRecord, replication: str | None) -> bool:
     """Say whether a volume that lacks copies has room, so that it takes photos when they are back."""
     return (
         record.degraded_since_ms > 0
+        and not record.mark
         and replication in (None, record.replication)
         and (record.max_bytes is None or record.size_bytes < record.max_bytes * CROWDED_FRACTION)
     )

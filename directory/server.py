@@ -27,10 +27,12 @@ from directory.joint_compaction import JointCompaction
 from directory.leadership import Leadership
 from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
+from directory.mover import Mover
 from directory.nodes import Nodes
 from directory.service import Service
 from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, STORAGE_NAME, DirectorySettings
 from directory.snapshots import Snapshots
+from directory.steps import Rates
 from directory.store_client import StoreClient
 from haystack.errors import ConfigError, FolderError, HaystackError
 from haystack.security import Verifier
@@ -135,14 +137,19 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         copies=settings.repair_copies,
         copies_per_store=MAX_REPAIRS_PER_STORE,
         max_volume_bytes=settings.max_volume_bytes,
+        moves=settings.move_copies,
+        moves_per_store=settings.move_copies_per_store,
+        move_linger_seconds=settings.move_linger_seconds,
     )
-    healer = Healer(service, memberships, client, rules, settings.repair_bytes_per_second)
+    rates = Rates(settings.repair_bytes_per_second, settings.move_bytes_per_second)
+    healer = Healer(service, memberships, client, rules, rates)
     snapshots = Snapshots(service, client, settings.data)
     joint = JointCompaction(service, client, memberships, snapshots, healer.running.__contains__)
     compactor = Compactor(service, client, snapshots, joint)
     compacting = AutoCompaction(service, client, snapshots, compactor, CompactionRules(settings.compact_garbage_share))
     nodes = Nodes(service, memberships, healer)
-    parts = Parts(service, grower, memberships, healer, nodes, snapshots, compactor, compacting)
+    mover = Mover(service, memberships, healer, compactor.is_at)
+    parts = Parts(service, grower, memberships, healer, nodes, snapshots, compactor, compacting, mover)
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
@@ -158,6 +165,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
             keeper.cancel()
         await asyncio.wait(keepers)
         await compactor.close()
+        await mover.close()
         await healer.close()
         await grower.close()
         await memberships.close()

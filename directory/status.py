@@ -219,6 +219,8 @@ def _volume(service: Service, volume: int) -> dict[str, Any]:
         "members": list(record.members),
         "copies": record.promised,
         "degradedSinceMs": record.degraded_since_ms,
+        "extraCopies": record.extra_copies,
+        "mark": record.mark or "none",
         "state": reported.state if reported else record.state,
         "reason": reported.reason if reported else "",
         "createdMs": record.created_ms,

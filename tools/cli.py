@@ -38,7 +38,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "top": ("tools.top:top", "Show live what the cluster does."),
     "node": ("tools.node:node", "List, show, drain, mark and remove Stores."),
     "repair": ("tools.repair:repair", "Say what has too few copies, and repair it at once."),
-    "volume": ("tools.volume:volume", "List, show, check and grow volumes."),
+    "volume": ("tools.volume:volume", "List, show, check, grow and move volumes."),
     "space": ("tools.space:space", "Show where the bytes go, and what compactions would win."),
     "snapshot": ("tools.snapshot:snapshot", "Take, list and give up snapshots of the whole cluster."),
     "backup": ("tools.cluster_backup:backup", "Copy the whole cluster into a folder; of volumes only what is new."),
