@@ -287,8 +287,8 @@ class CacheSettings:
     memory_bytes: int = field(
         default=1 * GIB, metadata=setting(Size(16 * MIB, 64 * TIB), "Memory for photos, their bookkeeping included.")
     )
-    policy: Literal["lru", "slru", "sieve", "s3fifo"] = field(
-        default="s3fifo", metadata=setting(Choice(("lru", "slru", "sieve", "s3fifo")), "Which photos go first.")
+    policy: Literal["lru", "s3fifo"] = field(
+        default="lru", metadata=setting(Choice(("lru", "s3fifo")), "Which photos go first: segmented LRU, or S3-FIFO.")
     )
     admission: Literal["all", "paper"] = field(
         default="all",

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from cache.policies.lru import Lru, SegmentedLru
+from cache.policies.lru import SegmentedLru
 from cache.policies.policy import Policy
 from cache.policies.s3fifo import S3Fifo
-from cache.policies.sieve import Sieve
-from cache.policies.tinylfu import TinyLfu
 from haystack.errors import ConfigError
 
-POLICIES: Final[dict[str, Callable[[], Policy]]] = {
-    policy.name: policy for policy in (Lru, SegmentedLru, Sieve, S3Fifo, TinyLfu)
-}
+POLICIES: Final[dict[str, Callable[[], Policy]]] = {policy.name: policy for policy in (SegmentedLru, S3Fifo)}
 
 
 def make_policy(name: str) -> Policy:

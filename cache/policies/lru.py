@@ -1,4 +1,4 @@
-"""Least recently used goes first, plain and segmented."""
+"""LRU in two segments: what was asked for once goes first, then what was not asked for again longest."""
 
 from __future__ import annotations
 
@@ -12,64 +12,6 @@ PROTECTED_SHARE: Final = 0.8
 """Share of the memory for photos that were asked for again."""
 
 
-class Lru:
-    """Plain: the one that was not asked for longest goes."""
-
-    name: ClassVar[str] = "lru"
-    entry_bytes: ClassVar[int] = 16
-
-    def __init__(self) -> None:
-        self._queues = Queues(1)
-        self._sizes = array("I")
-        self._count = 0
-        self.total_bytes = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    def resize(self, capacity_bytes: int) -> None:
-        """Nothing depends on it."""
-
-    def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
-        if entry >= len(self._sizes):
-            grow(self._sizes, entry)
-        self._sizes[entry] = size_bytes
-        self._queues.push(0, entry)
-        self._count += 1
-        self.total_bytes += size_bytes
-
-    def hits(self, entries: Iterable[int]) -> None:
-        sizes, newer, older = self._sizes, self._queues.newer, self._queues.older
-        known = len(sizes)
-        for entry in entries:
-            if entry >= known or not sizes[entry]:
-                continue
-            node = entry + 1
-            after = newer[node]
-            if after:  # else it is the newest already
-                before = older[node]
-                newer[before], older[after] = after, before
-                last = older[0]
-                newer[node], older[node] = 0, last
-                newer[last] = older[0] = node
-
-    def remove(self, entry: int) -> None:
-        if entry < len(self._sizes) and self._sizes[entry]:
-            self._queues.remove(entry)
-            self._forget(entry)
-
-    def victim(self) -> int | None:
-        entry = self._queues.pop(0)
-        if entry is not None:
-            self._forget(entry)
-        return entry
-
-    def _forget(self, entry: int) -> None:
-        self._count -= 1
-        self.total_bytes -= self._sizes[entry]
-        self._sizes[entry] = 0
-
-
 _PROBATION: Final = 0
 _PROTECTED: Final = 1
 
@@ -78,7 +20,7 @@ class SegmentedLru:
     """Two lists: a photo that is asked for again moves to the protected one, whose oldest fall back. So what is asked
     for once only, however much of it, pushes nothing out that was asked for twice."""
 
-    name: ClassVar[str] = "slru"
+    name: ClassVar[str] = "lru"
     entry_bytes: ClassVar[int] = 17
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ class Sieve:
     """The hand goes from the oldest to the newest. What was asked for since it last came by is passed over and stays
     where it is; the first that was not goes. A hit costs one store."""
 
-    name: ClassVar[str] = "sieve"
+    name: ClassVar[str] = "SIEVE"
     entry_bytes: ClassVar[int] = 17
 
     def __init__(self) -> None:

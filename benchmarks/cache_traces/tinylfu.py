@@ -63,7 +63,7 @@ class Sketch:
 class TinyLfu:
     """What leaves the window stays only when it was asked for more often than what it would push out."""
 
-    name: ClassVar[str] = "tinylfu"
+    name: ClassVar[str] = "W-TinyLFU"
     entry_bytes: ClassVar[int] = 50
 
     def __init__(self) -> None:
@@ -75,6 +75,7 @@ class TinyLfu:
         self._bytes = [0, 0, 0]
         self._count = 0
         self._window_limit_bytes = 0
+        self._main_limit_bytes = 0
         self._protected_limit_bytes = 0
 
     def __len__(self) -> int:
@@ -86,7 +87,8 @@ class TinyLfu:
 
     def resize(self, capacity_bytes: int) -> None:
         self._window_limit_bytes = int(capacity_bytes * WINDOW_SHARE)
-        self._protected_limit_bytes = int((capacity_bytes - self._window_limit_bytes) * PROTECTED_SHARE)
+        self._main_limit_bytes = capacity_bytes - self._window_limit_bytes
+        self._protected_limit_bytes = int(self._main_limit_bytes * PROTECTED_SHARE)
 
     def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
         if entry >= len(self._sizes):
@@ -100,6 +102,8 @@ class TinyLfu:
         self._sketch.count(name_hash)
         self._count += 1
         self._put(_WINDOW, entry)
+        while self._bytes[_WINDOW] > self._window_limit_bytes and self._main_has_room():
+            self._move(_WINDOW, _PROBATION)
 
     def hits(self, entries: Iterable[int]) -> None:
         sizes, where, hashes, count = self._sizes, self._where, self._hashes, self._sketch.count
@@ -136,6 +140,11 @@ class TinyLfu:
             self._take_out(entry)
             self._forget(entry)
         return entry
+
+    def _main_has_room(self) -> bool:
+        oldest = self._queues.oldest(_WINDOW)
+        wanted = 0 if oldest is None else self._sizes[oldest]
+        return self._bytes[_PROBATION] + self._bytes[_PROTECTED] + wanted <= self._main_limit_bytes
 
     def _put(self, queue: int, entry: int) -> None:
         self._where[entry] = queue

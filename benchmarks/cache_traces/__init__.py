@@ -1,0 +1,1 @@
+"""What a Cache is asked for, and what different policies make of it."""
