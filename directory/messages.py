@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from directory.heat_messages import NO_REPORT, HeatReport, parse_heat
 from directory.settings import MAX_FOLDERS_PER_STORE, MAX_NEEDLES_PER_CONFIRMATION, MAX_VOLUMES_PER_STORE
 from haystack.errors import InvalidRequest
 from haystack.fid import MAX_ALTERNATE, MAX_VOLUME_ID
@@ -112,6 +113,7 @@ class Heartbeat:
     folders: tuple[FolderDocument, ...]
     volumes: tuple[VolumeDocument, ...]
     removed: tuple[int, ...]
+    heat: HeatReport = NO_REPORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +269,10 @@ class Fields:
             raise self.wrong(name, f"a list of at most {most} items", value)
         return value
 
+    def value(self, name: str, default: Any) -> Any:
+        """Return a field as it is."""
+        return self._document.get(name, default)
+
     def has(self, name: str) -> bool:
         """Say whether the field is there and not null."""
         return self._document.get(name) is not None
@@ -314,6 +320,7 @@ def parse_heartbeat(document: Any) -> Heartbeat:
         folders=_folders(fields),
         volumes=_volumes(fields),
         removed=tuple(removed),
+        heat=parse_heat(Fields(document["heat"], "heartbeat: heat")) if fields.has("heat") else NO_REPORT,
     )
 
 

@@ -6,10 +6,11 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from directory.compactor import Compactor
 from directory.cache_metrics import CacheMetrics
+from directory.compactor import Compactor
 from directory.decisions.liveness import Liveness
 from directory.healer import Healer
+from directory.heat_metrics import HeatMetrics
 from directory.service import Service
 from directory.status import copy_counts
 from directory.storage import Table
@@ -42,6 +43,7 @@ class Metrics:
         )
         self.registry.register(_State(service, healer))
         self.registry.register(CacheMetrics(service))
+        self.registry.register(HeatMetrics(service))
         self.registry.register(_Compactions(compactor))
 
     def render(self) -> bytes:

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from directory import transactions
 from directory.cache_feed import CacheFeed
@@ -15,6 +16,8 @@ from directory.cluster import Cluster
 from directory.committer import Committer
 from directory.decisions.choice import ANYWHERE, Candidate, Where, WriteTable
 from directory.decisions.membership import Standing
+from directory.decisions.spreading import Place, drawn
+from directory.heat import ClusterHeat
 from directory.ids import IdAllocator
 from directory.messages import Confirmation, FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
 from directory.storage import Draft, Storage, Table, scan_all
@@ -29,6 +32,7 @@ from directory.tables import (
 )
 from directory.transactions import Admission, Confirmed
 from haystack.errors import InvalidRequest
+from haystack.heat import LOAD_BYTES
 from haystack.units import GIB
 
 TABLE_AGE_SECONDS = 0.2
@@ -56,6 +60,7 @@ class Service:
     peers_index, peers_count: this is Directory k of N.
     default_replication: of photos whose assign names none.
     cache_spread_reads_per_second: reads of one photo that one Cache is to take; 0: photos are never shared.
+    load_bytes: bytes that weigh as much as a read where load is one number.
     clock: monotonic seconds. wall_clock: unix seconds. dice: random numbers in 0 ≤ x < 1.
 
     Raises
@@ -72,6 +77,7 @@ class Service:
         peers_count: int = 1,
         default_replication: str = "000",
         cache_spread_reads_per_second: float = 0.0,
+        load_bytes: float = LOAD_BYTES,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = random.random,
@@ -93,6 +99,7 @@ class Service:
         )
         _load(storage, self.cluster)
         self.default_replication = default_replication
+        self.heat = ClusterHeat(load_bytes)
         self.confirmed_to: dict[int, int] = {}
         self.on_new_address: Callable[[str], Awaitable[None]] = _nobody_async
         self.on_report: Callable[[str, Iterable[int]], None] = _nobody
@@ -162,6 +169,7 @@ class Service:
             for volume in message.volumes:
                 self.ids.raise_above_reported(volume.max_key)
             self.cluster.register(message, self.clock())
+            self.heat.forget(store_id)
             self._apply(store_id, admission)
             self.on_report(store_id, list(self.cluster.index.by_member[store_id]))
 
@@ -183,6 +191,8 @@ class Service:
         folders_before = store.folders
         if not self.cluster.heartbeat(message, self.clock()):
             return True
+        self.heat.take(message.store_id, message.heat, self.clock())
+        self.heat.drop(message.store_id, message.removed)
         self.ids.raise_above(volume.max_key for volume in message.volumes)
         if unsettled:
             await self._settle(message.store_id, unsettled, recovered)
@@ -225,7 +235,6 @@ class Service:
         """
         self.heard(message.store_id)
         self._check_end(message)
-
         def apply(outcome: Confirmed) -> None:
             if outcome.effect is not None:
                 self.feed.confirmed(message.volume, outcome.effect)
@@ -273,6 +282,45 @@ class Service:
 
         await self.committer.run(lambda draft: transactions.volume_made(draft, record), apply)
 
+    def places(self, volume: int) -> list[Place]:
+        """Return where to read a volume, in the order in which one reader is to try; drawn anew each time."""
+        return drawn(self.cluster.places(volume, self.clock()), self._dice)
+
+    async def set_weights(
+        self,
+        volume: int,
+        weights: Mapping[str, float],
+        *,
+        expected: Mapping[str, float] | None = None,
+        dry_run: bool = False,
+    ) -> VolumeRecord:
+        """Give the copies of a volume read weights; none: all are equal. Returns the record as it is kept.
+
+        Parameters
+        ----------
+        weights: by Store; what is left out counts as the mean of the others.
+        expected: the weights that must be in force; None: any.
+        dry_run: change nothing, only say what the record would be, or what is wrong.
+
+        Raises
+        ------
+        VolumeNotFound: no such volume.
+        InvalidRequest: the volume cannot have such weights.
+        NotPossibleNow: others are in force than expected.
+        """
+
+        if dry_run:
+            return transactions.set_weights(Draft(self.storage), volume, weights, expected)
+
+        def apply(record: VolumeRecord) -> None:
+            known = self.cluster.records[volume]
+            self.cluster.index.put(replace(known, weights=record.weights))
+            self.cluster_changed()
+
+        return await self.committer.run(
+            lambda draft: transactions.set_weights(draft, volume, weights, expected), apply
+        )
+
     # -- photos
 
     def photo(self, photo_id: int) -> PhotoRecord | None:
@@ -292,6 +340,11 @@ class Service:
             lambda draft: transactions.drop_expired(draft, due, now_seconds), self.cluster.expired_bytes.update
         )
         return len(due)
+
+    async def forget_expired(self, volume: int) -> None:
+        """Note that a volume was compacted: what had expired in it is gone."""
+        if self.cluster.expired_bytes.pop(volume, 0):
+            await self.committer.run(lambda draft: draft.delete(Table.META, expired_key(volume)))
 
     async def _settle(self, store_id: str, volumes: Sequence[VolumeDocument], may_have_shrunk: frozenset[int]) -> None:
         abandoned = self.cluster.abandoned(store_id, volumes)
@@ -316,6 +369,9 @@ class Service:
 
 
 def _load(storage: Storage, cluster: Cluster) -> None:
+    for key, stored in scan_all(storage, Table.META):
+        if (name := key.decode()).startswith(EXPIRED_PREFIX):
+            cluster.expired_bytes[int(name.removeprefix(EXPIRED_PREFIX))] = stored.value
     for _, stored in scan_all(storage, Table.STORES):
         cluster.restore_store(StoreDocument(**stored.value))
     for key, stored in scan_all(storage, Table.VOLUMES):
@@ -339,11 +395,3 @@ def _addresses(document: StoreDocument) -> tuple[str, str]:
 
 def _folder_states(folders: dict[str, FolderDocument]) -> dict[str, str]:
     return {folder.id: folder.state for folder in folders.values()}
-    async def forget_expired(self, volume: int) -> None:
-        """Note that a volume was compacted: what had expired in it is gone."""
-        if self.cluster.expired_bytes.pop(volume, 0):
-            await self.committer.run(lambda draft: draft.delete(Table.META, expired_key(volume)))
-
-    for key, stored in scan_all(storage, Table.META):
-        if (name := key.decode()).startswith(EXPIRED_PREFIX):
-            cluster.expired_bytes[int(name.removeprefix(EXPIRED_PREFIX))] = stored.value

@@ -12,7 +12,8 @@ from uuid import uuid4
 
 from directory.decisions.confirmations import Effect, apply_needles
 from directory.decisions.membership import Standing, admit, worth_writing
-from directory.errors import MembershipConflict
+from directory.decisions.spreading import checked_weights
+from directory.errors import MembershipConflict, NotPossibleNow
 from directory.messages import STORED, Confirmation, Registration, StoreDocument, VolumeDocument
 from directory.storage import Draft, Put, Storage, Table, Value
 from directory.tables import (
@@ -24,8 +25,8 @@ from directory.tables import (
     PhotoRecord,
     VolumeRecord,
     confirmed_key,
-    expiry_key,
     expired_key,
+    expiry_key,
     parse_expiry_key,
     photo_key,
     volume_key,
@@ -240,21 +241,20 @@ def drop_expired(draft: Draft, due: Iterable[bytes], now_seconds: float) -> dict
     ----------
     due: keys of table ``expiries`` that name a second which is over. A photo that was replaced meanwhile stays.
     """
-    for key in due:
     more: Counter[int] = Counter()
+    for key in due:
         _, photo_id = parse_expiry_key(key)
         value = draft.get(Table.PHOTOS, photo_key(photo_id))
         if value is not None:
             before = PhotoRecord.unpack(value)
             after = before.at(now_seconds)
-            if after is None:
             left = after.renditions if after is not None else {}
             more[before.volume] += sum(one.size_bytes for alt, one in before.renditions.items() if alt not in left)
+            if after is None:
                 draft.delete(Table.PHOTOS, photo_key(photo_id))
             elif after != before:
                 draft.put(Table.PHOTOS, photo_key(photo_id), after.pack())
         draft.delete(Table.EXPIRIES, key)
-
     expired = {}
     for volume, size_bytes in more.items():
         if size_bytes:
@@ -262,6 +262,7 @@ def drop_expired(draft: Draft, due: Iterable[bytes], now_seconds: float) -> dict
             expired[volume] = size_bytes + (draft.get(Table.META, key) or 0)
             draft.put(Table.META, key, expired[volume])
     return expired
+
 
 def volume_made(draft: Draft, record: VolumeRecord) -> VolumeRecord:
     """Write down a volume that Stores have just made, and return its record.
@@ -275,6 +276,21 @@ def volume_made(draft: Draft, record: VolumeRecord) -> VolumeRecord:
         if taken_in.uuid != record.uuid or taken_in.epoch >= record.epoch:
             return taken_in
     draft.put(Table.VOLUMES, volume_key(record.volume), record.pack())
+    return record
+
+
+def set_weights(
+    draft: Draft, volume: int, weights: Mapping[str, float], expected: Mapping[str, float] | None
+) -> VolumeRecord:
+    """Write down read weights, and return the record. Raises VolumeNotFound, InvalidRequest, NotPossibleNow."""
+    packed = draft.get(Table.VOLUMES, volume_key(volume))
+    if packed is None:
+        raise VolumeNotFound(f"volume {volume} is not known; see `haystack volume list`")
+    record = VolumeRecord.unpack(volume, packed)
+    if expected is not None and record.weights != expected:
+        raise NotPossibleNow(f"volume {volume}: its read weights were changed meanwhile; look at them and try again")
+    record = replace(record, weights=checked_weights(record, weights))
+    draft.put(Table.VOLUMES, volume_key(volume), record.pack())
     return record
 
 

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from haystack import heat
+
 PREFIX = "haystack_store_"
 OPERATIONS = ("read", "write", "delete")
 
@@ -46,6 +48,11 @@ class Rates:
     sent_bytes: float
     volume_reads: Mapping[int, float]
     volume_writes: Mapping[int, float]
+
+    @property
+    def load(self) -> float:
+        """The load of the reads, as it is when heat is meant, but of this time alone."""
+        return heat.Rates(self.requests["read"], self.sent_bytes).load()
 
 
 def parse_sample(page: str, at_seconds: float) -> Sample:

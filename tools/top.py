@@ -39,6 +39,7 @@ MAX_REPAIR_LINES = 8
 _STORE_COLUMNS = (
     Column("store"),
     Column("state"),
+    Column("load", right=True),
     Column("reads/s", right=True),
     Column("p99", right=True),
     Column("uploads/s", right=True),
@@ -168,10 +169,11 @@ def _store_row(frame: Frame, index: int) -> list[str]:
     state = node.state if node.mark == "none" else f"{node.state}, {node.mark}"
     one = frame.rates.get(node.store_id)
     if not isinstance(one, Rates):
-        return [node.url, f"{state} ({one})" if one else state, *["-"] * 7, format_size(node.free_bytes)]
+        return [node.url, f"{state} ({one})" if one else state, *["-"] * 8, format_size(node.free_bytes)]
     return [
         node.url,
         state,
+        f"{one.load:,.0f}",
         f"{one.requests['read']:,.0f}",
         _time(one.p99_seconds["read"]),
         f"{one.requests['write']:,.1f}",
@@ -199,6 +201,7 @@ def _document(frame: Frame, volumes: int) -> dict[str, Any]:
         figures: dict[str, Any] = {"problem": one or "silent"}
         if isinstance(one, Rates):
             figures = {
+                "load": round(one.load, 2),
                 "perSecond": {name: round(one.requests[name], 2) for name in OPERATIONS},
                 "p99Ms": {name: _milliseconds(one.p99_seconds[name]) for name in OPERATIONS},
                 "sentBytesPerSecond": round(one.sent_bytes),

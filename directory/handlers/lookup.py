@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
+from directory.decisions.spreading import Place
 from directory.errors import PhotoNotFound
-from directory.messages import StoreDocument
 from directory.service import Service
 from directory.tables import PhotoRecord
 from directory.web import json_response, parameters
@@ -40,7 +40,7 @@ class LookupHandlers:
             locations = self._locations(volume)
         except (VolumeNotFound, VolumeUnavailable) as error:
             return json_response(request, {**names, "error": str(error)}, error.http_status)
-        return json_response(request, {**names, "locations": [_location(store) for store in locations], **caches})
+        return json_response(request, {**names, "locations": [_location(place) for place in locations], **caches})
 
     async def photo(self, request: web.Request) -> web.Response:
         """Say where a photo and its renditions are. The id is hex, as in the fid."""
@@ -54,7 +54,7 @@ class LookupHandlers:
                 f"photo {photo_id:x} is not known, or has expired; one that was stored this moment is known when its "
                 "Store has confirmed it"
             )
-        stores = self._service.cluster.locations(photo.volume, self._service.clock())
+        stores = self._service.places(photo.volume)
         return json_response(request, _photo_document(photo_id, photo, stores) | self._caches(photo_id))
 
     async def redirect(self, request: web.Request) -> web.Response:
@@ -64,7 +64,7 @@ class LookupHandlers:
         locations = self._locations(fid.volume)
         # What is asked for by its offset is somebody's who wants the Store's own answer.
         caches = [] if "@" in text else self._service.caches.of_photo(fid.key)
-        base = _base_url((caches[0] if caches else locations[0]).public_url)
+        base = _base_url((caches[0] if caches else locations[0].store).public_url)
         # Not permanent: volumes move. The path goes on as it came, with suffix, query and all.
         return web.Response(status=302, headers={"Location": base + request.rel_url.raw_path_qs})
 
@@ -76,8 +76,8 @@ class LookupHandlers:
         named = [{"url": one.url, "publicUrl": one.public_url} for one in caches]
         return {"cacheUrl": caches[0].url, "cachePublicUrl": caches[0].public_url, "caches": named}
 
-    def _locations(self, volume: int) -> list[StoreDocument]:
-        locations = self._service.cluster.locations(volume, self._service.clock())
+    def _locations(self, volume: int) -> list[Place]:
+        locations = self._service.places(volume)
         if locations:
             return locations
         record = self._service.cluster.records.get(volume)
@@ -109,8 +109,15 @@ def _photo_of(text: str) -> int | None:
         return None
 
 
-def _location(store: StoreDocument) -> dict[str, str]:
-    return {"url": store.url, "publicUrl": store.public_url, "dataCenter": store.data_center}
+def _location(place: Place) -> dict[str, Any]:
+    store = place.store
+    return {
+        "url": store.url,
+        "publicUrl": store.public_url,
+        "dataCenter": store.data_center,
+        "weight": round(place.weight, 3),
+        "primary": place.primary,
+    }
 
 
 def _base_url(public_url: str) -> str:
@@ -118,7 +125,7 @@ def _base_url(public_url: str) -> str:
     return (public_url if "://" in public_url else f"http://{public_url}").rstrip("/")
 
 
-def _photo_document(photo_id: int, photo: PhotoRecord, stores: list[StoreDocument]) -> dict[str, Any]:
+def _photo_document(photo_id: int, photo: PhotoRecord, places: list[Place]) -> dict[str, Any]:
     renditions = []
     for alternate, rendition in sorted(photo.renditions.items()):
         fid = str(Fid(photo.volume, photo_id, photo.cookie, alternate))
@@ -130,7 +137,7 @@ def _photo_document(photo_id: int, photo: PhotoRecord, stores: list[StoreDocumen
                 "size": rendition.size_bytes,
                 "checksum": f"{rendition.checksum:016x}",
                 "timeMs": rendition.time_ms,
-                "urls": [f"{_base_url(store.public_url)}/{fid}" for store in stores],
+                "urls": [f"{_base_url(place.store.public_url)}/{fid}" for place in places],
                 **end,
             }
         )
@@ -139,5 +146,5 @@ def _photo_document(photo_id: int, photo: PhotoRecord, stores: list[StoreDocumen
         "volume": photo.volume,
         "cookie": f"{photo.cookie:016x}",
         "renditions": renditions,
-        "locations": [_location(store) for store in stores],
+        "locations": [_location(place) for place in places],
     }

@@ -24,6 +24,8 @@ from haystack.client.locations import (
     WITHOUT_DIRECTORY_SECONDS,
     Location,
     LocationCache,
+    for_reading,
+    for_writing,
 )
 from haystack.client.names import PhotoName, fid_of, parse_photo_name
 from haystack.client.photo import PhotoInfo, StoredPhoto, disposition
@@ -261,7 +263,8 @@ class HaystackClient:
             nonlocal uncertain
             failures: list[Transient | HaystackError] = []
             places = await self._where(target_fid.volume)
-            for address in self._health.in_order([self._base(one) for one in places], lambda one: (one,)):
+            addresses = [self._base(one) for one in for_writing(places)]
+            for address in self._health.in_order(addresses, lambda one: (one,)):
                 try:
                     answer = await self._transport.fetch(method, f"{address}/{target_fid}{query}")
                     return int(answer.field("size", int))
@@ -343,10 +346,9 @@ class HaystackClient:
     def _target(
         self, name: Fid | Locator, locations: tuple[Location, ...], etag: str, rounds: int, caches: Sequence[str]
     ) -> Target:
-        # Another one first each time, so that all replicas share the reads.
-        first = int(self._uniform() * len(locations)) % len(locations)
-        turned = locations[first:] + locations[:first]
-        return Target(str(name), str(fid_of(name)), turned, self._internal, self._health, etag, rounds, caches)
+        # Drawn for each read, so that all replicas share the reads as the Directory wants it.
+        order = for_reading(locations, self._uniform)
+        return Target(str(name), str(fid_of(name)), order, self._internal, self._health, etag, rounds, caches)
 
     def _base(self, location: Location) -> str:
         return location.base(internal=self._internal)

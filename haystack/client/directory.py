@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
@@ -161,4 +162,15 @@ def _fid(text: str, request: str) -> Fid:
 def _location(document: dict[str, Any], request: str) -> Location:
     url = field_of(document, "url", str, request)
     public_url = document.get("publicUrl")
-    return Location(url, public_url if isinstance(public_url, str) else url)
+    return Location(
+        url,
+        public_url if isinstance(public_url, str) else url,
+        _weight(document.get("weight", 1.0), request),
+        document.get("primary") is True,
+    )
+
+
+def _weight(value: Any, request: str) -> float:
+    if type(value) not in (int, float) or not (isfinite(value) and value >= 0):
+        raise UnexpectedAnswer(f"{request}: the answer has a location of weight {str(value)[:40]}")
+    return float(value)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+from haystack.weighted import weighted_order
 
 DEFAULT_LIFETIME_SECONDS = 60.0
 DEFAULT_MAX_VOLUMES = 10_000
@@ -22,10 +24,14 @@ class Location:
     ----------
     url: ``host:port`` inside the cluster.
     public_url: where clients reach it: ``host:port``, or an address with ``http://`` or ``https://``.
+    weight: its share of the reads, beside the weights of the others; 0: it is read when all others fail.
+    primary: it takes uploads and deletes; others pass them on to it.
     """
 
     url: str
     public_url: str
+    weight: float = 1.0
+    primary: bool = False
 
     def base(self, *, internal: bool) -> str:
         """Return the address to put a path behind, with scheme and without a slash at the end."""
@@ -87,6 +93,16 @@ class LocationCache:
     def forget(self, volume: int) -> None:
         """Drop what is known: the volume is gone."""
         self._entries.pop(volume, None)
+
+
+def for_reading(locations: Sequence[Location], uniform: Callable[[], float]) -> list[Location]:
+    """Return the locations in the order in which to try them for one read; ``uniform`` as of :func:`weighted_order`."""
+    return weighted_order(locations, [one.weight for one in locations], uniform)
+
+
+def for_writing(locations: Sequence[Location]) -> list[Location]:
+    """Return the locations in the order in which to try them for an upload or a delete."""
+    return sorted(locations, key=lambda one: not one.primary)
 
 
 def with_scheme(address: str) -> str:

@@ -9,7 +9,7 @@ from haystack.client.assigning import NamePool
 from haystack.client.directory import Assignment
 from haystack.client.errors import Refused, UnexpectedAnswer, Unreachable, WrongContent
 from haystack.client.health import StoreHealth
-from haystack.client.locations import Location
+from haystack.client.locations import Location, for_writing
 from haystack.client.photo import StoredPhoto, plain_etag
 from haystack.client.retry import RetryPolicy, Transient
 from haystack.client.sources import Source
@@ -117,7 +117,8 @@ class Uploader:
     async def _place(self, upload: Upload) -> tuple[Fid, Location]:
         if upload.fid is not None:
             places = await self._where(upload.fid.volume)
-            return upload.fid, self._health.in_order(places, lambda one: (one.base(internal=self._internal),))[0]
+            order = self._health.in_order(for_writing(places), lambda one: (one.base(internal=self._internal),))
+            return upload.fid, order[0]
         name = await self._name(upload.replication)
         return Fid(name.fid.volume, name.fid.key, name.fid.cookie, upload.alternate), name.location
 

@@ -16,7 +16,7 @@ from haystack.store.control import VOLUME_CELLS, ControlBlock, Header, VolumeCel
 from haystack.store.hot_photos import HALVED_SECONDS, Hits, HotPhotos
 from haystack.store.sampling import SampleReader
 
-MAX_LOOKS: Final = 1024
+MAX_LOOKS: Final = 512
 """Volumes that are looked at in one tick, and for one heartbeat; with more, each has its turn less often."""
 
 MAX_ROWS: Final = 128

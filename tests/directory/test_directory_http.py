@@ -203,7 +203,8 @@ async def test_lookup_finds_a_volume(directory: Any, store: FakeStore, query: st
         status, answer = await directory.call(f"/dir/lookup?{query}", method)
         assert status == 200
         assert answer["volumeId"] == "3"
-        assert answer["locations"] == [{"url": store.url, "publicUrl": "photos.example.org:80", "dataCenter": "dc1"}]
+        place = {"url": store.url, "publicUrl": "photos.example.org:80", "dataCenter": "dc1"}
+        assert answer["locations"] == [{**place, "weight": 100, "primary": True}]
 
 
 @pytest.mark.parametrize(
