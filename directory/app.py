@@ -18,6 +18,7 @@ from directory.handlers.backup import BackupHandlers
 from directory.handlers.caches import CacheHandlers
 from directory.handlers.cluster import ClusterHandlers
 from directory.handlers.compactions import CompactionHandlers
+from directory.handlers.heat import HeatHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
 from directory.handlers.moves import MoveHandlers
@@ -32,11 +33,11 @@ from directory.service import Service
 from directory.signed import SignedCalls
 from directory.snapshots import Snapshots
 from directory.web import make_middleware
+from haystack.sealed_ttl import LifeSeal
 from haystack.security import Verifier
 
 
 @dataclass(frozen=True, slots=True)
-from haystack.sealed_ttl import LifeSeal
 class Parts:
     """What one Directory is made of."""
 
@@ -57,22 +58,22 @@ def make_app(
     host: str,
     scratch: Path,
     heartbeat_seconds: float,
+    seal: LifeSeal,
     verifier: Verifier | None = None,
 ) -> web.Application:
     """Return the application of one Directory.
 
     Parameters
-    seal: LifeSeal,
     ----------
     host: the address that it listens on, for answers that name it.
     scratch: folder for files that are needed for a moment.
     heartbeat_seconds: how often Stores are told to report.
+    seal: puts the lives of photos into their cookies.
     verifier: checks the Stores' signatures; None takes unsigned calls.
     """
     service, grower = parts.service, parts.grower
     metrics = Metrics(service, parts.healer, parts.compactor)
     signed = SignedCalls(verifier)
-    seal: puts the lives of photos into their cookies.
     assign = AssignHandlers(Assigner(service, grower, seal), grower)
     lookup = LookupHandlers(service)
     internal = InternalHandlers(parts.memberships, service, grower, metrics, signed, heartbeat_seconds)
@@ -82,6 +83,7 @@ def make_app(
     snapshots = SnapshotHandlers(parts.snapshots, signed)
     compactions = CompactionHandlers(parts.compactor, parts.compacting, signed)
     moves = MoveHandlers(service, parts.healer, parts.mover, parts.nodes, parts.memberships, signed)
+    heat = HeatHandlers(service, parts.nodes, signed)
     caches = CacheHandlers(service, signed, heartbeat_seconds)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
     router = app.router
@@ -104,6 +106,8 @@ def make_app(
     router.add_post(r"/internal/volumes/{volume:[0-9]{1,10}}/suspect", internal.suspect)
     router.add_post("/cluster/nodes/{store}/mark", cluster.mark)
     router.add_post("/cluster/repair", cluster.repair_now)
+    router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/weights", heat.weigh)
+    router.add_post("/internal/hits", heat.hits)
     router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/mark", moves.mark)
     router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/{kind:move|copy|drop}", moves.order)
     router.add_post(r"/cluster/moves/{number:[0-9]{1,18}}/cancel", moves.cancel)
@@ -119,6 +123,7 @@ def make_app(
         ("/cluster/status", status.cluster),
         ("/cluster/nodes", cluster.nodes),
         ("/cluster/repair", cluster.repair),
+        ("/cluster/heat", heat.heat),
         ("/cluster/snapshots", snapshots.list),
         ("/cluster/compactions", compactions.list),
         ("/cluster/moves", moves.list),

@@ -15,6 +15,7 @@ from directory.decisions.liveness import Liveness
 from directory.decisions.membership import Standing
 from directory.decisions.replication import Site
 from directory.decisions.spaces import FolderSpace
+from directory.decisions.spreading import Place, places_of
 from directory.messages import FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
 from directory.store_state import StoreState
 from directory.tables import VolumeRecord
@@ -54,11 +55,11 @@ class Cluster:
         self.membership_changed_seconds = float("-inf")
         self.compacting: set[int] = set()
         """Volumes whose copies are compacted together: a new membership would make that begin anew."""
-        self.resting: set[int] = set()
         self.moving: set[int] = set()
         """Volumes of which a copy is on its way to another Store by order: nobody else changes who has them."""
         self.expired_bytes: dict[int, int] = {}
         """About so many bytes of each volume's photos have expired since it was compacted."""
+        self.resting: set[int] = set()
         """Volumes that are given no photos for a moment, since they are being handed over to another primary."""
         self._dead_after_seconds = dead_after_seconds
         self._started_seconds = started_seconds
@@ -251,7 +252,11 @@ class Cluster:
         return [state for state in states if not state.registered or volume in state.volumes]
 
     def locations(self, volume: int, now_seconds: float) -> list[StoreDocument]:
-        """Return where to read a volume, the best place first.
+        """Return where a volume is, as :meth:`places`, whatever the weights."""
+        return [place.store for place in self.places(volume, now_seconds)]
+
+    def places(self, volume: int, now_seconds: float) -> list[Place]:
+        """Return where to read a volume, with the weights of these places; the best place first if there are none.
 
         These are the living Stores that have it in sync, the primary first. When there is none: those that may be there
         (they have not reported since the start), then living ones with a stale copy, which may lack the newest photos
@@ -264,7 +269,7 @@ class Cluster:
         for state in holders:
             tiers[self.liveness(state.document.store_id, now_seconds)].append(state.document)
         if tiers[Liveness.ALIVE] or record is None:
-            return tiers[Liveness.ALIVE]
+            return places_of(record, tiers[Liveness.ALIVE])
         stale = [
             self.stores[member].document
             for member in record.stale
@@ -272,7 +277,9 @@ class Cluster:
         ]
         if not all(self._long_silent(holder, now_seconds) for holder in holders):
             stale = []
-        return [*tiers[Liveness.UNKNOWN], *stale, *tiers[Liveness.DEAD]]
+        if tiers[Liveness.UNKNOWN]:
+            return places_of(record, tiers[Liveness.UNKNOWN], [*stale, *tiers[Liveness.DEAD]])
+        return places_of(record, stale, tiers[Liveness.DEAD]) if stale else places_of(record, tiers[Liveness.DEAD])
 
     def _long_silent(self, store: StoreState, now_seconds: float) -> bool:
         patience_seconds = max(self._dead_after_seconds, STALE_SECONDS)

@@ -35,9 +35,9 @@ from directory.snapshots import Snapshots
 from directory.steps import Rates
 from directory.store_client import StoreClient
 from haystack.errors import ConfigError, FolderError, HaystackError
+from haystack.sealed_ttl import LifeSeal
 from haystack.security import Verifier
 
-from haystack.sealed_ttl import LifeSeal
 LOCK_NAME = "lock"
 STORE_FOLDER_NAME = "folder.json"
 
@@ -183,6 +183,7 @@ async def _keep(parts: Parts, period_seconds: float) -> None:
                 parts.grower.start_top_up()
                 await service.promote_extras()
             await parts.snapshots.expire()
+            await parts.snapshots.follow_all()
             await service.drop_expired()
         except HaystackError as error:
             log.error("looking after the cluster failed, trying again: %s", error)
@@ -192,7 +193,6 @@ async def _watch(memberships: Memberships, period_seconds: float) -> None:
     """Take copies that are lost out of the in-sync sets. Apart from the rest: nothing may hold this up."""
     while True:
         await asyncio.sleep(period_seconds)
-            await parts.snapshots.follow_all()
         try:
             await memberships.sweep()
         except HaystackError as error:
@@ -206,6 +206,7 @@ async def _listening(settings: DirectorySettings, parts: Parts) -> AsyncIterator
         host=settings.host,
         scratch=settings.data,
         heartbeat_seconds=settings.heartbeat_seconds,
+        seal=LifeSeal(settings.secret),
         verifier=Verifier(settings.secret) if settings.secret is not None else None,
     )
     runner = web.AppRunner(app, shutdown_timeout=STOP_TIMEOUT_SECONDS)
@@ -216,7 +217,6 @@ async def _listening(settings: DirectorySettings, parts: Parts) -> AsyncIterator
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
             yield f"http://{host}:{server.sockets[0].getsockname()[1]}"
         finally:
-        seal=LifeSeal(settings.secret),
             server.close()
     finally:
         await runner.cleanup()

@@ -232,10 +232,16 @@ def _volume(service: Service, volume: int) -> dict[str, Any]:
         "liveCount": reported.live_count if reported else record.live_count,
         "deletedBytes": reported.deleted_bytes if reported else None,
         "deletedCount": reported.deleted_count if reported else None,
-        "reads": reported.reads if reported else None,
+        "reads": max(reported.reads, _reads_told(service, record.primary, volume)) if reported else None,
         "writes": reported.writes if reported else None,
         "lastAppendMs": reported.last_append_ms if reported else None,
     }
+
+
+def _reads_told(service: Service, store_id: str, volume: int) -> int:
+    """Reads are told with the heat, not with each heartbeat's documents."""
+    copy = service.heat.copy(store_id, volume)
+    return copy.reads if copy else 0
 
 
 def _topology(service: Service) -> dict[str, Any]:

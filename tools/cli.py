@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "export": ("tools.export:export", "Write photos back into files."),
     "status": ("tools.status:status", "Say how the cluster is."),
     "top": ("tools.top:top", "Show live what the cluster does."),
+    "heat": ("tools.heat:heat", "Show which machines, volumes and photos are read most."),
     "node": ("tools.node:node", "List, show, drain, mark and remove Stores."),
     "repair": ("tools.repair:repair", "Say what has too few copies, and repair it at once."),
     "volume": ("tools.volume:volume", "List, show, check, grow and move volumes."),

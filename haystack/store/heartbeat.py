@@ -36,7 +36,6 @@ class Heartbeats:
     heat: brought up to date with each heartbeat.
     on_registered: called after every registration: that Directory may know less than it did.
     on_answer: called with a Directory's address and its answer to a heartbeat.
-    on_answer: called with a Directory's address and its answer to a heartbeat.
     dice: random numbers in 0 ≤ x < 1.
     clock: seconds, never going back.
     """
