@@ -152,10 +152,6 @@ class Caches:
         now = self._clock()
         return [state.document(now, alive=alive) for state, alive in self.states()]
 
-    def hottest(self, count: int) -> list[tuple[int, float]]:
-        """Return the photos that the Caches are asked for most, with their reads a second."""
-        return sorted(self._heat.items(), key=lambda item: (-item[1], item[0]))[:count]
-
     def _alive(self, state: CacheState, now: float) -> bool:
         return now - state.seen_seconds <= self._dead_after_seconds
 

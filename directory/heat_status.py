@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from heapq import nlargest
 from typing import Any
 
@@ -30,6 +31,8 @@ def heat_document(service: Service, limit: int) -> dict[str, Any]:
     )
     machines = [_machine(service, store_id, alive=store_id in alive) for store_id in service.cluster.stores]
     photos = service.heat.photos(limit, service.clock())
+    urls = {state.beat.cache_id: state.beat.url for state, _ in service.caches.states()}
+    urls |= {store_id: store.document.url for store_id, store in service.cluster.stores.items()}
     living = [service.heat.machine(store_id) for store_id in alive]
     return {
         "windowsSeconds": list(WINDOWS_SECONDS),
@@ -37,7 +40,7 @@ def heat_document(service: Service, limit: int) -> dict[str, Any]:
         "total": _heat(sum(living, ZERO_HEAT)),
         "machines": sorted(machines, key=lambda one: (-one["load"], one["url"])),
         "volumes": [_volume(service, volume, alive) for volume in hottest],
-        "photos": [_photo(service, photo) for photo in photos],
+        "photos": [_photo(service, photo, urls) for photo in photos],
     }
 
 
@@ -88,9 +91,8 @@ def _size_bytes(service: Service, store_id: str, volume: int) -> int:
     return store.volumes[volume].size_bytes if store is not None and volume in store.volumes else 0
 
 
-def _photo(service: Service, hot: HotPhoto) -> dict[str, Any]:
+def _photo(service: Service, hot: HotPhoto, urls: Mapping[str, str]) -> dict[str, Any]:
     photo = service.photo(hot.photo_id)
-    stores = service.cluster.stores
     return {
         "photo": f"{hot.photo_id:x}",
         "volume": photo.volume if photo else None,
@@ -98,7 +100,7 @@ def _photo(service: Service, hot: HotPhoto) -> dict[str, Any]:
         "sources": [
             {
                 "id": source_id,
-                "url": stores[source_id].document.url if source_id in stores else None,
+                "url": urls.get(source_id),
                 "readsPerSecond": _figure(rate),
             }
             for source_id, rate in sorted(hot.by_source.items(), key=lambda one: -one[1])

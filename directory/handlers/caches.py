@@ -40,6 +40,7 @@ class CacheHandlers:
         """Hear that a Cache is there, and how it does."""
         beat = parse_cache_beat(await self._signed.document(request))
         self._service.caches.beat(beat)
+        self._service.heat.take_photos(beat.cache_id, beat.hot, self._service.clock())
         changes = self._service.feed.changes
         return json_response(
             request,
@@ -53,7 +54,9 @@ class CacheHandlers:
 
     async def leave(self, request: web.Request) -> web.Response:
         """Hear that a Cache stops."""
-        self._service.caches.leave(parse_cache_id(await self._signed.document(request)))
+        cache_id = parse_cache_id(await self._signed.document(request))
+        self._service.caches.leave(cache_id)
+        self._service.heat.forget(cache_id)
         return json_response(request, {})
 
     async def caches(self, request: web.Request) -> web.Response:
@@ -81,8 +84,8 @@ class CacheHandlers:
         record = cluster.records.get(volume)
         if record is None:
             raise VolumeNotFound(f"volume id {volume} not found")
-        stores = cluster.locations(volume, now)
-        if not stores:
+        places = cluster.places(volume, now)
+        if not places:
             raise VolumeUnavailable(f"volume {volume} is known, but no Store has it at the moment")
         reported = cluster.stores[record.primary].volumes.get(volume) if record.primary in cluster.stores else None
         return json_response(
@@ -91,7 +94,15 @@ class CacheHandlers:
                 "volume": volume,
                 "uuid": record.uuid,
                 "writable": reported is not None and reported.state == "writable" and not record.degraded_since_ms,
-                "locations": [{"url": store.url, "publicUrl": store.public_url} for store in stores],
+                "locations": [
+                    {
+                        "url": place.store.url,
+                        "publicUrl": place.store.public_url,
+                        "weight": round(place.weight, 3),
+                        "primary": place.primary,
+                    }
+                    for place in places
+                ],
             },
         )
 
@@ -100,7 +111,8 @@ class CacheHandlers:
         await self._signed.body(request)
         count = number(request.query, "count", default=1000, most=MAX_HOTTEST)
         fids = []
-        for photo_id, _ in self._service.caches.hottest(count):
+        for hot in self._service.heat.photos(count, self._service.clock()):
+            photo_id = hot.photo_id
             photo = self._service.photo(photo_id)
             if photo is not None:
                 names = (Fid(photo.volume, photo_id, photo.cookie, one) for one in sorted(photo.renditions))

@@ -425,3 +425,17 @@ async def test_the_hottest_photos_are_named_for_warming(cache: FakeCache, direct
     await cache.beat(hot=[["b2", 5.0], ["a1", 7.5], ["ff", 99.0]])
     _, answer = await directory.call("/internal/cache/hottest?count=10")
     assert answer["fids"] == [f"1,a1{COOKIE}", f"1,a1{COOKIE}_2", f"1,b2{COOKIE}"]
+
+
+async def test_the_heat_of_photos_is_that_of_stores_and_caches(
+    cache: FakeCache, directory: Any, store: FakeStore
+) -> None:
+    await cache.beat(hot=[["a1", 5.0]])
+    await store.heartbeat(directory.base, heat={"photos": [["a1", 2.0]]})
+    _, answer = await directory.call("/cluster/heat")
+    [photo] = answer["photos"]
+    assert (photo["photo"], photo["readsPerSecond"]) == ("a1", 7)
+    assert [(one["url"], one["readsPerSecond"]) for one in photo["sources"]] == [(cache.url, 5), (store.url, 2)]
+    await cache.post("/internal/caches/leave", {"cacheId": cache.cache_id})
+    _, answer = await directory.call("/cluster/heat")
+    assert answer["photos"][0]["readsPerSecond"] == 2
