@@ -179,6 +179,11 @@ class AnsweringConnection(Wire):
             await self.send(piece)
 
     @property
+    def responded(self) -> bool:
+        """Whether the answer to the current request was begun."""
+        return self._responded
+
+    @property
     def head_only(self) -> bool:
         """The current request is HEAD: no body is sent."""
         return self._request is not None and self._request.method == "HEAD"

@@ -11,7 +11,6 @@ import asyncio
 import dataclasses
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -26,6 +25,7 @@ from aiohttp import web
 from haystack.addresses import advertised_host, join, reserve_address
 from haystack.config import StoreSettings
 from haystack.errors import ConfigError, HaystackError
+from haystack.lifetime import raise_file_limit, run_until
 from haystack.store.admin import AdminApi
 from haystack.store.compactions_api import compactions_service
 from haystack.store.confirmations import Confirmer, watch_tails
@@ -183,7 +183,7 @@ class _Store:
             parts.append(self._replication.run())
         if self._heartbeats is not None and self._teller is not None:
             parts += [self._report(self._heartbeats), self._watch_tails(self._teller), self._teller.run()]
-        await _until(stop, parts)
+        await run_until(stop, parts)
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -390,22 +390,6 @@ class _Store:
         self._control.close()
 
 
-async def _until(stop: asyncio.Event, parts: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run the parts side by side until ``stop`` is set; raises the error of the first one that fails."""
-    stopped = asyncio.create_task(stop.wait())
-    tasks = [asyncio.create_task(part) for part in parts]
-    try:
-        pending: set[asyncio.Task[Any]] = {stopped, *tasks}
-        while not stopped.done():
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-    finally:
-        for task in (stopped, *tasks):
-            task.cancel()
-        await asyncio.gather(stopped, *tasks, return_exceptions=True)
-
-
 @asynccontextmanager
 async def _opened_folders(settings: StoreSettings, timing: Timing) -> AsyncIterator[list[DataFolder]]:
     wait_seconds = settings.stop_timeout_seconds + timing.kill_margin_seconds
@@ -429,12 +413,6 @@ async def _reserved(settings: StoreSettings) -> AsyncIterator[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets us: volumes, indexes and connections all need some."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say(line: str) -> None:

@@ -1,0 +1,63 @@
+"""What a worker writes for a photo that is in memory: a Store's answer, and what a cache has to add to it."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from cache.memory import Record
+from haystack.http.connection import HttpConnection
+from haystack.http.request import Request
+from haystack.http.response import header_block
+from haystack.store.answer_plan import AnswerPlan, PhotoFacts, plan_answer, unsatisfiable
+
+VIA: Final = b"Via: 1.1 haystack-cache\r\n"
+HIT, MISS, STALE, PASS = b"hit", b"miss", b"stale", b"pass"
+RETRY: Final = header_block([("Retry-After", "1")])
+WARNING: Final = b'Warning: 110 haystack-cache "Response is Stale"\r\n'
+"""No Store and no Directory can say whether the photo is still there (RFC 7234, 5.5.1)."""
+
+
+def fast_head(record: Record, how: bytes = HIT) -> bytes:
+    """The head of a 200 for the whole photo, without its last lines. It is right for a second.
+
+    Parameters
+    ----------
+    record: its head is the keeper's: a Store's, with ``Via``.
+    """
+    return b"%sX-Cache: %s\r\nAge: %d\r\n" % (record.head, how, age_seconds(record.stored_ms))
+
+
+def age_seconds(stored_ms: int) -> int:
+    """Seconds since the Store gave it."""
+    return max(0, time.time_ns() // 1_000_000 - stored_ms) // 1000
+
+
+def plan_for(request: Request, record: Record) -> AnswerPlan:
+    """What to answer, as the Store would have done when it gave the photo: ``Age`` says how long ago that is."""
+    facts = PhotoFacts(record.meta, record.checksum, record.time_ms, record.expires, record.data_bytes)
+    return plan_answer(request, facts, record.stored_ms / 1000)
+
+
+def cache_lines(record: Record, how: bytes) -> bytes:
+    """The header lines that a cache adds."""
+    warning = WARNING if how is STALE else b""
+    return b"%sX-Cache: %s\r\nAge: %d\r\n%s" % (VIA, how, age_seconds(record.stored_ms), warning)
+
+
+def answer(connection: HttpConnection, request: Request, record: Record, how: bytes) -> int:
+    """Answer with a complete photo; returns the bytes of the body.
+
+    Parameters
+    ----------
+    record: protected at this moment.
+    how: HIT, MISS or STALE.
+    """
+    plan = plan_for(request, record)
+    lines = cache_lines(record, how)
+    if plan.status == 416:
+        connection.respond_error(416, unsatisfiable(record.data_bytes), plan.headers + lines)
+        return 0
+    pieces = record.pieces(plan.start, plan.end)
+    connection.respond_gathered(plan.status, plan.headers + lines, pieces, lender=record)
+    return 0 if connection.head_only else plan.end - plan.start

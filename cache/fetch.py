@@ -1,0 +1,424 @@
+"""Fetching one photo: from one Store after the other, straight into the memory, verified as a Store verifies it.
+
+What has come stays when a Store breaks its answer off: the needle is the same at all of them, so the next one's answer
+is skipped up to there. The checksum at the end covers what was kept, whoever it is from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import xxhash
+
+from cache import clock
+from cache.answers import VIA
+from cache.memory import Filling, NewPhoto, PhotoMemory
+from cache.places import Place, Places
+from cache.upstream import StoreSilent, Upstreams
+from haystack.errors import HaystackError, NeedleNotFound, TooLarge, VolumeNotFound, VolumeUnavailable
+from haystack.fid import Fid
+from haystack.store.answers import etag, photo_head
+from haystack.volume.layout import (
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    NEEDLE_TYPE,
+    LayoutError,
+    NeedleHeader,
+    check_footer,
+    padding_bytes,
+)
+
+STREAM_BYTES = 256 * 1024
+"""Photos from this size on are sent to clients while they are still being fetched."""
+
+ROOM_PAUSE_SECONDS = 0.01
+ROOM_ATTEMPTS = 3
+"""How often, and how soon, a photo is asked for again that found no room because all of it was still in use."""
+
+MAX_ROUNDS = 3
+"""Fetches of a photo that is deleted or replaced whenever it has come."""
+
+MAX_REFUSAL_BYTES = 64 * 1024
+_SCRAP = memoryview(bytearray(64 * 1024))
+
+
+class End(enum.Enum):
+    """How a fetch ended."""
+
+    KEPT = enum.auto()
+    PASS = enum.auto()
+    """Not to be kept: pass it through."""
+    GONE = enum.auto()
+    """404."""
+    FAILED = enum.auto()
+    """503."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a fetch came to.
+
+    Parameters
+    ----------
+    entry, generation: of a photo that is kept.
+    addresses: of its Stores, when it is to be passed through.
+    message: why there is nothing.
+    """
+
+    end: End
+    entry: int = 0
+    generation: int = 0
+    addresses: tuple[str, ...] = ()
+    message: str = ""
+
+
+class FetchNotes(Protocol):
+    """Is told what happens during a fetch."""
+
+    def growing(self, fetch: Fetch) -> None:
+        """Its first bytes are there, and it is large enough to be sent while it comes."""
+
+    def grew(self, fetch: Fetch) -> None:
+        """More is there, or it has come to its end."""
+
+    def failed_over(self) -> None:
+        """A Store did not answer, and another one is asked."""
+
+
+Admits = Callable[[Place], bool]
+
+
+class _PassThrough(HaystackError):
+    """The photo is not to be kept."""
+
+
+class _NoRoom(HaystackError):
+    """There is no room for the photo now."""
+
+
+class Fetch:
+    """One photo that is being fetched.
+
+    Parameters
+    ----------
+    admits: whether what is of a volume is to be kept.
+    notes: is told what happens.
+    """
+
+    def __init__(
+        self,
+        fid: Fid,
+        places: Places,
+        upstreams: Upstreams,
+        memory: PhotoMemory,
+        admits: Admits,
+        notes: FetchNotes,
+    ) -> None:
+        self.fid = fid
+        self.filling: Filling | None = None
+        self.entry = 0
+        """Of the last filling."""
+        self.streams = False
+        """Whether its bytes are sent while they come."""
+        self.told_bytes = 0
+        """Up to where those were told who send it on."""
+        self.received_bytes = 0
+        self._places = places
+        self._upstreams = upstreams
+        self._memory = memory
+        self._admits = admits
+        self._notes = notes
+        self._tainted = False
+        self._doubted = False
+        self._began_ns = 0
+
+    def taint(self) -> None:
+        """The photo was deleted or replaced meanwhile: what comes is not to be kept, nor given to anybody else."""
+        self._tainted = True
+
+    def doubt(self) -> None:
+        """Other Stores have the volume now: what comes is good for those who wait, and asked for again after that."""
+        self._doubted = True
+
+    async def run(self) -> Result:
+        """Fetch it. Never raises a HaystackError."""
+        try:
+            for _ in range(MAX_ROUNDS):
+                result = await self._round()
+                if result is not None:
+                    return result
+        except (NeedleNotFound, VolumeNotFound) as error:
+            return Result(End.GONE, message=str(error))
+        except HaystackError as error:
+            return Result(End.FAILED, message=str(error))
+        finally:
+            self.give_up()
+        return Result(End.FAILED, message=f"{self.fid} is replaced all the time")
+
+    async def _round(self) -> Result | None:
+        """Fetch it once; None when it was deleted or replaced meanwhile."""
+        self._tainted = self._doubted = False
+        self._began_ns = clock.now_ns()
+        place = await self._places.locate(self.fid.volume)
+        if not self._admits(place):
+            return Result(End.PASS, addresses=tuple(self._places.in_order(place)))
+        for attempt in range(ROOM_ATTEMPTS):
+            try:
+                await self._any(place)
+            except _NoRoom:
+                if attempt == ROOM_ATTEMPTS - 1 or not self._memory.waiting_bytes:
+                    return Result(End.PASS, addresses=tuple(self._places.in_order(place)))
+                await asyncio.sleep(ROOM_PAUSE_SECONDS)
+                self._memory.reclaim()
+            except (_PassThrough, TooLarge):
+                return Result(End.PASS, addresses=tuple(self._places.in_order(place)))
+            else:
+                return self._finish()
+        raise AssertionError("the last attempt returns")
+
+    async def _any(self, place: Place) -> None:
+        """Fetch from one Store after the other. Raises what counts when all of them failed."""
+        tried: set[str] = set()
+        problem: HaystackError | None = None
+        missing: NeedleNotFound | None = None
+        while True:
+            addresses = [address for address in self._places.in_order(place) if address not in tried]
+            if not addresses:
+                if missing is None or problem is not None:
+                    break
+                newer = await self._places.look_again(place)
+                if newer is place or tried.issuperset(newer.addresses):
+                    break
+                place = newer
+                continue
+            tried.add(addresses[0])
+            try:
+                await self._attempt(addresses[0], place.seed)
+            except NeedleNotFound as error:
+                missing = error
+            except (StoreSilent, VolumeUnavailable) as error:
+                problem = error
+                self._notes.failed_over()
+            else:
+                return
+        # As long as one cannot be asked, nobody knows that a photo is gone.
+        raise problem or missing or VolumeUnavailable(f"volume {self.fid.volume} is on no Store at the moment")
+
+    async def _attempt(self, address: str, seed: int) -> None:
+        taker = _NeedleTaker(self, address, seed)
+        call = self._upstreams.ask(address, "GET", f"/{self.fid}", taker, {"Accept": NEEDLE_TYPE})
+        try:
+            await taker.done
+        except StoreSilent:
+            self._places.failed(address)
+            raise
+        finally:
+            call.cancel()
+        self._places.worked(address)
+
+    def _finish(self) -> Result | None:
+        filling = self.filling
+        assert filling is not None
+        self.filling = None
+        if self._tainted:
+            filling.dropped = True
+        kept = filling.finish()
+        if kept and self._doubted:
+            self._memory.set_verified(filling.entry, filling.generation, 0)
+        if self.streams:
+            self._notes.grew(self)
+        self.streams = False
+        return Result(End.KEPT, filling.entry, filling.generation) if kept else None
+
+    def give_up(self) -> None:
+        """Nothing of what has come is to be used."""
+        filling, self.filling = self.filling, None
+        if filling is not None:
+            filling.abandon()
+            if self.streams:
+                self._notes.grew(self)
+
+    # What the taker asks.
+
+    def begin_filling(self, header: NeedleHeader, meta: bytes, checksum: int) -> Filling:
+        """Room for the photo. Raises _NoRoom, _PassThrough, TooLarge."""
+        if self.filling is not None:
+            photo = self.filling.photo
+            if (photo.checksum, photo.meta, photo.data_bytes) != (checksum, meta, header.data_bytes):
+                raise StoreSilent("Stores have different needles of one name; what was begun is not gone on with")
+            return self.filling
+        if header.data_bytes > self._memory.plan.max_photo_bytes:
+            raise _PassThrough("too large to be kept")
+        head = photo_head(meta, checksum, header.time_ms, header.data_bytes) + VIA
+        self.filling = self._memory.begin(
+            NewPhoto(
+                volume=self.fid.volume,
+                key=header.key,
+                cookie=header.cookie,
+                alternate=header.alternate,
+                checksum=checksum,
+                time_ms=header.time_ms,
+                expires=header.expires,
+                stored_ms=time.time_ns() // 1_000_000,
+                verified_ns=self._began_ns,
+                head=head,
+                meta=meta,
+                data_bytes=header.data_bytes,
+            )
+        )
+        if self.filling is None:
+            raise _NoRoom("no room now")
+        self.entry = self.filling.entry
+        self.told_bytes = 0
+        if header.data_bytes >= STREAM_BYTES:
+            self.streams = True
+            self._notes.growing(self)
+        return self.filling
+
+    def grew(self) -> None:
+        """More of the photo is there."""
+        if self.streams:
+            self._notes.grew(self)
+
+
+class _NeedleTaker:
+    """Takes one Store's answer."""
+
+    def __init__(self, fetch: Fetch, address: str, seed: int) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._fetch = fetch
+        self._address = address
+        self._seed = seed
+        self._status = 0
+        self._refusal: memoryview | None = None
+        self._total_bytes = 0
+        self._tag = ""
+        self._prefix = bytearray(HEADER_BYTES)
+        self._header: NeedleHeader | None = None
+        self._filling: Filling | None = None
+        self._tail = bytearray()
+        self._have = 0
+        """Bytes of the part that is being received: prefix, data or tail."""
+        self._skipped = 0
+
+    def begin(self, status: int, fields: Mapping[str, str], body_bytes: int) -> None:
+        self._status = status
+        if status == 200 and fields.get("content-type") == NEEDLE_TYPE:
+            self._total_bytes, self._tag = body_bytes, fields.get("etag", "")
+            if body_bytes < HEADER_BYTES + FOOTER_BYTES:
+                raise self._strange(f"{body_bytes} bytes are no needle")
+        else:
+            if body_bytes > MAX_REFUSAL_BYTES:
+                raise self._strange(f"status {status} with {body_bytes} bytes")
+            self._refusal = memoryview(bytearray(body_bytes))
+
+    def buffer(self) -> memoryview:
+        if self._refusal is not None:
+            return self._refusal[self._have :]
+        if self._filling is None:
+            return memoryview(self._prefix)[self._have :]
+        if self._skipped < self._filling.filled_bytes:
+            return _SCRAP[: self._filling.filled_bytes - self._skipped]
+        if self._filling.filled_bytes < self._filling.data_bytes:
+            return self._filling.buffer()
+        return memoryview(self._tail)[self._have :]
+
+    def received(self, count: int) -> None:
+        if self._refusal is not None:
+            self._have += count
+            return
+        self._fetch.received_bytes += count
+        filling = self._filling
+        if filling is None:
+            self._have += count
+            if self._have == len(self._prefix):
+                self._read_prefix()
+        elif self._skipped < filling.filled_bytes:
+            self._skipped += count
+        elif filling.filled_bytes < filling.data_bytes:
+            filling.advance(count)
+            self._skipped += count
+            self._fetch.grew()
+        else:
+            self._have += count
+
+    def end(self) -> None:
+        if self._refusal is not None:
+            self._settle(self._refused(bytes(self._refusal)))
+            return
+        try:
+            self._verify()
+        except HaystackError as error:
+            self._settle(error)
+        else:
+            self._settle(None)
+
+    def failed(self, error: HaystackError) -> None:
+        self._settle(error)
+
+    def _read_prefix(self) -> None:
+        if self._header is None:
+            try:
+                header = self._header = NeedleHeader.unpack(self._prefix, self._seed)
+            except LayoutError as error:
+                raise self._strange(str(error)) from error
+            fid = self._fetch.fid
+            if (header.key, header.alternate, header.cookie) != (fid.key, fid.alternate, fid.cookie):
+                raise self._strange(f"the needle is of photo {header.key:x}, alternate {header.alternate}")
+            if header.is_marker or header.total_bytes != self._total_bytes:
+                raise self._strange(f"the needle has {header.total_bytes} bytes, the answer {self._total_bytes}")
+            self._prefix += bytes(header.meta_bytes)
+            if header.meta_bytes:
+                return
+        header = self._header
+        try:
+            checksum = int(self._tag.strip('"'), 16)
+        except ValueError:
+            raise self._strange(f"the ETag {self._tag!r} is none of a needle") from None
+        self._filling = self._fetch.begin_filling(header, bytes(self._prefix[HEADER_BYTES:]), checksum)
+        self._tail = bytearray(padding_bytes(header.meta_bytes, header.data_bytes) + FOOTER_BYTES)
+        self._have = 0
+
+    def _verify(self) -> None:
+        filling = self._filling
+        if filling is None or filling.filled_bytes != filling.data_bytes or self._have != len(self._tail):
+            raise self._strange("the needle is cut off")
+        hasher = xxhash.xxh3_64(self._prefix, self._seed)
+        for view in filling.views():
+            hasher.update(view)
+        hasher.update(self._tail[:-FOOTER_BYTES])
+        try:
+            checksum = check_footer(self._tail[-FOOTER_BYTES:], hasher.intdigest())
+        except LayoutError as error:
+            self._discard()
+            raise self._strange(str(error)) from error
+        if etag(checksum) != self._tag:
+            self._discard()
+            raise self._strange(f"the needle's checksum is {checksum:016x}, the ETag says {self._tag}")
+
+    def _discard(self) -> None:
+        """What has come is wrong: nothing of it may be gone on with."""
+        self._fetch.give_up()
+
+    def _refused(self, body: bytes) -> HaystackError:
+        said = body[:300].decode(errors="replace").strip()
+        message = f"Store {self._address} answers {self._status}: {said}"
+        if self._status == 404:
+            return NeedleNotFound(f"{self._fetch.fid} is not here: unknown, deleted, expired, or the cookie is wrong")
+        return VolumeUnavailable(message)
+
+    def _strange(self, what: str) -> StoreSilent:
+        return StoreSilent(f"Store {self._address} gives no good needle {self._fetch.fid}: {what}")
+
+    def _settle(self, error: HaystackError | None) -> None:
+        if self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(error)

@@ -1,0 +1,124 @@
+"""What a worker of a Cache answers: hits, questions to the keeper, and the few pages about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from cache import clock
+from cache.answers import HIT, RETRY, answer
+from cache.board import Board, Cell, Counter, Histogram, Tally
+from cache.hits import HitPath
+from cache.memory import MemoryReader
+from cache.misses import Misses, Name
+from cache.names import PhotoTarget, parse_path
+from haystack.errors import HaystackError
+from haystack.http.connection import HttpConnection
+from haystack.http.fast_uploads import UploadingConnection
+from haystack.http.handler import BodySink, Outcome
+from haystack.http.request import Request, RequestHeaders
+from haystack.http.response import JSON_TYPE, header_block
+from haystack.metrics_page import CONTENT_TYPE
+
+ALLOW = header_block([("Allow", "GET, HEAD")])
+METRICS_TYPE = header_block([("Content-Type", CONTENT_TYPE)])
+
+_METHODS = {"GET": Counter.GET, "HEAD": Counter.HEAD}
+
+
+class CacheHandler:
+    """The :class:`~haystack.http.handler.Handler` of a Cache's worker.
+
+    Parameters
+    ----------
+    metrics: makes the page for Prometheus, the whole node included.
+    wall_clock: seconds since 1970, for photos that have an end.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        hits: HitPath,
+        reader: MemoryReader,
+        misses: Misses,
+        tally: Tally,
+        metrics: Callable[[], bytes],
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._board = board
+        self._hits = hits
+        self._reader = reader
+        self._misses = misses
+        self._tally = tally
+        self._metrics = metrics
+        self._wall_clock = wall_clock
+        self.fast_get = hits.fast_get
+        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
+
+    fast_get: Callable[[HttpConnection, bytes, RequestHeaders], bool]
+
+    def fast_put(
+        self, connection: UploadingConnection, request_line: bytes, headers: RequestHeaders, body: bytes
+    ) -> bool:
+        """Nothing is uploaded to a Cache; the strict way says so."""
+        return False
+
+    def begin(self, connection: HttpConnection, request: Request) -> BodySink | Outcome:
+        """Begin with a request, see ``haystack.http.handler.Handler.begin``."""
+        self._tally.add(_METHODS.get(request.method, Counter.OTHER))
+        try:
+            return self._route(connection, request)
+        except HaystackError as error:
+            if error.http_status == 503:
+                connection.respond_error(503, str(error), RETRY)
+                return None
+            raise
+
+    def _route(self, connection: HttpConnection, request: Request) -> BodySink | Outcome:
+        if request.method not in _METHODS:
+            connection.respond_error(405, f"{request.method} is not possible at a Cache; ask a Store", ALLOW)
+            return None
+        page = self._pages.get(request.path)
+        if page is not None:
+            page(connection)
+            return None
+        target = parse_path(request.path)
+        if isinstance(target, PhotoTarget):
+            return self._misses.ask_photo(connection, request, target)
+        fid = target.fid
+        name = Name(fid.volume, fid.key, fid.cookie, fid.alternate)
+        if target.offset is not None:
+            return self._misses.ask(connection, request, name, passes=True)
+        started = clock.now_ns()
+        record = self._reader.find(*name)
+        if record is None or not self._hits.vouches(fid.volume, record, started):
+            return self._misses.ask(connection, request, name)
+        if record.expires and self._wall_clock() >= record.expires:
+            return self._misses.ask(connection, request, name)
+        self._reader.hit(record)
+        sent_bytes = answer(connection, request, record, HIT)
+        self._tally.add(Counter.HITS)
+        self._tally.add(Counter.HIT_BYTES, sent_bytes)
+        self._tally.took(Histogram.HIT, clock.now_ns() - started)
+        return None
+
+    def _healthz(self, connection: HttpConnection) -> None:
+        _respond_json(connection, 200, {"status": "alive"})
+
+    def _readyz(self, connection: HttpConnection) -> None:
+        cells = self._board.cells
+        if cells[Cell.STOPPING]:
+            _respond_json(connection, 503, {"error": "stopping"})
+        elif not cells[Cell.READY]:
+            _respond_json(connection, 503, {"error": "not all workers run yet; try again soon"})
+        elif not self._misses.keeper_answers:
+            _respond_json(connection, 503, {"error": "the keeper of this Cache does not answer"})
+        else:
+            _respond_json(connection, 200, {"status": "ready"})
+
+    def _metrics_page(self, connection: HttpConnection) -> None:
+        connection.respond(200, METRICS_TYPE, self._metrics())
+
+
+def _respond_json(connection: HttpConnection, status: int, document: object) -> None:
+    connection.respond(status, JSON_TYPE, json.dumps(document).encode() + b"\n")

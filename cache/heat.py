@@ -1,0 +1,87 @@
+"""Which photos are asked for most: a sample of the hits that the policy hears of, in bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import ClassVar
+
+from cache.policies import Policy
+from haystack.heavy_hitters import SpaceSaving
+
+COUNTERS = 512
+SAMPLED = 16
+"""One hit of so many is counted."""
+
+HALF_LIFE_SECONDS = 10.0
+
+
+class HeatPolicy:
+    """A policy that takes a sample of the hits on their way to another one.
+
+    Parameters
+    ----------
+    inner: decides.
+    clock: seconds, monotonic.
+    """
+
+    name: ClassVar[str] = "heat"
+    entry_bytes: ClassVar[int] = 0
+
+    def __init__(self, inner: Policy, clock: Callable[[], float]) -> None:
+        self._inner = inner
+        self._clock = clock
+        self.key_of: Callable[[int], int | None] = lambda entry: None
+        """The photo of an entry; set when the memory is there."""
+        self._hot = SpaceSaving[int](COUNTERS)
+        self._skipped = 0
+        self._scaled = clock()
+
+    def resize(self, capacity_bytes: int) -> None:
+        self._inner.resize(capacity_bytes)
+
+    def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
+        self._inner.add(entry, name_hash, size_bytes)
+
+    def hits(self, entries: Iterable[int]) -> None:
+        taken = list(entries)
+        self._inner.hits(taken)
+        for entry in taken[self._skipped :: SAMPLED]:
+            key = self.key_of(entry)
+            if key is not None:
+                self._hot.add(key, SAMPLED)
+        self._skipped = (self._skipped - len(taken)) % SAMPLED
+
+    def remove(self, entry: int) -> None:
+        self._inner.remove(entry)
+
+    def victim(self) -> int | None:
+        return self._inner.victim()
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    @property
+    def total_bytes(self) -> int:
+        return self._inner.total_bytes
+
+    def hottest(self, count: int) -> list[tuple[int, float]]:
+        """Photos with their hits a second, the hottest first."""
+        self._decay()
+        # In a steady stream, what halves every T seconds holds the hits of T / ln 2.
+        seconds = HALF_LIFE_SECONDS / 0.6931
+        found = sorted(((one.count, one.item) for one in self._hot), reverse=True)
+        return [(key, hits / seconds) for hits, key in found[:count]]
+
+    def _decay(self) -> None:
+        now = self._clock()
+        self._hot.scale(0.5 ** ((now - self._scaled) / HALF_LIFE_SECONDS))
+        self._scaled = now
+
+
+def with_heat(inner: Policy, clock: Callable[[], float]) -> HeatPolicy:
+    """A policy around another one, which takes as much memory an entry as that does."""
+
+    class _Heat(HeatPolicy):
+        entry_bytes: ClassVar[int] = inner.entry_bytes
+
+    return _Heat(inner, clock)
