@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -138,6 +138,13 @@ class WriteTable:
 
     def __len__(self) -> int:
         return len(self._candidates)
+
+    def shares(self) -> Iterator[tuple[Candidate, float]]:
+        """Yield each candidate with the part of the photos that it gets, as is to be expected of many choices."""
+        before = 0.0
+        for candidate, bound in zip(self._candidates, self._bounds, strict=True):
+            yield candidate, (bound - before) / self._bounds[-1]
+            before = bound
 
     def choose(self, fraction: float) -> Candidate | None:
         """Return a candidate, None when there is none.

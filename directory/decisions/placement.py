@@ -200,9 +200,7 @@ def missing_in_words(replication: Replication, holders: Collection[Site]) -> str
     return f"another Store in rack {' or '.join(racks)}"
 
 
-def _place_around(
-    replication: Replication, primary: FolderSpace, room: Room
-) -> tuple[tuple[FolderSpace, ...], str]:
+def _place_around(replication: Replication, primary: FolderSpace, room: Room) -> tuple[tuple[FolderSpace, ...], str]:
     """Return the folders of a volume with this primary, or nothing and why. The three kinds never share a Store."""
     hosts = {primary.host}
     chosen = [primary]

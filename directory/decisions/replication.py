@@ -69,7 +69,7 @@ class Replication:
         return self.counted(here, len(racks), len(centers))
 
     def counted(self, here: int, racks: int, centers: int) -> int:
-        """Return how many of the promised copies count: on Stores of the home rack, in other racks, in other centers."""
+        """Return how many copies count, of so many Stores in the home rack, other racks, and other data centers."""
         return min(here, 1 + self.stores) + min(racks, self.racks) + min(centers, self.centers)
 
     def __str__(self) -> str:

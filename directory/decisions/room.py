@@ -1,7 +1,7 @@
 """Data folders rack by rack, those first that should get the next copy.
 
 Made once and changed folder by folder, so that one more copy among ten thousands of folders costs a look at the best of
-each rack, not at all of them. A plan works on a :meth:`Room.branch`: what it takes there is not taken from the original.
+each rack, not at all of them. A plan works on a :meth:`Room.branch`: what it takes there stays in the original.
 """
 
 from __future__ import annotations
