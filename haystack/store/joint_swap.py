@@ -20,8 +20,8 @@ from haystack.units import format_duration
 from haystack.volume import Superblock
 from haystack.volume.compaction import Prepared
 
-HOLD_SECONDS = 120.0
-"""How long what is prepared waits when nobody asks about it any more."""
+HOLD_SECONDS = 30.0
+"""How long what is prepared waits when nobody asks about it any more: the Directory may be back, and have committed."""
 
 HOLD_POLL_SECONDS = 0.2
 """How often what was appended meanwhile is carried over while it waits."""

@@ -24,6 +24,7 @@ from cluster_verify import directory_document, full_strength, settled, verify_fi
 from yarl import URL
 
 from haystack.json_calls import signed_headers
+from haystack.store.joint_swap import HOLD_SECONDS
 from haystack.volume.layout import SUPERBLOCK_BYTES
 
 COMPACT_SECONDS = 120.0
@@ -40,6 +41,13 @@ def options(replication: str, **more: Any) -> ClusterOptions:
     return ClusterOptions(
         spots, replication=replication, writable_volumes=1, directory_flags=("--compact-garbage-share", "0"), **more
     )
+
+
+class CompactedRecorder(Recorder):
+    """Knows that an offset of a volume that was compacted may be another photo's."""
+
+    def stored(self, fid: str, content: bytes, locator: str = "") -> None:
+        super().stored(fid, content)
 
 
 class TimedLoad(Load):
@@ -167,7 +175,7 @@ class UnderLoad:
 
 async def compact_under_load(cluster: Cluster, rates: Rates, times: int, pause_seconds: float) -> UnderLoad:
     """Compact a volume again and again while it is used; then everything is compared."""
-    recorder = Recorder()
+    recorder = CompactedRecorder()
     found = UnderLoad(recorder)
     compacting = Compacting(cluster)
     load = TimedLoad(cluster.directory.address, recorder, rates, seed=1)
@@ -228,7 +236,7 @@ class Kills:
 
     cluster: Cluster
     dice: random.Random
-    recorder: Recorder = field(default_factory=Recorder)
+    recorder: Recorder = field(default_factory=CompactedRecorder)
     outcomes: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -237,21 +245,21 @@ class Kills:
 
     async def at_random(self, role: str) -> None:
         """Kill one at a random moment of a compaction, under load."""
-        node = await self._node(role)
         async with self._load():
             await self._compacting.until_garbage()
+            node = await self._node(role)
             await self._compacting.begin()
             await asyncio.sleep(self.dice.random() * self.dice.choice((0.05, 0.3, 1.2)))
             await asyncio.to_thread(node.kill)
             await asyncio.sleep(self.dice.random() * 0.5)
-            await asyncio.to_thread(node.start)
+            await self._start(node)
         await self._require_right(f"{role} at random")
 
     async def at_call(self, role: str, number: int) -> bool:
         """Kill one before its system call with this number, counted from now on; False when there are not so many."""
-        node = await self._node(role)
         async with self._load():
             await self._compacting.until_garbage()
+            node = await self._node(role)
             calls = DIRECTORY_CALLS if role == "directory" else STORE_CALLS
             with _killed_by_strace(node, calls, number):
                 try:
@@ -262,7 +270,7 @@ class Kills:
             killed = not node.running
             if killed:
                 await asyncio.to_thread(node.kill)  # the workers, should any be left
-                await asyncio.to_thread(node.start)
+                await self._start(node)
         await self._require_right(f"{role} before call {number}" if killed else f"{role}: not killed")
         return killed
 
@@ -296,19 +304,24 @@ class Kills:
         finally:
             await load.stop()
 
+    async def _start(self, node: Node) -> None:
+        """Start it again; nothing is left of what it was at."""
+        await asyncio.to_thread(node.start)
+        leftovers = [text for text in self._compacting.leftovers() if text.startswith(node.name)]
+        assert not leftovers, leftovers
+
     async def _require_right(self, what: str) -> None:
         await full_strength(self.cluster, within_seconds=HEAL_SECONDS)
         self._killed += 1
         self.outcomes[what.partition(" before")[0]] += 1
+        print(f"{self._killed}: {what}; {dict(self.recorder.counts)}", flush=True)
         assert not self.recorder.wrong, (what, self.recorder.wrong)
-        leftovers = await self._until_tidy()
-        assert not leftovers, (what, leftovers)
         if self._killed % 10 == 0:
             await verify_photos(self.cluster, self.recorder)
 
     async def _until_tidy(self) -> list[str]:
-        """What a compaction that is still under way has written does not count."""
-        deadline = time.monotonic() + COMPACT_SECONDS
+        """What is prepared is given up in the end, when the Directory that wanted it is not there any more."""
+        deadline = time.monotonic() + HOLD_SECONDS + HEAL_SECONDS
         while (found := self._compacting.leftovers()) and time.monotonic() < deadline:  # noqa: ASYNC110 - of others
             await asyncio.sleep(0.2)
         return found
@@ -317,6 +330,8 @@ class Kills:
         """Compare everything."""
         await settled(self.cluster, self.recorder, within_seconds=HEAL_SECONDS)
         await verify_photos(self.cluster, self.recorder)
+        leftovers = await self._until_tidy()
+        assert not leftovers, leftovers
         done = await self._compacting.compact()
         assert done["state"] == "done", done
         await verify_photos(self.cluster, self.recorder)

@@ -12,6 +12,7 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,18 @@ NAMES_AHEAD = 200
 """Photos of one volume that are named before it is full: uploads that come late."""
 
 SIZES = (200_000, 50_000, 5_000, 300, 10)
-"""Of uploads, until each is refused."""
 
-REFUSALS = 12
+REFUSED = (507, 503, 409)
+"""The disk is full; nothing can be assigned; the volume has no room. Each with the reason."""
+
+DELETES_REPORTED_SECONDS = 2.0
+"""Until the Directory knows what is garbage."""
+
+REPORTED_SECONDS = 0.3
+"""After a refusal: until the Directory has heard that a volume is full, and names another one."""
+
+WRITABLE_SECONDS = 20.0
+REFUSALS = 4
 """In a row, before a size counts as refused."""
 
 COMPACT_PASSES = 10
@@ -57,12 +67,14 @@ class Filling:
     Parameters
     ----------
     disks: the Stores' data folders, each a file system of its own.
+    sizes: of uploads, until each is refused.
     live: what was acknowledged and not deleted, by fid.
     """
 
     cluster: Cluster
     disks: list[Path]
     dice: random.Random
+    sizes: Sequence[int] = SIZES
     live: dict[str, bytes] = field(default_factory=dict)
     deleted: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
@@ -89,7 +101,8 @@ class Filling:
     async def _round(self, http: HttpClient) -> Round:
         before = sum(map(len, self.live.values()))
         count = len(self.live)
-        for size_bytes in SIZES:
+        await self._until_writable(http)
+        for size_bytes in self.sizes:
             await self._upload_until_full(http, size_bytes)
         one = Round(sum(map(len, self.live.values())) - before, len(self.live) - count)
         await self._read_all(http)
@@ -103,38 +116,46 @@ class Filling:
         await self._read_all(http)
         return one
 
+    async def _until_writable(self, http: HttpClient) -> None:
+        """The Stores have registered, and have noticed what was won. Without a restart."""
+        async with asyncio.timeout(WRITABLE_SECONDS):
+            while not await self._assign(http):  # noqa: ASYNC110 - of other processes
+                await asyncio.sleep(REPORTED_SECONDS)
+
     # -- uploads
 
     async def _upload_until_full(self, http: HttpClient, size_bytes: int) -> None:
-        refused = 0
+        refused, named = 0, True
         while refused < REFUSALS:
+            # An assign that finds no room waits for some before it says so; names from before may still fit.
+            named = named and await self._assign(http)
+            if not self.ahead:
+                return
             if await self._upload(http, self.dice.randint(max(1, size_bytes // 2), size_bytes)):
                 refused = 0
             else:
                 refused += 1
+                await asyncio.sleep(REPORTED_SECONDS)
 
     async def _upload(self, http: HttpClient, size_bytes: int) -> bool:
-        name = await self._name(http)
-        if name is None:
-            return False
-        fid, url = name
+        fid, url = self.ahead.pop()
         data = self.dice.randbytes(size_bytes)
         answer = await self._ask(http, "PUT", url, f"/{fid}", data)
         if answer.status == 201:
             self.live[fid] = data
             return True
-        self._require_refusal(answer, f"PUT {fid}", (507, 503))
+        self._require_refusal(answer, f"PUT {fid}", REFUSED)
         return False
 
-    async def _name(self, http: HttpClient) -> tuple[str, str] | None:
-        """A name for a photo: a new one, or when there are none one of those that were assigned before."""
+    async def _assign(self, http: HttpClient) -> bool:
+        """Take new names for photos; when there are none, those of before stay."""
         answer = await self._ask(http, "GET", self.cluster.directory.address, f"/dir/assign?photos={NAMES_AHEAD}")
         if answer.status == 200:
             said = answer.json()
             self.ahead = [(fid, said["url"]) for fid in said["fids"]]
-        else:
-            self._require_refusal(answer, "assign", (503,))
-        return self.ahead.pop() if self.ahead else None
+            return True
+        self._require_refusal(answer, "assign", (503,))
+        return False
 
     async def _to_the_last_byte(self, http: HttpClient) -> None:
         """Something else takes what is left of the disks: uploads and deletes find no room, or do, and lose nothing."""
@@ -145,9 +166,9 @@ class Filling:
             if answer.status == 201:
                 self.live[fid] = data
             else:
-                self._require_refusal(answer, f"PUT {fid} on a full disk", (507, 503))
+                self._require_refusal(answer, f"PUT {fid} on a full disk", REFUSED)
         for fid in self.dice.sample(list(self.live), min(REFUSALS, len(self.live))):
-            await self._delete_one(http, fid, (507, 503))
+            await self._delete_one(http, fid, REFUSED)
         for filler in fillers:
             filler.unlink()
 
@@ -157,7 +178,7 @@ class Filling:
         chosen = [fid for fid in list(self.live) if self.dice.random() < share]
         for fid in chosen:
             for _ in range(50):
-                if await self._delete_one(http, fid, (507, 503)):
+                if await self._delete_one(http, fid, REFUSED):
                     break
                 await asyncio.sleep(0.2)
             else:
@@ -179,12 +200,12 @@ class Filling:
         """Compact until nothing is to be won any more: what is won makes room for more."""
         said: Any = None
         for _ in range(COMPACT_PASSES):
+            await asyncio.sleep(DELETES_REPORTED_SECONDS)
             said = await self._command("volume", "compact", "--all", "--now", "--apply", "--json")
             self.counts["compactions"] += sum(one["state"] == "done" for one in said["compactions"])
             self.counts["compactions without room"] += sum(bool(one["obstacle"]) for one in said["volumes"])
             if not said["volumes"]:
                 return
-            await asyncio.sleep(1)  # until the Stores have reported
         self.wrong.append(f"compactions do not come to an end: {said}")
 
     async def _command(self, *arguments: str) -> Any:
