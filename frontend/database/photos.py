@@ -1,0 +1,259 @@
+"""Photos' records: publishing, showing, changing, giving up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import Connection, Select, delete, insert, select, update
+
+from frontend.database import search
+from frontend.database.access import may_see
+from frontend.database.paging import Page, Position, newest_first, page_of
+from frontend.database.tables import Visibility, daily, photo_tags, photos, removals, users
+from frontend.images.fingerprints import NEAR_BITS, bits_apart
+
+_SIGN = 1 << 63
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A photo's record.
+
+    Parameters
+    ----------
+    id: its key in the store.
+    owner_name: the owner's user name.
+    fid: of its original in the store.
+    visibility: who may see it.
+    created_ms, taken_ms: when it was published, and when it was taken, if that is known.
+    latitude, longitude: where, if that is known and its owner does not mind.
+    mime, width, height, size_bytes: of the upload.
+    renditions: alternate keys that the store has.
+    placeholder: its thumbhash.
+    exact_hash, near_hash: fingerprints, see :mod:`frontend.images.fingerprints`.
+    tags: in alphabetical order.
+    """
+
+    id: int
+    owner_id: int
+    owner_name: str
+    fid: str
+    title: str
+    caption: str
+    visibility: Visibility
+    created_ms: int
+    taken_ms: int | None
+    latitude: float | None
+    longitude: float | None
+    camera: str
+    mime: str
+    width: int
+    height: int
+    size_bytes: int
+    animated: bool
+    renditions: tuple[int, ...]
+    placeholder: bytes
+    exact_hash: bytes
+    near_hash: int
+    like_count: int = 0
+    comment_count: int = 0
+    view_count: int = 0
+    tags: tuple[str, ...] = ()
+
+
+_OWN = (
+    photos.c.fid,
+    photos.c.title,
+    photos.c.caption,
+    photos.c.visibility,
+    photos.c.created_ms,
+    photos.c.taken_ms,
+    photos.c.latitude,
+    photos.c.longitude,
+    photos.c.camera,
+    photos.c.mime,
+    photos.c.width,
+    photos.c.height,
+    photos.c.size_bytes,
+    photos.c.animated,
+    photos.c.renditions,
+    photos.c.placeholder,
+    photos.c.exact_hash,
+    photos.c.near_hash,
+    photos.c.like_count,
+    photos.c.comment_count,
+    photos.c.view_count,
+)
+PHOTO_COLUMNS = (photos.c.id, photos.c.owner_id, users.c.username, *_OWN)
+
+
+def photo_query() -> Select[Any]:
+    """All photos, with the user names of their owners."""
+    return select(*PHOTO_COLUMNS).join_from(photos, users, users.c.id == photos.c.owner_id)
+
+
+def photo_of(row: Sequence[Any]) -> Photo:
+    """A photo without its tags, see :func:`with_tags`."""
+    found = Photo(*row[: len(PHOTO_COLUMNS)])
+    return replace(
+        found,
+        visibility=Visibility(found.visibility),
+        renditions=parse_renditions(str(found.renditions)),
+        near_hash=found.near_hash + _SIGN,
+    )
+
+
+def parse_renditions(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(",") if part)
+
+
+def publish(connection: Connection, photo: Photo) -> bool:
+    """Keep a photo's record. Whether it was new: a photo that is there already is left alone."""
+    known = connection.execute(select(photos.c.id).where(photos.c.id == photo.id)).first()
+    if known is not None:
+        return False
+    values = {column.name: getattr(photo, column.name) for column in _OWN}
+    values |= {
+        "id": photo.id,
+        "owner_id": photo.owner_id,
+        "visibility": int(photo.visibility),
+        "renditions": ",".join(map(str, photo.renditions)),
+        "near_hash": photo.near_hash - _SIGN,  # databases have signed numbers alone
+    }
+    connection.execute(insert(photos).values(**values))
+    _set_tags(connection, photo.id, photo.tags)
+    connection.execute(update(users).where(users.c.id == photo.owner_id).values(photo_count=users.c.photo_count + 1))
+    search.put(connection, photo.id, _searched(photo))
+    return True
+
+
+def change(connection: Connection, photo: Photo) -> None:
+    """Keep what can be changed of a photo: title, caption, tags, visibility, place, and its fid with that."""
+    connection.execute(
+        update(photos)
+        .where(photos.c.id == photo.id)
+        .values(
+            title=photo.title,
+            caption=photo.caption,
+            visibility=int(photo.visibility),
+            latitude=photo.latitude,
+            longitude=photo.longitude,
+            fid=photo.fid,
+        )
+    )
+    _set_tags(connection, photo.id, photo.tags)
+    search.put(connection, photo.id, _searched(photo))
+
+
+def remove(connection: Connection, photo: Photo, now_ms: int) -> bool:
+    """Give up a photo and all that hangs on it; its needles are noted down to be deleted. Whether it was there."""
+    result = connection.execute(delete(photos).where(photos.c.id == photo.id))
+    if result.rowcount == 0:
+        return False
+    search.remove(connection, photo.id)
+    connection.execute(update(users).where(users.c.id == photo.owner_id).values(photo_count=users.c.photo_count - 1))
+    note_removal(connection, photo, now_ms)
+    return True
+
+
+def note_removal(connection: Connection, photo: Photo, now_ms: int) -> None:
+    """Note down that the needles of this record are to be deleted from the store."""
+    connection.execute(
+        insert(removals).values(
+            photo_id=photo.id, fid=photo.fid, renditions=",".join(map(str, photo.renditions)), retry_ms=now_ms
+        )
+    )
+
+
+def by_id(connection: Connection, photo_id: int, viewer_id: int | None) -> Photo | None:
+    """The photo, if it is there and the viewer may see it."""
+    row = connection.execute(photo_query().where(photos.c.id == photo_id, may_see(viewer_id))).one_or_none()
+    return None if row is None else with_tags(connection, [photo_of(row)])[0]
+
+
+def of_user(
+    connection: Connection, owner_id: int, viewer_id: int | None, after: Position | None, limit: int
+) -> Page[Photo]:
+    """A user's photos that the viewer may see, newest first."""
+    return page(connection, photo_query().where(photos.c.owner_id == owner_id, may_see(viewer_id)), after, limit)
+
+
+def newest_public(connection: Connection, after: Position | None, limit: int) -> Page[Photo]:
+    """Everybody's public photos, newest first."""
+    return page(connection, photo_query().where(photos.c.visibility == int(Visibility.PUBLIC)), after, limit)
+
+
+def page(connection: Connection, query: Select[Any], after: Position | None, limit: int) -> Page[Photo]:
+    """A page of photos, newest first, with their tags."""
+    rows = connection.execute(newest_first(query, photos.c.created_ms, photos.c.id, after, limit)).all()
+    found = page_of(rows, limit, photo_of, lambda row: Position(row.created_ms, row.id))
+    return Page(tuple(with_tags(connection, found.items)), found.next)
+
+
+def with_tags(connection: Connection, found: Sequence[Photo]) -> list[Photo]:
+    """The photos with their tags, which one statement brings for all."""
+    if not found:
+        return []
+    tags: dict[int, list[str]] = {photo.id: [] for photo in found}
+    rows = connection.execute(
+        select(photo_tags.c.photo_id, photo_tags.c.tag)
+        .where(photo_tags.c.photo_id.in_(tags))
+        .order_by(photo_tags.c.tag)
+    )
+    for photo_id, tag in rows:
+        tags[photo_id].append(tag)
+    return [replace(photo, tags=tuple(tags[photo.id])) for photo in found]
+
+
+def alike(connection: Connection, owner_id: int, exact_hash: bytes, near_hash: int, limit: int = 5) -> list[Photo]:
+    """The owner's photos that are the same file (first), or look much the same."""
+    rows = connection.execute(
+        select(photos.c.id, photos.c.exact_hash, photos.c.near_hash).where(photos.c.owner_id == owner_id)
+    )
+    found = []
+    for photo_id, exact, near in rows:
+        apart = -1 if exact == exact_hash else bits_apart(near + _SIGN, near_hash)
+        if apart <= NEAR_BITS:
+            found.append((apart, photo_id))
+    ids = [photo_id for _, photo_id in sorted(found)[:limit]]
+    return [photo for photo in (by_id(connection, photo_id, owner_id) for photo_id in ids) if photo is not None]
+
+
+def count_views(connection: Connection, views: Iterable[tuple[int, int]], day: int) -> None:
+    """Add views (photo id, how many) of a day; those of photos that are gone do not count."""
+    for photo_id, count in views:
+        owner = connection.execute(
+            update(photos)
+            .where(photos.c.id == photo_id)
+            .values(view_count=photos.c.view_count + count)
+            .returning(photos.c.owner_id)
+        ).scalar_one_or_none()
+        if owner is not None:
+            add_daily(connection, photo_id, owner, day, views=count)
+
+
+def add_daily(
+    connection: Connection, photo_id: int, owner_id: int, day: int, *, views: int = 0, likes: int = 0
+) -> None:
+    """Add to what a photo got on a day."""
+    result = connection.execute(
+        update(daily)
+        .where(daily.c.photo_id == photo_id, daily.c.day == day)
+        .values(views=daily.c.views + views, likes=daily.c.likes + likes)
+    )
+    if result.rowcount == 0:
+        connection.execute(
+            insert(daily).values(photo_id=photo_id, owner_id=owner_id, day=day, views=views, likes=max(0, likes))
+        )
+
+
+def _set_tags(connection: Connection, photo_id: int, tags: Sequence[str]) -> None:
+    connection.execute(delete(photo_tags).where(photo_tags.c.photo_id == photo_id))
+    if tags:
+        connection.execute(insert(photo_tags), [{"photo_id": photo_id, "tag": tag} for tag in sorted(set(tags))])
+
+
+def _searched(photo: Photo) -> search.Searched:
+    return search.Searched(photo.title, photo.caption, " ".join(photo.tags), photo.owner_name, photo.camera)
