@@ -22,6 +22,13 @@ _NEAR = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?")
 _KM_A_DEGREE = 111.2
 DEFAULT_NEAR_KM = 10.0
 
+_PUBLIC = "photos.visibility = :public"
+_MAY_SEE = (
+    "(photos.visibility = :public OR photos.owner_id = :viewer OR (photos.visibility = :followers AND EXISTS ("
+    "SELECT 1 FROM follows WHERE follows.follower_id = :viewer AND follows.followee_id = photos.owner_id)))"
+)
+"""As :func:`frontend.database.access.may_see`, in words of SQL."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -149,15 +156,10 @@ def _ids(connection: Connection, asked: Asked, viewer_id: int | None) -> list[in
 
 def _condition(asked: Asked, viewer_id: int | None) -> tuple[str, dict[str, object]]:
     """The filters as SQL of constants, and the values of its parameters."""
-    parts = [f"photos.visibility = {int(Visibility.PUBLIC)}"]
-    values: dict[str, object] = {}
+    parts = [_PUBLIC if viewer_id is None else _MAY_SEE]
+    values: dict[str, object] = {"public": int(Visibility.PUBLIC)}
     if viewer_id is not None:
-        parts = [
-            f"(photos.visibility = {int(Visibility.PUBLIC)} OR photos.owner_id = :viewer"
-            f" OR (photos.visibility = {int(Visibility.FOLLOWERS)} AND EXISTS (SELECT 1 FROM follows"
-            " WHERE follows.follower_id = :viewer AND follows.followee_id = photos.owner_id)))"  # noqa: S608  # numbers
-        ]
-        values["viewer"] = viewer_id
+        values |= {"viewer": viewer_id, "followers": int(Visibility.FOLLOWERS)}
     if asked.owner:
         parts.append("photos.owner_id = (SELECT id FROM users WHERE username = :owner)")
         values["owner"] = asked.owner
