@@ -50,6 +50,8 @@ class Node:
         self.name = name
         self.host = host
         self.log = log
+        self.launcher: Sequence[str] = (sys.executable, "-m", "tools.cli")
+        """The command; a test may put one of its own here."""
         self.ready: Ready | None = None
         self.frozen = False
         self._arguments = tuple(arguments)
@@ -86,7 +88,7 @@ class Node:
         with self.log.open("ab") as log:
             log.write(f"--- start {self._starts}\n".encode())
             self._process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "tools.cli", *self._arguments, "--host", self.host, *ports],
+                [*self._prefix, *self.launcher, *self._arguments, "--host", self.host, *ports],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
