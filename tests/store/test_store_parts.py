@@ -113,6 +113,9 @@ def test_changed_documents() -> None:
     assert changed_documents({}, {1: one}) == ([one], [])
     assert changed_documents({1: one, 2: one}, {1: dict(one), 2: two}) == ([two], [])
     assert changed_documents({1: one}, {}) == ([], [1])
+    read = {**one, "reads": 5, "bytesRead": 500}
+    assert changed_documents({1: {**one, "reads": 4, "bytesRead": 400}}, {1: read}) == ([], [])
+    assert changed_documents({1: one}, {1: read}) == ([read], [])
 
 
 # -- settings
