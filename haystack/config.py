@@ -244,6 +244,12 @@ class DirectoryOptions:
         default=0.3,
         metadata=setting(Share(), "Garbage in a volume from which on it is compacted by itself; 0: never."),
     )
+    cache_spread_reads_per_second: int = field(
+        default=5000,
+        metadata=setting(
+            Integer(0, 1_000_000_000), "Reads of one photo that one Cache is to take; hotter ones are shared; 0: never."
+        ),
+    )
     heartbeat_seconds: float = field(default=0.5, metadata=setting(Duration(0.01, 3600), "How often a Store reports."))
     dead_after_seconds: float = field(
         default=3.0, metadata=setting(Duration(0.02, ONE_DAY_SECONDS), "Silence after which a Store counts as dead.")
@@ -375,6 +381,15 @@ class UpSettings:
         default=DEFAULT_STORE_PORT,
         metadata=setting(PORT, "Port of the first Store, the others follow; 0: any free ones."),
     )
+    cache_port: int | None = field(
+        default=None,
+        metadata=setting(
+            PORT, f"Port of the Cache; 0: any free one [default: {DEFAULT_CACHE_PORT}, or 0 as the Stores' port]."
+        ),
+    )
+    cache_memory_bytes: int = field(
+        default=256 * MIB, metadata=setting(Size(0, 64 * TIB), "Memory of the Cache for photos; 0: no Cache.")
+    )
     port_offset: int = field(default=0, metadata=setting(Integer(0, 60_000), "Added to all ports."))
     workers: int | None = field(
         default=None, metadata=setting(Integer(1, 256), "Worker processes of each Store [default: share processors].")
@@ -402,7 +417,11 @@ _SHORT_VARIABLES = {
     "HAYSTACK_SECRET_FILE": ("cluster", "secret_file"),
     "HAYSTACK_DIRECTORY": ("cluster", "directories"),
 }
-_SHORT_FLAGS = {("cluster", "directories"): "directory", ("cache", "memory_bytes"): "memory"}
+_SHORT_FLAGS = {
+    ("cluster", "directories"): "directory",
+    ("cache", "memory_bytes"): "memory",
+    ("up", "cache_memory_bytes"): "cache-memory",
+}
 _Settings = TypeVar("_Settings")
 
 

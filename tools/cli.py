@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "up": ("tools.up:up", "Start a whole cluster on this machine."),
     "directory": ("tools.roles:directory", "Run one Directory; back its data up; rebuild it."),
     "store": ("tools.roles:store", "Run one Store."),
+    "cache": ("tools.roles:cache", "Run one Cache; show, purge and warm the Caches."),
     "put": ("tools.put:put", "Store files."),
     "get": ("tools.get:get", "Fetch a photo."),
     "rm": ("tools.rm:rm", "Delete photos."),

@@ -1,4 +1,4 @@
-"""A cluster of one machine: one Directory and its Stores as children, kept running until told to stop."""
+"""A cluster of one machine: one Directory, its Stores and a Cache as children, kept running until told to stop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ STOP_MARGIN_SECONDS = 10.0
 """What a child gets beyond its own time for requests in flight, before it is killed."""
 
 DIRECTORY = "directory"
+CACHE = "cache"
 
 
 class Commands(Protocol):
@@ -30,13 +31,17 @@ class Commands(Protocol):
     def store(self, number: int, before: Ready | None, directory_url: str) -> Sequence[str]:
         """Command line of Store ``number``, counted from 1."""
 
+    def cache(self, before: Ready | None, directory_url: str) -> Sequence[str]:
+        """Command line of the Cache."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where everything listens."""
+    """Where everything listens; ``cache``: None without one."""
 
     directory: Ready
     stores: tuple[Ready, ...]
+    cache: Ready | None = None
 
     @property
     def directory_url(self) -> str:
@@ -51,6 +56,7 @@ class Cluster:
     ----------
     commands: command lines of the children.
     store_count: how many Stores.
+    with_cache: whether there is a Cache.
     report: gets messages for the operator.
     on_line: gets child's name and each line that it logs.
     start_timeout_seconds: for one process to become ready.
@@ -68,6 +74,7 @@ class Cluster:
         stop_timeout_seconds: float,
         environ: Mapping[str, str],
         pass_fds: Sequence[int] = (),
+        with_cache: bool = False,
     ) -> None:
         self._commands = commands
         self._report = report
@@ -77,42 +84,50 @@ class Cluster:
         self._stores = [
             Child(f"store{number}", on_line, pass_fds=pass_fds, environ=environ) for number in range(1, store_count + 1)
         ]
+        caches = [CACHE] if with_cache else []
+        self._caches = [Child(name, on_line, pass_fds=pass_fds, environ=environ) for name in caches]
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> Running:
-        """Start the Directory, then all Stores at once. On failure all is stopped again; raises ChildFailed."""
+        """Start the Directory, then all others at once. On failure all is stopped again; raises ChildFailed."""
         try:
             directory = await self._directory.start(self._argv(self._directory), self._start_timeout_seconds)
             results = await asyncio.gather(
-                *(child.start(self._argv(child), self._start_timeout_seconds) for child in self._stores),
+                *(child.start(self._argv(child), self._start_timeout_seconds) for child in self._others),
                 return_exceptions=True,
             )
-            stores = []
+            ready = []
             for result in results:
                 if isinstance(result, BaseException):
                     raise result
-                stores.append(result)
+                ready.append(result)
         except BaseException:
             await self.stop()
             raise
-        self._keepers = [asyncio.create_task(self._keep(child)) for child in (self._directory, *self._stores)]
-        return Running(directory, tuple(stores))
+        self._keepers = [asyncio.create_task(self._keep(child)) for child in (self._directory, *self._others)]
+        stores, caches = ready[: len(self._stores)], ready[len(self._stores) :]
+        return Running(directory, tuple(stores), caches[0] if caches else None)
+
+    @property
+    def _others(self) -> list[Child]:
+        """All but the Directory."""
+        return [*self._stores, *self._caches]
 
     async def failed(self) -> None:
         """Return never, unless watching the children itself fails; then raise its error."""
         await asyncio.gather(*self._keepers)
 
     async def stop(self) -> None:
-        """Stop the Stores, then the Directory, which takes their last confirmations until then."""
+        """Stop all others, then the Directory, which takes the Stores' last confirmations until then."""
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
-        await asyncio.gather(*(self._stop(child) for child in self._stores))
+        await asyncio.gather(*(self._stop(child) for child in self._others))
         await self._stop(self._directory)
 
     def kill_now(self) -> None:
         """Kill all children at once."""
-        for child in (*self._stores, self._directory):
+        for child in (*self._others, self._directory):
             child.kill_now()
 
     async def _stop(self, child: Child) -> None:
@@ -146,7 +161,10 @@ class Cluster:
         if child is self._directory:
             return self._commands.directory(child.ready)
         assert self._directory.ready is not None
-        return self._commands.store(self._stores.index(child) + 1, child.ready, local_url(self._directory.ready.url))
+        directory_url = local_url(self._directory.ready.url)
+        if child in self._caches:
+            return self._commands.cache(child.ready, directory_url)
+        return self._commands.store(self._stores.index(child) + 1, child.ready, directory_url)
 
 
 def restart_delay_seconds(failures: int) -> float:

@@ -1,4 +1,4 @@
-"""``haystack directory`` and ``haystack store``: one role in this process, as a service manager starts it."""
+"""``haystack directory``, ``store`` and ``cache``: one role in this process, as a service manager starts it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,10 @@ if TYPE_CHECKING:
 LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
-class DirectoryGroup(click.Group):
-    """``haystack directory``: a role, and beside it commands that are loaded when they are used."""
+class RoleGroup(click.Group):
+    """A role, and beside it commands that are loaded when they are used: where each is, and a line about it."""
 
-    commands_there: Mapping[str, tuple[str, str]] = {
-        "backup": ("tools.backup:backup", "Write a consistent copy of a running Directory's data into a file."),
-        "rebuild": ("tools.rebuild:rebuild", "Make the Directory's data anew from the Stores alone."),
-    }
+    commands_there: Mapping[str, tuple[str, str]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands_there)
@@ -43,6 +40,25 @@ class DirectoryGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in self.commands_there.items()])
 
 
+class DirectoryGroup(RoleGroup):
+    """``haystack directory``."""
+
+    commands_there: Mapping[str, tuple[str, str]] = {
+        "backup": ("tools.backup:backup", "Write a consistent copy of a running Directory's data into a file."),
+        "rebuild": ("tools.rebuild:rebuild", "Make the Directory's data anew from the Stores alone."),
+    }
+
+
+class CacheGroup(RoleGroup):
+    """``haystack cache``."""
+
+    commands_there: Mapping[str, tuple[str, str]] = {
+        "stats": ("tools.cache:stats", "Show what the Caches hold, and how often that serves."),
+        "purge": ("tools.cache:purge", "Drop photos from the Caches."),
+        "warm": ("tools.cache:warm", "Have the Caches fetch the hottest photos."),
+    }
+
+
 @click.group(cls=DirectoryGroup, invoke_without_command=True)
 @settings_options("directory")
 @secret_option
@@ -54,9 +70,7 @@ def directory(context: click.Context, /, **flags: object) -> None:
     Settings come from the tables [cluster] and [directory] of the configuration file, then from HAYSTACK_DIRECTORY_…
     variables, then from flags.
     """
-    if context.invoked_subcommand is not None:
-        if any(value not in (None, ()) for value in flags.values()):
-            raise click.UsageError(f"options of {context.invoked_subcommand} stand behind that word")
+    if _is_other_command(context, flags):
         return
     log_to_stderr()
     settings = directory_settings(context.ensure_object(App).configuration().with_flags("directory", flags))
@@ -93,6 +107,7 @@ def directory_settings(configuration: Configuration) -> DirectorySettings:
         move_bytes_per_second=options.move_bytes_per_second,
         move_linger_seconds=options.move_linger_seconds,
         compact_garbage_share=options.compact_garbage_share,
+        cache_spread_reads_per_second=float(options.cache_spread_reads_per_second),
     )
 
 
@@ -114,6 +129,37 @@ def store(app: App, /, **flags: object) -> None:
     from haystack.store.supervisor import run
 
     run(settings)
+
+
+@click.group(cls=CacheGroup, invoke_without_command=True)
+@settings_options("cache")
+@directory_option
+@secret_option
+@config_option
+@click.pass_context
+def cache(context: click.Context, /, **flags: object) -> None:
+    """Run one Cache, with its workers, until it is told to stop; or, with a command, look after the Caches.
+
+    Settings come from the tables [cluster] and [cache] of the configuration file, then from HAYSTACK_CACHE_… variables,
+    then from flags.
+    """
+    if _is_other_command(context, flags):
+        return
+    log_to_stderr()
+    settings = context.ensure_object(App).configuration().with_flags("cache", flags).cache()
+    _check_secret(settings.secret, settings.host)
+    from cache.keeper import run
+
+    run(settings)
+
+
+def _is_other_command(context: click.Context, flags: Mapping[str, object]) -> bool:
+    """Whether a command beside the role was called. Raises UsageError when it was given the role's options."""
+    if context.invoked_subcommand is None:
+        return False
+    if any(value not in (None, ()) for value in flags.values()):
+        raise click.UsageError(f"options of {context.invoked_subcommand} stand behind that word")
+    return True
 
 
 def _check_secret(secret: bytes | None, host: str) -> None:

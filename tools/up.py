@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import click
 
 from directory.decisions.replication import parse_replication
-from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, StoreSettings, UpSettings
+from haystack.config import DEFAULT_CACHE_PORT, DEFAULT_DIRECTORY_URL, Configuration, StoreSettings, UpSettings
 from haystack.errors import ConfigError
+from haystack.units import exact_size, format_size
 from tools.app import SECRET_FILE, App, config_option, json_option, pass_app, settings_options
 from tools.children import Ready
-from tools.cluster import DIRECTORY, STOP_MARGIN_SECONDS, Cluster, Commands, Running, local_url
+from tools.cluster import CACHE, DIRECTORY, STOP_MARGIN_SECONDS, Cluster, Commands, Running, local_url
 from tools.layout import Layout, check_count
 from tools.output import Output
 from tools.settle import wait_until_writable
@@ -41,17 +42,20 @@ _Result = TypeVar("_Result")
 
 @click.command()
 @settings_options("up")
+@click.option("--no-cache", is_flag=True, help="Start no Cache.")
 @config_option
 @json_option
 @pass_app
-def up(app: App, /, **flags: object) -> int:
-    """Start a whole cluster on this machine: one Directory and some Stores.
+def up(app: App, /, *, no_cache: bool, **flags: object) -> int:
+    """Start a whole cluster on this machine: one Directory, some Stores and a Cache.
 
     Everything is kept in the folder --data, which is made when it is not there, with a new secret for the cluster.
     Ctrl-C stops all of it cleanly; a second Ctrl-C kills it. A process that dies is started again.
 
-    Settings of the roles come from [store] and [directory] of the configuration file and from the environment.
+    Settings of the roles come from [store], [directory] and [cache] of the configuration file and from the environment.
     """
+    if no_cache:
+        flags["cache_memory_bytes"] = "0"
     configuration = app.configuration().with_flags("up", flags)
     settings = configuration.up()
     with UpFolder(settings.data, note=app.output.note) as folder:
@@ -119,11 +123,41 @@ class RoleCommands:
             argv += ["--durability", self.settings.durability]
         return argv
 
+    def cache(self, before: Ready | None, directory_url: str) -> list[str]:
+        """Return the Cache's command line."""
+        port = urlsplit(before.url).port if before else self._cache_port
+        argv = self._role(CACHE, self.settings.data / CACHE, port)
+        admin_port = urlsplit(before.admin_url).port if before and before.admin_url else 0
+        if before or not self.configuration.source(CACHE, "admin_port"):
+            argv += ["--admin-port", str(admin_port)]
+        argv += ["--directory", directory_url]
+        argv += ["--memory", exact_size(self.settings.cache_memory_bytes)]
+        if not self.configuration.source(CACHE, "workers"):
+            # Clients, Stores and the Directory want the same processors.
+            argv += ["--workers", str(max(1, len(os.sched_getaffinity(0)) // 2))]
+        return argv
+
+    @property
+    def _cache_port(self) -> int:
+        port = self.settings.cache_port
+        if port is None:
+            # Who wants any free ports for the Stores does not want a fixed one beside them.
+            port = DEFAULT_CACHE_PORT if self.settings.store_port else 0
+        return self._port(port)
+
+    @property
+    def with_cache(self) -> bool:
+        """Whether there is a Cache."""
+        return self.settings.cache_memory_bytes > 0
+
     def check(self) -> StoreSettings:
         """Return the last Store's settings. Raises ConfigError for what the children would refuse one after another."""
         names = [("Directory", self._port(self.settings.directory_port))]
         for number in range(1, self.store_count + 1):
             names.append((f"store{number}", self._port(self.settings.store_port, number - 1)))
+        last_port = names[-1][1]
+        if self.with_cache:
+            names.append((CACHE, self._cache_port))
         taken: dict[int, str] = {}
         for name, port in names:
             if port and port in taken:
@@ -135,7 +169,10 @@ class RoleCommands:
                 raise ConfigError(f"{source}: store.{key} is for one Store, but here are {self.store_count}")
         directory = {"data": str(self.settings.data), "port": names[0][1]}
         self.configuration.with_flags("directory", directory).directory()
-        last = {"data": (str(self.settings.data),), "port": names[-1][1]}
+        if self.with_cache:
+            cache = {"data": str(self.settings.data), "port": names[-1][1]}
+            self.configuration.with_flags(CACHE, cache).cache()
+        last = {"data": (str(self.settings.data),), "port": last_port}
         return self.configuration.with_flags("store", last).store()
 
     def _port(self, base: int, distance: int = 0) -> int:
@@ -175,6 +212,7 @@ class _Up:
             stop_timeout_seconds=stop_timeout_seconds,
             environ={**os.environ, "PYTHONUNBUFFERED": "1"},
             pass_fds=(self._folder.lock_fd,),
+            with_cache=self._settings.cache_memory_bytes > 0,
         )
         for number in STOP_SIGNALS:
             # nohup and the shell's "&" have a signal ignored on purpose.
@@ -232,6 +270,7 @@ class _Up:
                     {"url": local_url(one.url), "data": one.data, **asdict(self._layout.place(number))}
                     for number, one in enumerate(running.stores, 1)
                 ],
+                "cache": local_url(running.cache.url) if running.cache else None,
                 "replication": self._layout.replication,
                 "data": str(data),
             }
@@ -242,6 +281,9 @@ class _Up:
             place = self._layout.place(number)
             where = f"  {place.data_center}, {place.rack}" if self._layout.racks > 1 else ""
             out.say(f"  {f'store{number}':<9}  {store.url}{where}")
+        if running.cache:
+            memory = format_size(self._settings.cache_memory_bytes)
+            out.say(f"  {CACHE:<9}  {running.cache.url}  {memory} of memory")
         promise = parse_replication(self._layout.replication)
         if promise.copies > 1:
             out.say(f"Copies of each photo ({self._layout.replication}): {promise.in_words()}.")

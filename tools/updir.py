@@ -154,6 +154,7 @@ class UpFolder:
             "pid": os.getpid(),
             "directory": running.directory_url,
             "stores": [asdict(store) for store in running.stores],
+            "cache": asdict(running.cache) if running.cache else None,
         }
         self._replace(RUNNING_FILE, document)
 

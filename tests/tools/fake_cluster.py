@@ -159,6 +159,7 @@ class FakeCluster:
     async def _serve(self) -> str:
         app = web.Application()
         app.router.add_get("/dir/status", self._status)
+        app.router.add_get("/cluster/status", self._status)
         app.router.add_post("/vol/grow", self._grow)
         app.router.add_get("/cluster/nodes", self._nodes)
         app.router.add_post("/cluster/nodes/{store}/mark", self._mark)

@@ -33,6 +33,10 @@ class Standins:
         assert directory_url == "http://127.0.0.1:1"
         return self._argv(f"store{number}", before)
 
+    def cache(self, before: Ready | None, directory_url: str) -> Sequence[str]:
+        assert directory_url == "http://127.0.0.1:1"
+        return self._argv("cache", before)
+
     def _argv(self, name: str, before: Ready | None) -> Sequence[str]:
         self.asked.append((name, before))
         return [sys.executable, str(STANDIN), name, str(self.folder), *self.behaviours.get(name, "").split()]
@@ -62,7 +66,14 @@ class Reports:
             await asyncio.wait_for(self._more.wait(), 30)
 
 
-def make(standins: Standins, reports: Reports, stores: int = 2, stop_timeout_seconds: float = 30) -> Cluster:
+def make(
+    standins: Standins,
+    reports: Reports,
+    stores: int = 2,
+    stop_timeout_seconds: float = 30,
+    *,
+    with_cache: bool = False,
+) -> Cluster:
     return Cluster(
         standins,
         stores,
@@ -71,6 +82,7 @@ def make(standins: Standins, reports: Reports, stores: int = 2, stop_timeout_sec
         start_timeout_seconds=30,
         stop_timeout_seconds=stop_timeout_seconds,
         environ={**os.environ, "PYTHONUNBUFFERED": "1"},
+        with_cache=with_cache,
     )
 
 
@@ -91,6 +103,22 @@ async def test_the_directory_starts_first_and_stops_last(tmp_path: Path, reports
     assert events[-1] == ("directory", "stopping")
     assert sorted(events[1:-1]) == [(f"store{n}", event) for n in (1, 2) for event in ("started", "stopping")]
     assert reports.lines == []
+
+
+async def test_a_cache_is_a_child_like_the_others(
+    tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster_module, "RESTART_DELAY_FIRST_SECONDS", 0.01)
+    standins = Standins(tmp_path)
+    cluster = make(standins, reports, with_cache=True)
+    running = await cluster.start()
+    assert running.cache is not None and len(running.stores) == 2
+    os.kill(next(pid for who, _, pid in standins.journal() if who == "cache"), signal.SIGKILL)
+    await reports.wait_for("cache is up again")
+    assert standins.asked[-1] == ("cache", running.cache)
+    await cluster.stop()
+    events = [(name, event) for name, event, _ in standins.journal()]
+    assert events[-1] == ("directory", "stopping") and ("cache", "stopping") in events
 
 
 async def test_when_one_does_not_start_all_are_stopped(tmp_path: Path, reports: Reports) -> None:

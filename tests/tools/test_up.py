@@ -34,6 +34,8 @@ class Standins(up.RoleCommands):
         return self._argv("directory")
     def store(self, number, before, directory_url):
         return self._argv(f"store{{number}}")
+    def cache(self, before, directory_url):
+        return self._argv("cache")
 
 up.RoleCommands = Standins
 cli.main()
@@ -134,7 +136,7 @@ def test_other_signals_stop_it_too(started: list[Up], tmp_path: Path, number: si
     up.until("in your browser")
     up.process.send_signal(number)
     assert up.end()[2] == 0
-    assert [event for _, event, _ in up.journal()].count("stopping") == 2
+    assert [event for _, event, _ in up.journal()].count("stopping") == 3
 
 
 def test_json(started: list[Up], tmp_path: Path) -> None:
@@ -222,6 +224,25 @@ class TestCommandLines:
             "--directory http://10.0.0.1:9338 --workers 2 --durability os"
         )
 
+    def test_the_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+        made = commands(Path("/d"), port_offset=5)
+        assert " ".join(made.cache(None, "http://d")[1:]) == (
+            "-P -m tools.cli cache --data /d/cache --host 127.0.0.1 --port 8105 --secret-file /d/secret "
+            "--admin-port 0 --directory http://d --memory 256MiB --workers 3"
+        )
+        before = Ready("http://127.0.0.1:41001", "http://127.0.0.1:41002", "/d")
+        argv = " ".join(made.cache(before, "http://d"))
+        assert "--port 41001" in argv and "--admin-port 41002" in argv
+        assert "--port 0 " in " ".join(commands(Path("/d"), store_port=0).cache(None, "http://d"))
+        assert "--port 7 " in " ".join(commands(Path("/d"), store_port=0, cache_port=7).cache(None, "http://d"))
+        assert made.with_cache and not commands(Path("/d"), cache_memory_bytes=0).with_cache
+
+    def test_what_the_cache_is_configured_to_is_left_alone(self) -> None:
+        environ = {"HAYSTACK_CACHE_WORKERS": "3", "HAYSTACK_CACHE_ADMIN_PORT": "9"}
+        argv = commands(Path("/d"), Configuration.load(None, environ)).cache(None, "http://d")
+        assert not {"--workers", "--admin-port"} & set(argv)
+
     def test_stores_are_spread_over_racks(self) -> None:
         made = RoleCommands(
             UpSettings(data=Path("/d")),
@@ -291,6 +312,8 @@ class TestPlan:
             ({"directory_port": 8081}, 2, "Directory and store2 would both listen on port 8081"),
             ({"store_port": 56_000}, 1, "store.admin_port: port 56000"),
             ({"port_offset": 60_000}, 1, "too large"),
+            ({"cache_port": 8080}, 1, "store1 and cache would both listen on port 8080"),
+            ({"cache_memory_bytes": 0, "cache_port": 9333, "directory_port": 9333, "store_port": 9333}, 1, "Directory"),
         ],
     )
     def test_contradictions(self, more: dict[str, object], count: int, message: str) -> None:
