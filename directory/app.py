@@ -22,6 +22,7 @@ from directory.handlers.heat import HeatHandlers
 from directory.handlers.internal import InternalHandlers
 from directory.handlers.lookup import LookupHandlers
 from directory.handlers.moves import MoveHandlers
+from directory.handlers.rebalance import RebalanceHandlers
 from directory.handlers.snapshots import SnapshotHandlers
 from directory.handlers.status import StatusHandlers
 from directory.healer import Healer
@@ -29,6 +30,7 @@ from directory.memberships import Memberships
 from directory.metrics import Metrics
 from directory.mover import Mover
 from directory.nodes import Nodes
+from directory.rebalancer import Rebalancer
 from directory.service import Service
 from directory.signed import SignedCalls
 from directory.snapshots import Snapshots
@@ -50,6 +52,7 @@ class Parts:
     compactor: Compactor
     compacting: AutoCompaction
     mover: Mover
+    rebalancer: Rebalancer
 
 
 def make_app(
@@ -72,7 +75,7 @@ def make_app(
     verifier: checks the Stores' signatures; None takes unsigned calls.
     """
     service, grower = parts.service, parts.grower
-    metrics = Metrics(service, parts.healer, parts.compactor)
+    metrics = Metrics(service, parts.healer, parts.compactor, parts.rebalancer)
     signed = SignedCalls(verifier)
     assign = AssignHandlers(Assigner(service, grower, seal), grower)
     lookup = LookupHandlers(service)
@@ -83,6 +86,7 @@ def make_app(
     snapshots = SnapshotHandlers(parts.snapshots, signed)
     compactions = CompactionHandlers(parts.compactor, parts.compacting, signed)
     moves = MoveHandlers(service, parts.healer, parts.mover, parts.nodes, parts.memberships, signed)
+    rebalance = RebalanceHandlers(parts.rebalancer, signed)
     heat = HeatHandlers(service, parts.nodes, signed)
     caches = CacheHandlers(service, signed, heartbeat_seconds)
     app = web.Application(middlewares=[note_first_request, make_middleware(metrics)])
@@ -111,6 +115,8 @@ def make_app(
     router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/mark", moves.mark)
     router.add_post(r"/cluster/volumes/{volume:[0-9]{1,10}}/{kind:move|copy|drop}", moves.order)
     router.add_post(r"/cluster/moves/{number:[0-9]{1,18}}/cancel", moves.cancel)
+    router.add_post("/cluster/rebalance", rebalance.rebalance)
+    router.add_post("/cluster/rebalance/stop", rebalance.stop)
     router.add_post("/cluster/snapshots", snapshots.take)
     router.add_post("/cluster/compactions", compactions.compact)
     router.add_delete("/cluster/snapshots/{name}", snapshots.delete)
@@ -127,6 +133,8 @@ def make_app(
         ("/cluster/snapshots", snapshots.list),
         ("/cluster/compactions", compactions.list),
         ("/cluster/moves", moves.list),
+        ("/cluster/rebalance", rebalance.state),
+        ("/cluster/decisions", rebalance.decisions),
         ("/cluster/snapshots/{name}", snapshots.show),
         ("/internal/backup", backup.backup),
         ("/internal/cache/changes", caches.changes),

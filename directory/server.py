@@ -19,7 +19,9 @@ from directory.app import Parts, make_app
 from directory.auto_compaction import AutoCompaction
 from directory.compactor import Compactor
 from directory.connections import protocol_factory
+from directory.decision_log import DecisionLog
 from directory.decisions.compaction import CompactionRules
+from directory.decisions.rebalance import RebalanceSettings
 from directory.decisions.repair_views import Rules
 from directory.grower import Grower
 from directory.healer import Healer
@@ -29,6 +31,7 @@ from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
 from directory.mover import Mover
 from directory.nodes import Nodes
+from directory.rebalancer import Rebalancer, RebalanceRules
 from directory.service import Service
 from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, STORAGE_NAME, DirectorySettings
 from directory.snapshots import Snapshots
@@ -128,6 +131,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         peers_count=settings.peers_count,
         default_replication=settings.default_replication,
         cache_spread_reads_per_second=settings.cache_spread_reads_per_second,
+        load_bytes=settings.rebalance_load_bytes,
     )
     client = StoreClient(settings.secret)
     memberships = Memberships(service, client)
@@ -149,11 +153,14 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
     compacting = AutoCompaction(service, client, snapshots, compactor, CompactionRules(settings.compact_garbage_share))
     nodes = Nodes(service, memberships, healer)
     mover = Mover(service, memberships, healer, compactor.is_at)
-    parts = Parts(service, grower, memberships, healer, nodes, snapshots, compactor, compacting, mover)
+    decisions = DecisionLog(service.wall_clock)
+    rebalancer = Rebalancer(service, mover, rebalance_rules(settings), decisions, compactor.is_at)
+    parts = Parts(service, grower, memberships, healer, nodes, snapshots, compactor, compacting, mover, rebalancer)
     keepers = [
         asyncio.create_task(_keep(parts, settings.heartbeat_seconds)),
         asyncio.create_task(healer.run()),
         asyncio.create_task(compacting.run()),
+        asyncio.create_task(rebalancer.run()),
         asyncio.create_task(Leadership(service, memberships).run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
@@ -165,12 +172,32 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
             keeper.cancel()
         await asyncio.wait(keepers)
         await compactor.close()
+        await rebalancer.close()
         await mover.close()
         await healer.close()
         await grower.close()
         await memberships.close()
         await client.close()
         await service.close()
+
+
+def rebalance_rules(settings: DirectorySettings) -> RebalanceRules:
+    """Return how load is evened out."""
+    planning = RebalanceSettings(
+        fill_limit=settings.rebalance_fill_limit,
+        budget_bytes=settings.rebalance_bytes,
+        rest_seconds=settings.rebalance_rest_seconds,
+        max_copies=settings.rebalance_copies,
+        payback_seconds=settings.rebalance_payback_seconds,
+        bytes_per_load=settings.rebalance_load_bytes,
+    )
+    return RebalanceRules(
+        auto=settings.rebalance_auto,
+        look_seconds=settings.rebalance_look_seconds,
+        watch_seconds=settings.rebalance_watch_seconds,
+        at_once=settings.rebalance_moves,
+        planning=planning,
+    )
 
 
 async def _keep(parts: Parts, period_seconds: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from directory.decisions.replication import parse_replication
 from haystack.errors import ConfigError, InvalidRequest
-from haystack.units import MIB
+from haystack.units import GIB, KIB, MIB
 
 STORAGE_NAME = "directory.lmdb"
 """The file in the data folder that holds everything."""
@@ -81,6 +81,14 @@ class DirectorySettings:
     compact_garbage_share: part of a volume that must be garbage for it to be compacted by itself; 0: never.
     cache_spread_reads_per_second: reads of one photo that one Cache is to take; what is read more is shared by several.
         0: photos are never shared.
+    rebalance_auto: load and fill are evened out by itself. rebalance_look_seconds: how often that is looked at.
+    rebalance_watch_seconds: how long every Store must have watched its reads before.
+    rebalance_bytes: what one plan may copy. rebalance_moves: moves of a plan that are under way at once.
+    rebalance_rest_seconds: how long a volume that was moved is left alone.
+    rebalance_payback_seconds: time in which a move must win what it costs.
+    rebalance_copies: copies of a very hot volume, temporary ones included.
+    rebalance_fill_limit: part of a Store's disks that moves may fill.
+    rebalance_load_bytes: bytes read that are as much load as one read.
 
     Raises
     ------
@@ -107,6 +115,16 @@ class DirectorySettings:
     move_linger_seconds: float = 10.0
     compact_garbage_share: float = 0.3
     cache_spread_reads_per_second: float = 5000.0
+    rebalance_auto: bool = False
+    rebalance_look_seconds: float = 60.0
+    rebalance_watch_seconds: float = 60.0
+    rebalance_bytes: int = 256 * GIB
+    rebalance_moves: int = 4
+    rebalance_rest_seconds: float = 3600.0
+    rebalance_payback_seconds: float = 86_400.0
+    rebalance_copies: int = 10
+    rebalance_fill_limit: float = 0.85
+    rebalance_load_bytes: int = 64 * KIB
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -135,6 +153,15 @@ class DirectorySettings:
             raise ConfigError(f"directory.move_linger_seconds: {self.move_linger_seconds:g} must be at least 0")
         if not 0 <= self.compact_garbage_share <= 1:
             raise ConfigError(f"directory.compact_garbage_share: {self.compact_garbage_share:g} is not from 0 to 1")
+        for name in ("look_seconds", "bytes", "moves", "payback_seconds", "copies", "load_bytes", "fill_limit"):
+            if (value := getattr(self, f"rebalance_{name}")) <= 0:
+                raise ConfigError(f"directory.rebalance_{name}: {value:g} must be above 0")
+        if min(self.rebalance_watch_seconds, self.rebalance_rest_seconds) < 0 or self.rebalance_fill_limit > 1:
+            raise ConfigError(
+                f"directory.rebalance_watch_seconds ({self.rebalance_watch_seconds:g}) and rebalance_rest_seconds "
+                f"({self.rebalance_rest_seconds:g}) must be at least 0, rebalance_fill_limit "
+                f"({self.rebalance_fill_limit:g}) at most 1"
+            )
         if self.cache_spread_reads_per_second < 0:
             raise ConfigError(
                 f"directory.cache_spread_reads_per_second: {self.cache_spread_reads_per_second:g} must be at least 0"

@@ -37,7 +37,10 @@ def _apply(step: Step, volumes: dict[int, Volume], used: dict[str, int], now_sec
     given = dict(step.weights)
     weights = tuple(given.get(holder, 0.0) for holder in holders) if given else ()
     moved_seconds = volume.moved_seconds if step.kind is StepKind.WEIGHTS else now_seconds
-    volumes[step.volume] = replace(volume, holders=holders, weights=weights, moved_seconds=moved_seconds)
+    left = tuple(holder for holder in volume.holders if holder not in holders)
+    volumes[step.volume] = replace(
+        volume, holders=holders, weights=weights, moved_seconds=moved_seconds, left=(*volume.left, *left)
+    )
     if step.kind is StepKind.SWAP:
         back = Step(StepKind.MOVE, step.other, step.target, step.source, weights=step.other_weights)
         _apply(back, volumes, used, now_seconds)

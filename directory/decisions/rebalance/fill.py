@@ -76,7 +76,7 @@ def _emptiest(state: State, v: int, source: int, empty: Ranking, limit: float) -
         if _fill(state, t) >= limit:
             return None
         fits = (
-            t not in state.holders[v]
+            state.may_get(v, t)
             and state.used[t] + size_bytes <= limit * state.total[t]
             and size_bytes <= state.room[t]
             and (share <= state.slack(t) or share == 0)

@@ -54,6 +54,7 @@ class State:
         self.on: list[list[int]] = [[] for _ in self.machines]
         self.fixed: set[int] = set()
         self.resting: set[int] = set()
+        self.left: dict[int, set[int]] = {}
         self._take_in(snapshot)
         self.total_load = sum(self.load)
         self.level = [load / capacity for load, capacity in zip(self.load, self.capacity, strict=True)]
@@ -80,6 +81,8 @@ class State:
                 self.fixed.add(v)
             elif volume.moved_seconds > rests_until_seconds:
                 self.resting.add(v)
+            if volume.left:
+                self.left[v] = {number[machine] for machine in volume.left if machine in number}
             self.volumes.append(volume)
             self.holders.append(holders)
             self.shares.append(shares)
@@ -168,6 +171,10 @@ class State:
     def stays(self, v: int) -> bool:
         """Say whether a volume's copies have to stay where they are."""
         return v in self.resting or v in self.fixed
+
+    def may_get(self, v: int, m: int) -> bool:
+        """Say whether a machine has no copy of a volume, and had none lately."""
+        return m not in self.holders[v] and (v not in self.left or m not in self.left[v])
 
     # -- changes
 

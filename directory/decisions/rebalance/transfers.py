@@ -243,13 +243,13 @@ class Transfers:
 
     def _target(self, v: int, source: int | None, load: float) -> int | None:
         """Return the machine that gets a copy, and can carry so much load; ``source`` None: a temporary one."""
-        state, holders, size_bytes = self._state, self._state.holders[v], self._state.sizes[v]
+        state, size_bytes = self._state, self._state.sizes[v]
         fitting: dict[tuple[str, str], bool] = {}
         found: int | None = None
         for m in self._cold:
             if state.slack(m) < max(load, state.least):
                 break
-            if m in holders or not state.has_room(m, size_bytes):
+            if not state.may_get(v, m) or not state.has_room(m, size_bytes):
                 continue
             home = state.homes[m]
             if source is not None and home not in fitting:
@@ -273,7 +273,7 @@ class Transfers:
                 continue
             share = state.share(v, m)
             for t in full:
-                if t in state.holders[v] or not state.keeps_promise(v, m, t) or state.shares_host(v, m, t):
+                if not (state.may_get(v, t) and state.keeps_promise(v, m, t)) or state.shares_host(v, m, t):
                     continue
                 for other in self._coolest_first(t):
                     tried += 1
@@ -306,7 +306,7 @@ class Transfers:
         gain = min(share - back, excess)
         fits = (
             gain > state.least
-            and m not in state.holders[other]
+            and state.may_get(other, m)
             and state.slack(t) >= share - back
             and size_bytes + other_bytes <= state.left_bytes
             and size_bytes <= state.room[t]

@@ -64,6 +64,7 @@ class Volume:
     moved_seconds: when a copy of it was moved, added or dropped last, on the snapshot's clock.
     cool_since_seconds: since when it needs no temporary copy; None: it does, or that is not known.
     fixed: why its copies have to stay where they are, in words; its weights may change.
+    left: machines that gave up a copy of it lately: none goes back there.
     """
 
     id: int
@@ -75,6 +76,7 @@ class Volume:
     moved_seconds: float = float("-inf")
     cool_since_seconds: float | None = None
     fixed: str = ""
+    left: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
