@@ -56,6 +56,4 @@ class WorkerArea:
         return self._ring[start:].tolist() + self._ring[:end].tolist()
 
     def close(self) -> None:
-        for view in (self._cells, self._ring, self._pins):
-            view.release()
         self._shared.close()

@@ -80,10 +80,6 @@ class Descriptors:
         self._cells = view.cast("Q")
         self._generation = 0
 
-    def close(self) -> None:
-        self._cells.release()
-        self._view.release()
-
     def write(self, entry: int, photo: NewPhoto, runs: Runs) -> int:
         """Describe a photo that is being filled; returns its generation. The entry must be out of use."""
         self._generation += 1

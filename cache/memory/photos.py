@@ -109,11 +109,11 @@ class PhotoMemory:
         self.evicted: Callable[[Kept, list[memoryview]], None] | None = None
         self._clock = clock
         self._arena = SharedMemory("haystack-cache-arena", plan.arena_bytes)
+        self.arena = self._arena.view
         self._index = SharedMemory("haystack-cache-index", index_bytes(plan.max_entries))
         border = plan.max_entries * DESCRIPTOR_BYTES
         self.descriptors = Descriptors(self._index.view[:border])
-        self._table_cells = self._index.view[border:].cast("Q")
-        self._table = NameTable(self._table_cells)
+        self._table = NameTable(self._index.view[border:].cast("Q"))
         self._space = Space(plan, policy.entry_bytes, self._arena.give_back)
         self._limbo = Limbo(self._space.give)
         self._areas: dict[int, WorkerArea] = {}
@@ -126,9 +126,6 @@ class PhotoMemory:
         """Give all of it back. Workers that have it mapped keep it until they end."""
         for worker in list(self._areas):
             self.close_worker(worker)
-        self._fillings.clear()
-        self.descriptors.close()
-        self._table_cells.release()
         self._arena.close()
         self._index.close()
 
@@ -185,7 +182,7 @@ class PhotoMemory:
             self._refused += 1
             return None
         entry, runs = place
-        filling = Filling(self, entry, photo, runs, self._arena.view)
+        filling = Filling(self, entry, photo, runs, self.arena)
         filling.generation = self.descriptors.write(entry, photo, runs)
         self._fillings[entry] = filling
         return filling
@@ -224,7 +221,7 @@ class PhotoMemory:
         """The data of a photo, until the next call that may evict; empty when it is gone."""
         if self.descriptors.generation(kept.entry) != kept.generation:
             return []
-        return data_views(self._arena.view, self.descriptors.fields(kept.entry))
+        return data_views(self.arena, self.descriptors.fields(kept.entry))
 
     def set_verified(self, entry: int, generation: int, verified_ns: int) -> bool:
         """The photo is known to be in force up to that moment; False when it is not kept any more."""
@@ -353,7 +350,7 @@ class PhotoMemory:
         fields = self.descriptors.fields(entry)
         self._entries -= 1
         self._data_bytes -= fields[11]
-        self._void(entry, runs_of(self._arena.view, fields))
+        self._void(entry, runs_of(self.arena, fields))
 
     def _void(self, entry: int, runs: Runs) -> None:
         self.descriptors.void(entry)
@@ -382,7 +379,7 @@ class PhotoMemory:
             return False
         kept = self.descriptors.kept(entry)
         if self.evicted is not None:
-            self.evicted(kept, data_views(self._arena.view, self.descriptors.fields(entry)))
+            self.evicted(kept, data_views(self.arena, self.descriptors.fields(entry)))
         self._evictions += 1
         self._evicted_bytes += kept.data_bytes
         self._unpublish(entry)

@@ -47,9 +47,8 @@ class SharedMemory:
         self.map.madvise(mmap.MADV_REMOVE, start, size_bytes)
 
     def close(self) -> None:
-        """Unmap and close; views into it must have been released."""
-        self.view.release()
-        self.map.close()
+        """Close the descriptors. It stays mapped as long as there are views into it."""
+        del self.map, self.view
         os.close(self.read_fd)
         os.close(self.fd)
 
