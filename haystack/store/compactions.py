@@ -21,7 +21,7 @@ from functools import partial
 
 from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
 from haystack.store.compaction_job import CompactionJob
-from haystack.store.control import VolumeState
+from haystack.store.control import CompactionPhase, ControlBlock, Header, Slot, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.joint_swap import JointSwap
 from haystack.store.replication.membership import Membership
@@ -172,12 +172,15 @@ class Compactions:
             )
 
     async def _run(self, job: CompactionJob, entry: StoreVolume) -> None:
+        self._note_phase(entry, CompactionPhase.WAITING)
         try:
             async with self._turns.setdefault(entry.folder.number, asyncio.Lock()):
                 job.pace.check()
                 job.state = "running"
+                self._note_phase(entry, CompactionPhase.COPYING)
                 work = asyncio.create_task(self._compact(job, entry))
                 await _until_ready(job, work)
+            self._note_phase(entry, CompactionPhase.READY)
             await work
             job.state = "done"
         except Cancelled:
@@ -188,6 +191,13 @@ class Compactions:
         except Exception as error:
             job.state, job.error = "failed", f"unexpected {type(error).__name__}: {error}"
             _log.exception("volume %d is not compacted", entry.id)
+        finally:
+            self._note_phase(entry, CompactionPhase.NONE)
+            _count(self._volumes.control, job)
+
+    def _note_phase(self, entry: StoreVolume, phase: CompactionPhase) -> None:
+        control = self._volumes.control
+        control.cells[control.slot_cell(entry.slot, Slot.COMPACTING)] = phase
 
     async def _compact(self, job: CompactionJob, entry: StoreVolume) -> None:
         self._require_possible(entry, job.hold)
@@ -267,6 +277,20 @@ class Compactions:
         task = asyncio.create_task(_close(old, users))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def _count(control: ControlBlock, job: CompactionJob) -> None:
+    """For the metrics."""
+    result, cells = job.result, control.cells
+    if result is None:
+        cells[Header.COMPACTIONS_FAILED] += 1
+        return
+    pause_microseconds = int(result.pause_seconds * 1_000_000)
+    longest = Header.COMPACTION_LONGEST_PAUSE_MICROSECONDS
+    cells[Header.COMPACTIONS] += 1
+    cells[Header.COMPACTED_BYTES] += max(0, result.old_bytes - result.new_bytes)
+    cells[Header.COMPACTION_PAUSES_MICROSECONDS] += pause_microseconds
+    cells[longest] = max(cells[longest], pause_microseconds)
 
 
 async def _until_done(task: asyncio.Task[None]) -> None:

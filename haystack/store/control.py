@@ -27,7 +27,7 @@ from typing import Final
 from haystack.errors import OutOfSpace
 
 MAGIC: Final = 0x4B434F4C42534148  # b"HASBLOCK"
-LAYOUT_VERSION: Final = 4
+LAYOUT_VERSION: Final = 5
 CELL_BYTES: Final = 8
 MAX_VOLUMES: Final = 8192
 """Volumes of one Store; 256 TiB at 32 GiB each."""
@@ -35,7 +35,7 @@ MAX_VOLUMES: Final = 8192
 MAX_FOLDERS: Final = 256
 """Data folders of one Store."""
 
-HEADER_CELLS: Final = 8
+HEADER_CELLS: Final = 16
 FOLDER_CELLS: Final = 4
 SLOT_CELLS: Final = 24
 VOLUME_CELLS: Final = 9
@@ -61,6 +61,11 @@ class Header(enum.IntEnum):
     READY = 5
     STOPPING = 6
     RESTARTS = 7  # of workers
+    COMPACTIONS = 8  # of copies of volumes, that came to their end
+    COMPACTIONS_FAILED = 9
+    COMPACTED_BYTES = 10  # won by them
+    COMPACTION_PAUSES_MICROSECONDS = 11  # for which nobody could append
+    COMPACTION_LONGEST_PAUSE_MICROSECONDS = 12
 
 
 class FolderCell(enum.IntEnum):
@@ -105,7 +110,17 @@ class Slot(enum.IntEnum):
     BROKEN_BYTES = 19  # damaged, and no copy could mend them
     MENDED = 20  # ranges mended
     GENERATION = 22  # of the volume's file that is in force
+    COMPACTING = 23  # a CompactionPhase
     COMMITTED_BASE = 21  # committed tail as the supervisor knows it, apart from what the workers have published
+
+
+class CompactionPhase(enum.IntEnum):
+    """What a compaction of a volume is at; READY has everything copied, and waits for the Directory's word."""
+
+    NONE = 0
+    WAITING = 1
+    COPYING = 2
+    READY = 3
 
 
 class VolumeState(enum.IntEnum):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from haystack.metrics_page import MetricsPage, escape_label
 from haystack.store.control import (
     STATUS_CELL,
+    CompactionPhase,
     ControlBlock,
     Counter,
     FolderCell,
@@ -95,6 +96,7 @@ def render(control: ControlBlock, folders: Sequence[object] = ()) -> bytes:
     _processes(page, control)
     slots = list(control.slots())
     _volumes(page, control, slots)
+    _compactions(page, control, slots)
     _folders(page, control, folders)
     return page.bytes()
 
@@ -167,6 +169,31 @@ def _volumes(page: MetricsPage, control: ControlBlock, slots: Sequence[SlotView]
             help_text,
             ((f'volume="{view.volume}"', control.volume_sum(view.slot, volume_cell)) for view in slots),
         )
+
+
+def _compactions(page: MetricsPage, control: ControlBlock, slots: Sequence[SlotView]) -> None:
+    cells = control.cells
+    done, failed = cells[Header.COMPACTIONS], cells[Header.COMPACTIONS_FAILED]
+    rows = [('outcome="done"', done), ('outcome="failed"', failed)]
+    page.counter("compactions", "Compactions of copies of volumes by their end.", rows)
+    page.counter("compactions_won_bytes", "Bytes that compactions have won.", [("", cells[Header.COMPACTED_BYTES])])
+    pauses = cells[Header.COMPACTION_PAUSES_MICROSECONDS] / 1e6
+    page.counter("compaction_pause_seconds", "Time for which compactions let nobody append.", [("", pauses)])
+    longest = cells[Header.COMPACTION_LONGEST_PAUSE_MICROSECONDS] / 1e6
+    page.gauge("compaction_longest_pause_seconds", "The longest of these times since the start.", [("", longest)])
+    page.gauge(
+        "volume_compaction",
+        "1 for what a compaction of the volume is at; it is ready when it waits for the Directory's word.",
+        (
+            (
+                f'volume="{view.volume}",state="{phase.name.lower()}"',
+                int(cells[control.slot_cell(view.slot, Slot.COMPACTING)] == phase),
+            )
+            for view in slots
+            for phase in CompactionPhase
+            if phase is not CompactionPhase.NONE
+        ),
+    )
 
 
 def _folders(page: MetricsPage, control: ControlBlock, folders: Sequence[object]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from replication_harness import Cluster, cluster, fid, request
-from supervisor_harness import StoreProcess, until
+from supervisor_harness import StoreProcess, until, until_async
 
 from haystack.store.replication.membership import Membership
 
@@ -26,8 +26,12 @@ async def put(store: StoreProcess, key: int, data: bytes = PHOTO, volume: int = 
 
 async def prepare(some: Cluster, *stores: StoreProcess, path: str = COMPACT) -> tuple[int, list[dict[str, Any]]]:
     """Prepare on these Stores (all by default), one after the other; returns the next generation and the jobs."""
-    while not (tail := await some.admin(some.stores[0], "GET", path.replace("compact", "hashes")))["committed"]:
-        await asyncio.sleep(0.02)
+
+    async def tail_of() -> Any:
+        tail = await some.admin(some.stores[0], "GET", path.replace("compact", "hashes"))
+        return tail if tail["committed"] else None
+
+    tail = await until_async(tail_of, "all copies have what was put")
     order = {"nowMs": NOW_MS, "trashMs": 0, "snapshots": [], "cut": tail["committed"], "hold": True}
     jobs = []
     for store in stores or some.stores:
@@ -35,6 +39,12 @@ async def prepare(some: Cluster, *stores: StoreProcess, path: str = COMPACT) -> 
         jobs.append(await until_state(some, store, "ready", path))
     assert len({(job["prefixHash"], job["newCut"], job["generation"]) for job in jobs}) == 1
     return tail["generation"] + 1, jobs
+
+
+async def metrics(store: StoreProcess) -> str:
+    status, page = await request(store, "GET", "/metrics")
+    assert status == 200
+    return str(page.decode())
 
 
 async def until_state(some: Cluster, store: StoreProcess, state: str, path: str = COMPACT) -> dict[str, Any]:
@@ -100,6 +110,7 @@ async def test_copies_are_compacted_together_while_they_are_used(tmp_path: Path)
 
         loads = [asyncio.create_task(load(number)) for number in (1, 2, 3)]
         generation, _ = await prepare(some)
+        assert 'haystack_store_volume_compaction{volume="1",state="ready"} 1' in await metrics(some.stores[1])
         await asyncio.sleep(0.3)
         await some.push(replace(membership, epoch=3, generation=generation))
         jobs = [await until_state(some, store, "done") for store in some.stores]
@@ -108,6 +119,10 @@ async def test_copies_are_compacted_together_while_they_are_used(tmp_path: Path)
         await asyncio.gather(*loads)
         assert not failed
         assert [job["generation"] for job in jobs] == [1, 1, 1]
+        page = await metrics(first)
+        assert 'haystack_store_volume_compaction{volume="1",state="ready"} 0' in page
+        assert 'haystack_store_compactions_total{outcome="done"} 1' in page
+        assert "haystack_store_compactions_won_bytes_total 0" not in page
         assert jobs[0]["newCut"] < jobs[0]["cut"] and max(job["pauseSeconds"] for job in jobs) < 1
         some.require_equal()
         await require_photos(some, written | set(range(21, 41)), deleted)
