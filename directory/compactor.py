@@ -110,7 +110,9 @@ def _plan(cluster: Cluster, now_seconds: float, volume: int) -> Planned:
         return Planned(volume, None, 0, 0, 0, 0, 0, "its Store is not there")
     folder = state.folders.get(known.folder)
     free_bytes = folder.free_bytes if folder is not None else 0
-    obstacle = obstacle_to_joint(cluster, record, now_seconds) if record.replicated else ""
+    obstacle = "a copy of it is being moved" if volume in cluster.moving else ""
+    if record.replicated:
+        obstacle = obstacle or obstacle_to_joint(cluster, record, now_seconds)
     obstacle = obstacle or _obstacle(known, free_bytes)
     return Planned(
         volume,
@@ -162,7 +164,8 @@ class Compactor:
         now: what is in the trash goes too.
         """
         for one in planned:
-            if one.obstacle or one.volume in self._tasks:
+            # A move may have begun since it was planned.
+            if one.obstacle or one.volume in self._tasks or one.volume in self._service.cluster.moving:
                 continue
             self._told.pop(one.volume, None)  # the newest at the end
             self._told[one.volume] = {"volume": one.volume, "state": "waiting", "error": ""}

@@ -6,6 +6,7 @@ from typing import Any
 
 from directory.decisions.move_orders import MoveKind, MoveOrder
 from directory.healer import Healer
+from directory.move_intake import size_of
 from directory.move_record import MoveRecord
 from directory.mover import Mover
 from directory.service import Service
@@ -73,10 +74,10 @@ def stage(service: Service, healer: Healer, record: MoveRecord) -> str:
     return "switching" if record.source in in_sync or not record.source else "removing"
 
 
-def order_in_words(service: Service, healer: Healer, mover: Mover, order: MoveOrder) -> list[str]:
+def order_in_words(service: Service, healer: Healer, order: MoveOrder) -> list[str]:
     """Return the steps that an order comes to."""
     record = service.cluster.records[order.volume]
-    size_bytes, rate = mover.size_of(record), healer.rates.moves
+    size_bytes, rate = size_of(service, record), healer.rates.moves
     source, target = address_of(service, order.source), address_of(service, order.target)
     if order.kind is MoveKind.DROP:
         return [

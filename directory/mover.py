@@ -18,17 +18,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from directory.decisions import failure
-from directory.decisions.move_orders import MoveKind, MoveOrder, choose_target, refusal_of
+from directory.decisions.move_orders import MoveKind, MoveOrder
 from directory.decisions.repair_views import Action, MoveView, Plan, Step
 from directory.errors import NotPossibleNow
 from directory.healer import Healer
 from directory.memberships import Memberships
+from directory.move_intake import resolve, size_of
 from directory.move_record import MoveRecord, MoveState
 from directory.service import Service
 from directory.steps import Progress
 from directory.storage import Draft, Table, scan_all
 from directory.tables import META_NEXT_MOVE, VolumeRecord, move_key
-from haystack.errors import HaystackError, InvalidRequest, VolumeNotFound
+from haystack.errors import HaystackError, InvalidRequest
 
 MAX_ACTIVE = 10_000
 """Moves that may be under way or wait for their turn."""
@@ -110,43 +111,15 @@ class Mover:
     def resolve(self, order: MoveOrder) -> MoveOrder:
         """Return an order with source and target filled in, if it can be carried out as things are.
 
-        Raises
-        ------
-        VolumeNotFound: there is no such volume.
-        InvalidRequest: it does not say enough.
-        NotPossibleNow: it cannot be done now; the message says why.
+        Raises as :func:`~directory.move_intake.resolve`, and NotPossibleNow for a volume that is being compacted, or in
+        another move.
         """
-        cluster, volume = self._service.cluster, order.volume
-        record = cluster.records.get(volume)
-        if record is None:
-            raise VolumeNotFound(f"volume {volume} is not known; `haystack volume list` shows all")
+        volume = order.volume
         if volume in self.active:
             raise NotPossibleNow(f"volume {volume} is in move {self.active[volume].number} already; cancel that first")
         if self._is_compacting(volume):
             raise NotPossibleNow(f"volume {volume} is being compacted; try again when that is done")
-        if order.kind is MoveKind.MOVE and not order.source:
-            order = replace(order, source=self._only_copy(record))
-        for store_id in (order.source, order.target):
-            if store_id and store_id not in cluster.stores:
-                raise NotPossibleNow(f"Store {store_id} is not known; see /cluster/nodes for those that are")
-        sites = {store_id: cluster.site(store_id) for store_id in (*cluster.stores, *record.members)}
-        if order.kind is MoveKind.DROP:
-            problem = refusal_of(order, record, sites)
-        else:
-            space, problem = choose_target(
-                order,
-                record,
-                sites,
-                cluster.folder_spaces(self._service.clock(), {}),
-                # Where one move makes room for another, there is none yet; it is looked at again when it begins.
-                size_bytes=self.size_of(record) if order.after is None else 0,
-                max_volume_bytes=self._healer.rules.max_volume_bytes,
-                hosts={cluster.stores[member].document.url.rpartition(":")[0] for member in record.in_sync},
-            )
-            order = replace(order, target=space.store_id) if space is not None else order
-        if problem:
-            raise NotPossibleNow(problem)
-        return order
+        return resolve(self._service, order, self._healer.rules.max_volume_bytes)
 
     def refusal(self, order: MoveOrder) -> str:
         """Return why an order would be refused now; empty when it would not."""
@@ -285,12 +258,6 @@ class Mover:
 
     # -- inside
 
-    def size_of(self, record: VolumeRecord) -> int:
-        """Return the bytes of a volume, as its primary reported them."""
-        store = self._service.cluster.stores.get(record.primary)
-        known = store.volumes.get(record.volume) if store is not None else None
-        return known.size_bytes if known is not None else record.size_bytes
-
     def copied_bytes(self, record: MoveRecord) -> int:
         """Return how much of a move was copied."""
         progress = self._healer.running.get(record.volume)
@@ -311,16 +278,6 @@ class Mover:
                 return waiting.reason
         return self._watches[record.number].problem
 
-    def _only_copy(self, record: VolumeRecord) -> str:
-        if len(record.in_sync) == 1:
-            return record.primary
-        names = ", ".join(self._name(member) for member in record.in_sync)
-        raise InvalidRequest(f"volume {record.volume} has copies on {names}: say which one is to move (source)")
-
-    def _name(self, store_id: str) -> str:
-        store = self._service.cluster.stores.get(store_id)
-        return store.document.url if store is not None else store_id
-
     def _record(self, first: int, position: int, order: MoveOrder, by: str, now_ms: int) -> MoveRecord:
         return MoveRecord(
             number=first + position,
@@ -333,7 +290,9 @@ class Mover:
             by=by,
             created_ms=now_ms,
             after=0 if order.after is None else first + order.after,
-            total_bytes=0 if order.kind is MoveKind.DROP else self.size_of(self._service.cluster.records[order.volume]),
+            total_bytes=0
+            if order.kind is MoveKind.DROP
+            else size_of(self._service, self._service.cluster.records[order.volume]),
         )
 
     def _view(self, record: MoveRecord) -> MoveView:

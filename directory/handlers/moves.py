@@ -11,6 +11,7 @@ from directory.decisions.move_orders import MoveKind, MoveOrder
 from directory.healer import Healer
 from directory.memberships import Memberships
 from directory.messages import Fields
+from directory.move_intake import size_of
 from directory.move_status import address_of, move_document, moves_document, order_in_words, stage
 from directory.mover import Mover
 from directory.nodes import Nodes
@@ -56,8 +57,8 @@ class MoveHandlers:
             raise fields.wrong("source", "the Store whose copy is to go", None)
         order = self._mover.resolve(MoveOrder(kind, _volume(request), source, target, reason="ordered by the operator"))
         dry_run = fields.flag("dryRun")
-        steps = order_in_words(self._service, self._healer, self._mover, order)
-        size_bytes = self._mover.size_of(self._service.cluster.records[order.volume])
+        steps = order_in_words(self._service, self._healer, order)
+        size_bytes = size_of(self._service, self._service.cluster.records[order.volume])
         move = None
         if not dry_run:
             (record,) = await self._mover.queue([order], "operator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from directory_fakes import SECRET, until
 from replica_cluster import FAST, RACK, SINGLE, Cluster
 
 import directory.mover
+import directory.server
+from directory.decisions.move_orders import MoveKind, MoveOrder, swap
+from directory.healer import Healer
 from directory.lmdb_storage import LmdbStorage
 from directory.memberships import Memberships
 from directory.move_record import MoveRecord
+from directory.mover import Mover
+from directory.service import Service
 from directory.settings import STORAGE_NAME
 from directory.storage import Table, scan_all
+from haystack.errors import HaystackError
 
 MOVES = {"move_linger_seconds": 0.0}
 ONE = SINGLE | MOVES
@@ -346,6 +353,95 @@ async def test_what_ended_is_told_for_a_while_and_is_bounded(
     kept = [MoveRecord.unpack(int.from_bytes(key, "big"), one.value) for key, one in scan_all(storage, Table.MOVES)]
     storage.close()
     assert [one.number for one in kept] == [3, 4, 5] and all(one.state.over for one in kept)
+
+
+async def test_a_swap_and_what_it_is_held_by(
+    start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the planner orders it: the second begins when the first is done, and both wait for a compaction."""
+    movers: list[Mover] = []
+    compacting: set[int] = set()
+
+    def make(service: Service, memberships: Memberships, healer: Healer, _: Any) -> Mover:
+        movers.append(Mover(service, memberships, healer, compacting.__contains__))
+        return movers[0]
+
+    monkeypatch.setattr(directory.server, "Mover", make)
+    cluster = Movers(await start(**ONE | {"writable_volumes": 4}), await make_replicas(RACK, RACK), "000")
+    volume = await cluster.fill()
+    (mover,) = movers
+    first = await cluster.record(volume)
+
+    async def elsewhere() -> Any:
+        _, document = await cluster.directory.call("/dir/status")
+        return next((v for v in document["Volumes"] if v["primary"] != first["primary"]), None)
+
+    other = await until(elsewhere, "another Store has a volume")
+    pair = swap(volume, first["primary"], other["volume"], other["primary"], "to test it")
+    compacting.add(volume)
+    assert "being compacted" in mover.refusal(pair[0]) and not mover.refusal(pair[1])
+    compacting.clear()
+    assert "is in two of these" in await refused(mover, [pair[0], pair[0]])
+    assert "comes before it" in await refused(mover, [replace(pair[0], after=0)])
+    cluster.gate(closed=True)
+    orders = await mover.queue(pair, "rebalance")
+    await cluster.at(orders[0].number, "copying")
+    held = await cluster.move(orders[1].number)
+    assert (held["state"], held["error"], held["by"]) == (
+        "waiting",
+        f"move {orders[0].number} comes first",
+        "rebalance",
+    )
+    # What has begun keeps a compaction off; what is being compacted keeps a move from beginning.
+    _, plan = await cluster.directory.call("/cluster/compactions", "POST", json={"volumes": [volume], "dryRun": True})
+    assert "a copy of it is being moved" in plan["volumes"][0]["obstacle"]
+    compacting.add(other["volume"])
+    cluster.gate(closed=False)
+    await cluster.ended(orders[0].number)
+
+    async def waits() -> bool:
+        return bool((await cluster.move(orders[1].number))["error"] == "it is being compacted")
+
+    await until(waits, "the second waits for the compaction")
+    compacting.clear()
+    await cluster.ended(orders[1].number)
+    assert (await cluster.record(volume))["inSync"] == [other["primary"]]
+    assert (await cluster.record(other["volume"]))["inSync"] == [first["primary"]]
+
+
+async def test_what_comes_after_a_move_that_was_cancelled_fails(
+    start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    movers: list[Mover] = []
+
+    def make(*parts: Any) -> Mover:
+        movers.append(Mover(*parts))
+        return movers[0]
+
+    monkeypatch.setattr(directory.server, "Mover", make)
+    cluster = Movers(await start(**ONE | {"writable_volumes": 4}), await make_replicas(RACK, RACK), "000")
+    await cluster.fill()
+
+    async def two_volumes() -> Any:
+        _, document = await cluster.directory.call("/dir/status")
+        return document["Volumes"] if len(document["Volumes"]) > 1 else None
+
+    one, other, *_ = await until(two_volumes, "there are volumes")
+    cluster.gate(closed=True)
+    orders = [MoveOrder(MoveKind.MOVE, one["volume"]), MoveOrder(MoveKind.MOVE, other["volume"], after=0)]
+    first, second = await movers[0].queue(orders, "rebalance")
+    await cluster.at(first.number, "copying")
+    await movers[0].cancel(first.number)
+    await cluster.ended(first.number, "cancelled")
+    move = await cluster.ended(second.number, "failed")
+    assert f"move {first.number}, before it, was cancelled" in move["error"]
+
+
+async def refused(mover: Mover, orders: list[MoveOrder]) -> str:
+    with pytest.raises(HaystackError) as caught:
+        await mover.queue(orders, "rebalance")
+    assert not mover.active
+    return str(caught.value)
 
 
 async def test_orders_are_signed(start: Any) -> None:

@@ -17,7 +17,7 @@ from storage_contract import StorageContract, version_of
 
 from directory import transactions
 from directory.errors import StorageConflict
-from directory.lmdb_storage import LmdbStorage
+from directory.lmdb_storage import LMDB_ENGINE, LmdbStorage
 from directory.storage import Put, Storage, Table
 from directory.tables import FORMAT_VERSION, META_FORMAT
 from haystack.errors import DiskError, FolderError, OutOfSpace
@@ -25,7 +25,7 @@ from haystack.errors import DiskError, FolderError, OutOfSpace
 COMMITTER = """
 import sys
 from pathlib import Path
-from directory.lmdb_storage import LmdbStorage
+from directory.lmdb_storage import LMDB_ENGINE, LmdbStorage
 from directory.storage import Put, Table
 
 storage = LmdbStorage(Path(sys.argv[1]))
@@ -102,6 +102,17 @@ def test_kill_9_in_the_midst_of_commits_loses_nothing_that_was_committed(tmp_pat
         assert first.value == second.value == storage.count(Table.PHOTOS)
         assert acknowledged <= first.value <= acknowledged + 1
         storage.close()
+
+
+def test_a_file_of_an_older_release_lacks_tables_and_is_read_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    environment = lmdb.Environment(str(path), subdir=False, max_dbs=3, lib_version=LMDB_ENGINE)
+    environment.open_db(Table.META.value.encode())
+    environment.close()
+    storage = LmdbStorage(path, readonly=True)
+    assert storage.get(Table.MOVES, b"k") is None
+    assert storage.scan(Table.MOVES, limit=1) == [] and storage.count(Table.MOVES) == 0
+    storage.close()
 
 
 def test_rubbish_is_refused_by_name(tmp_path: Path) -> None:

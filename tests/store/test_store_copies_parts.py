@@ -47,6 +47,11 @@ async def test_bandwidth() -> None:
     for _ in range(50):
         await bandwidth.take(100)
     assert now - began == pytest.approx(5.0)
+    bandwidth.limit(200)  # others have come
+    began = now
+    for _ in range(10):
+        await bandwidth.take(100)
+    assert now - began == pytest.approx(5.0)
     unlimited = Bandwidth(None, clock=lambda: now, sleep=sleep)
     assert unlimited.due_seconds(10**15) == 0
 
