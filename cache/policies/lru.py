@@ -21,7 +21,7 @@ class SegmentedLru:
     for once only, however much of it, pushes nothing out that was asked for twice."""
 
     name: ClassVar[str] = "lru"
-    entry_bytes: ClassVar[int] = 17
+    entry_bytes: ClassVar[int] = 18
 
     def __init__(self) -> None:
         self._queues = Queues(2)
