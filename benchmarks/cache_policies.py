@@ -69,7 +69,10 @@ def measure(photos: int, requests: int, seed: int, processes: int) -> list[Row]:
     uploads_a_day = int(requests / READS_AN_UPLOAD / DAYS)
     makers: list[Callable[[], Trace]] = [
         *(partial(zipf, exponent, photos, requests, seed, REQUESTS_PER_SECOND) for exponent in EXPONENTS),
-        partial(photo_like, uploads_a_day, READS_AN_UPLOAD, DAYS, seed),
+        *(
+            partial(photo_like, uploads_a_day, READS_AN_UPLOAD, DAYS, seed, of_uploads=of_uploads)
+            for of_uploads in (False, True)
+        ),
     ]
     with ProcessPoolExecutor(max_workers=processes) as pool:
         return [row for rows in pool.map(_measured, makers) for row in rows]

@@ -27,7 +27,7 @@ def plot(rows: Sequence[Row], file: Path) -> None:
     except ImportError as error:
         raise CannotMeasure("plots need matplotlib: pip install 'haystack-photos[plots]'") from error
     traces = list(dict.fromkeys(row.trace for row in rows))
-    figure, panels = pyplot.subplots(1, len(traces), figsize=(3 * len(traces), 3.4), sharey=True, squeeze=False)
+    figure, panels = pyplot.subplots(1, len(traces), figsize=(2.5 * len(traces), 3.4), sharey=True, squeeze=False)
     for panel, trace in zip(panels[0], traces, strict=True):
         for policy in dict.fromkeys(row.policy for row in rows if row.trace == trace):
             points = [

@@ -48,12 +48,12 @@ def markdown(rows: Sequence[Row]) -> str:
 def recent_markdown(rows: Sequence[Row]) -> str:
     """The same of photos that were at most a day old: % of the requests."""
     rows = [row for row in rows if row.result.recent]
-    shares = list(dict.fromkeys(row.share for row in rows))
-    lines = ["| photos at most a day old | " + " | ".join(f"{share:.0%}" for share in shares) + " |"]
-    lines.append("|---" * (len(shares) + 1) + "|")
+    columns = list(dict.fromkeys((row.trace, row.share) for row in rows))
+    lines = ["| at most a day old | " + " | ".join(f"{trace}, {share:.0%}" for trace, share in columns) + " |"]
+    lines.append("|---" * (len(columns) + 1) + "|")
     for policy in dict.fromkeys(row.policy for row in rows):
-        found = {row.share: row.result.recent_hit_ratio for row in rows if row.policy == policy}
-        lines.append(f"| {policy} | " + " | ".join(f"{found[share]:.1%}" for share in shares) + " |")
+        found = {(row.trace, row.share): row.result.recent_hit_ratio for row in rows if row.policy == policy}
+        lines.append(f"| {policy} | " + " | ".join(f"{found[column]:.1%}" for column in columns) + " |")
     return "\n".join(lines)
 
 

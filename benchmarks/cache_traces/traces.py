@@ -37,6 +37,9 @@ ALBUM_PHOTOS: Final = 80
 SCANNED_SHARE: Final = 0.1
 """Share of the requests that leaf through an album."""
 
+OF_REQUESTS: Final = "photo-like"
+OF_UPLOADS: Final = "photo-like, of uploads"
+
 _STEP: Final = 7919
 """Prime to any cohort, so that multiples of it visit each photo of one."""
 
@@ -71,12 +74,13 @@ def zipf(exponent: float, photos: int, requests: int, seed: int, requests_per_se
     return Trace(f"Zipf {exponent}", asked, sizes, sum(sizes), requests_per_second, bytearray())
 
 
-def photo_like(uploads_a_day: int, reads_an_upload: float, days: int, seed: int) -> Trace:
+def photo_like(uploads_a_day: int, reads_an_upload: float, days: int, seed: int, *, of_uploads: bool = False) -> Trace:
     """A photo-like trace; ``set_bytes`` is what is asked for in a day, each photo once.
 
     Parameters
     ----------
-    reads_an_upload: requests for each upload; the seed of Haystack has 20.
+    reads_an_upload: requests for each upload.
+    of_uploads: ``set_bytes`` is what is uploaded in a day.
     """
     rng = random.Random(f"photos {seed}")
     requests = int(uploads_a_day * reads_an_upload * days)
@@ -91,7 +95,9 @@ def photo_like(uploads_a_day: int, reads_an_upload: float, days: int, seed: int)
     a_day = requests // days
     of_days = [sum(sizes[photo] for photo in set(asked[day * a_day : (day + 1) * a_day])) for day in range(days)]
     per_second = uploads_a_day * reads_an_upload / DAY_SECONDS
-    return Trace("photo-like", asked, sizes, sum(of_days) // days, per_second, recent)
+    if of_uploads:
+        return Trace(OF_UPLOADS, asked, sizes, uploads_a_day * sum(sizes) // len(sizes), per_second, recent)
+    return Trace(OF_REQUESTS, asked, sizes, sum(of_days) // days, per_second, recent)
 
 
 def _asked(rng: random.Random, uploads_a_day: int, requests: int, days: int) -> Iterator[tuple[int, bool]]:
