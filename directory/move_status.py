@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from directory.decisions.move_orders import MoveKind, MoveOrder
@@ -20,6 +21,7 @@ def moves_document(service: Service, healer: Healer, mover: Mover) -> dict[str, 
     """Return the document of ``/cluster/moves``: those under way in the order of their numbers, then ended ones."""
     active = sorted(mover.active.values(), key=lambda one: one.number)
     records = [*active, *reversed(mover.ended)][:MAX_LISTED]
+    waits = mover.waits()
     return {
         "limits": {
             "atOnce": healer.rules.moves,
@@ -27,12 +29,14 @@ def moves_document(service: Service, healer: Healer, mover: Mover) -> dict[str, 
             "bytesPerSecond": healer.rates.moves,
             "lingerSeconds": healer.rules.move_linger_seconds,
         },
-        "moves": [move_document(service, healer, mover, record) for record in records],
+        "moves": [move_document(service, healer, mover, record, waits) for record in records],
     }
 
 
-def move_document(service: Service, healer: Healer, mover: Mover, record: MoveRecord) -> dict[str, Any]:
-    """Return one move."""
+def move_document(
+    service: Service, healer: Healer, mover: Mover, record: MoveRecord, waits: Mapping[int, str]
+) -> dict[str, Any]:
+    """Return one move. ``waits``: see :meth:`~directory.mover.Mover.waits`."""
     until_ms = record.ended_ms or int(service.wall_clock() * 1000)
     seconds = max(0, until_ms - record.began_ms) / 1000 if record.began_ms else 0.0
     copied_bytes = mover.copied_bytes(record)
@@ -55,7 +59,7 @@ def move_document(service: Service, healer: Healer, mover: Mover, record: MoveRe
         "copiedBytes": copied_bytes,
         "totalBytes": max(record.total_bytes, copied_bytes),
         "bytesPerSecond": round(copied_bytes / seconds) if seconds else 0,
-        "error": mover.problem(record),
+        "error": mover.problem(record, waits),
     }
 
 

@@ -235,10 +235,10 @@ class Mover:
             if volume in self.active and volume not in self._healer.running:
                 self._end_later(self.active[volume])
         if plan is self._healer.plan:
-            self._lose_patience(plan, now_seconds)
+            self._lose_patience(now_seconds)
 
-    def _lose_patience(self, plan: Plan, now_seconds: float) -> None:
-        reasons = {waiting.volume: waiting.reason for waiting in plan.waiting}
+    def _lose_patience(self, now_seconds: float) -> None:
+        reasons = self.waits()
         for record in list(self.active.values()):
             if record.number in self._ending:
                 continue
@@ -266,17 +266,18 @@ class Mover:
         watch = self._watches.get(record.number)
         return watch.copied_bytes if watch is not None else record.total_bytes
 
-    def problem(self, record: MoveRecord) -> str:
+    def waits(self) -> dict[int, str]:
+        """Return why volumes wait, as planned last."""
+        return {waiting.volume: waiting.reason for waiting in self._healer.plan.waiting}
+
+    def problem(self, record: MoveRecord, waits: Mapping[int, str]) -> str:
         """Return why a move waits, or what went wrong last; empty when it goes forward."""
         if record.error or record.state.over:
             return record.error
         running = self._healer.running.get(record.volume)
         if running is not None and running.step.move == record.number:
             return ""
-        for waiting in self._healer.plan.waiting:
-            if waiting.volume == record.volume:
-                return waiting.reason
-        return self._watches[record.number].problem
+        return waits.get(record.volume) or self._watches[record.number].problem
 
     def _record(self, first: int, position: int, order: MoveOrder, by: str, now_ms: int) -> MoveRecord:
         return MoveRecord(
@@ -320,7 +321,7 @@ class Mover:
 
     def _result_of(self, number: int) -> MoveState | None:
         """Return how a move ended; None when it is under way. One that nobody remembers was done long ago."""
-        if any(record.number == number for record in self.active.values()):
+        if number in self._watches:
             return None
         return next((record.state for record in self.ended if record.number == number), MoveState.DONE)
 

@@ -129,7 +129,8 @@ class MoveHandlers:
         return self._nodes.find(fields.text(name)).document.store_id if fields.has(name) else ""
 
     def _document(self, number: int) -> dict[str, Any]:
-        return move_document(self._service, self._healer, self._mover, self._mover.find(number))
+        mover = self._mover
+        return move_document(self._service, self._healer, mover, mover.find(number), mover.waits())
 
 
 def _volume(request: web.Request) -> int:

@@ -206,6 +206,36 @@ async def test_a_move_can_be_cancelled_until_it_has_switched(two: Movers) -> Non
     await two.ended(answer["move"]["id"])
 
 
+async def test_a_cancel_is_carried_on_by_the_next_directory(
+    start: Any, make_replicas: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await start(**TWO, data=tmp_path / "first")
+    cluster = Movers(first, await make_replicas(RACK, RACK, RACK), "001")
+    volume = await cluster.fill()
+    record = await cluster.record(volume)
+    source, target = record["primary"], cluster.spare(record)
+    cluster.gate(closed=True)
+    _, answer = await cluster.order(volume, "move", source=source, target=target)
+    number = answer["move"]["id"]
+    await cluster.at(number, "copying")
+    cluster.stores[target].frozen.clear()  # it answers nobody, so nothing can be removed there
+    await first.call(f"/cluster/moves/{number}/cancel", "POST", json={})
+    assert (await cluster.move(number))["state"] == "cancelling"
+    async with first.session.get(first.base + "/internal/backup") as backup:
+        body = await backup.read()
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / STORAGE_NAME).write_bytes(body)
+    cluster.directory = await start(**TWO, data=tmp_path / "second")
+    cluster.gate(closed=False)
+    for store in cluster.stores.values():
+        await store.go()
+        store.frozen.set()
+        await store.join(cluster.directory.base)
+    await cluster.ended(number, "cancelled")
+    assert set((await cluster.full(volume))["inSync"]) == set(record["inSync"])
+    assert volume not in cluster.stores[target].volumes
+
+
 async def test_a_target_that_counts_already_is_given_up_by_a_cancel(
     two: Movers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
