@@ -22,6 +22,7 @@ from cache.places import Place, Places
 from cache.upstream import StoreSilent, Upstreams
 from haystack.errors import HaystackError, NeedleNotFound, TooLarge, VolumeNotFound, VolumeUnavailable
 from haystack.fid import Fid
+from haystack.json_calls import reason_given
 from haystack.store.answers import etag, photo_head
 from haystack.volume.layout import (
     FOOTER_BYTES,
@@ -372,7 +373,7 @@ class _NeedleTaker:
                 raise self._strange(f"the needle is of photo {header.key:x}, alternate {header.alternate}")
             if header.is_marker or header.total_bytes != self._total_bytes:
                 raise self._strange(f"the needle has {header.total_bytes} bytes, the answer {self._total_bytes}")
-            self._prefix += bytes(header.meta_bytes)
+            self._prefix = self._prefix + bytes(header.meta_bytes)  # the former one is still lent out
             if header.meta_bytes:
                 return
         header = self._header
@@ -406,11 +407,10 @@ class _NeedleTaker:
         self._fetch.give_up()
 
     def _refused(self, body: bytes) -> HaystackError:
-        said = body[:300].decode(errors="replace").strip()
-        message = f"Store {self._address} answers {self._status}: {said}"
+        reason = reason_given(body, self._status)
         if self._status == 404:
-            return NeedleNotFound(f"{self._fetch.fid} is not here: unknown, deleted, expired, or the cookie is wrong")
-        return VolumeUnavailable(message)
+            return NeedleNotFound(reason)
+        return VolumeUnavailable(f"Store {self._address} answers {self._status}: {reason}")
 
     def _strange(self, what: str) -> StoreSilent:
         return StoreSilent(f"Store {self._address} gives no good needle {self._fetch.fid}: {what}")

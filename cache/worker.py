@@ -109,6 +109,7 @@ class Worker:
             lambda: Talk(self._misses.on_messages, self._keeper_gone), sock=self._keeper
         )
         self._misses.use(talk)
+        tally.set(Counter.TICK_NS, clock.now_ns())  # before the id: from then on the keeper looks at it
         tally.set(Counter.PID, os.getpid())
         await self._server.start(settings.host, settings.port)
         self._flush()

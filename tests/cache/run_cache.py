@@ -1,0 +1,29 @@
+"""Runs a Cache with timing for tests: ``run_cache.py <settings JSON> <timing JSON>``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+
+from cache.keeper import LOG_FORMAT, keep
+from cache.settings import Timing
+from haystack.config import CacheSettings
+from haystack.errors import HaystackError
+
+
+def main() -> None:
+    settings, timing = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+    settings["data"] = Path(settings["data"])
+    settings["directories"] = tuple(settings["directories"])
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    try:
+        uvloop.run(keep(CacheSettings(**settings), timing=Timing(**timing)))
+    except HaystackError as error:
+        sys.exit(f"haystack: {type(error).__name__}: {error}")
+
+
+main()
