@@ -44,7 +44,6 @@ from haystack.addresses import advertised_host, join, reserve_address
 from haystack.config import CacheSettings
 from haystack.errors import ConfigError
 from haystack.lifetime import raise_file_limit, run_until
-from haystack.units import format_size
 from haystack.workers import Launch, WorkerProcesses
 
 _log = logging.getLogger(__name__)
@@ -191,7 +190,7 @@ class _Cache:
         host = self._settings.host
         announce(
             f"cache: listening on http://{join(host, self._port)}, admin http://{join(host, admin_port)}, "
-            f"memory {format_size(self._settings.memory_bytes)}"
+            f"data in {self._settings.data}"
         )
         await asyncio.get_running_loop().create_future()  # the others go on for ever, too
 

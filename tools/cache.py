@@ -14,11 +14,10 @@ from haystack.client.caches import parse_caches as parse_nodes
 from haystack.client.names import fid_of, parse_photo_name
 from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
 from haystack.fid import MAX_VOLUME_ID, Fid
-from haystack.units import format_size
 from tools.app import EXIT_FAILED, App, cluster_options, pass_app
-from tools.caches import CacheView, fetch_milliseconds, parse_caches, ratios
+from tools.caches import COLUMNS, CacheView, parse_caches, row
 from tools.control import Control
-from tools.output import Column, Output
+from tools.output import Output
 from tools.plans import NOTHING_CHANGED, apply_option
 
 WARM_BATCH = 50
@@ -26,22 +25,6 @@ WARM_BATCH = 50
 
 WARM_SILENCE_SECONDS = 60.0
 MAX_WARMED = 10_000
-
-COLUMNS = (
-    Column("cache"),
-    Column("state"),
-    Column("memory", right=True),
-    Column("of", right=True),
-    Column("photos", right=True),
-    Column("requests", right=True),
-    Column("hits", right=True),
-    Column("by bytes", right=True),
-    Column("evicted", right=True),
-    Column("fetches", right=True),
-    Column("took", right=True),
-    Column("joined", right=True),
-)
-"""joined: requests that waited for a fetch which was under way already."""
 
 
 @click.command()
@@ -62,30 +45,6 @@ def stats(app: App) -> int:
         if (detail := details.get(view.cache_id)) is not None and not detail.get("vouched", True):
             app.output.say(f"{view.url}: follows no Directory at the moment, and asks Stores about what it holds.")
     return 0 if all(view.alive for view in views) else EXIT_FAILED
-
-
-def row(view: CacheView) -> list[object]:
-    """Return a Cache's line of the table."""
-    found, took = ratios(view.counters), fetch_milliseconds(view.counters)
-    return [
-        view.url,
-        view.state,
-        format_size(view.count("usedBytes")),
-        format_size(view.memory_bytes),
-        f"{view.count('entries'):,}",
-        f"{view.count('requests'):,}",
-        percent(found.requests),
-        percent(found.bytes),
-        f"{view.count('evictions'):,}",
-        f"{view.count('fetches'):,}",
-        "-" if took is None else f"{took:.1f} ms",
-        f"{view.count('coalesced'):,}",
-    ]
-
-
-def percent(share: float | None) -> str:
-    """Return a share for people."""
-    return "-" if share is None else f"{share:.1%}"
 
 
 async def _stats(app: App) -> tuple[Sequence[CacheView], Mapping[str, Mapping[str, Any]]]:

@@ -1,12 +1,30 @@
-"""The Caches as the Directory describes them (``/cluster/status``), and what their counters come to. Pure."""
+"""The Caches as the Directory describes them, and what their counters come to, as tables and as rates. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from haystack.client.errors import UnexpectedAnswer
+from haystack.units import format_size
+from tools.output import Column
+
+COLUMNS = (
+    Column("cache"),
+    Column("state"),
+    Column("memory", right=True),
+    Column("of", right=True),
+    Column("photos", right=True),
+    Column("requests", right=True),
+    Column("hits", right=True),
+    Column("by bytes", right=True),
+    Column("evicted", right=True),
+    Column("fetches", right=True),
+    Column("took", right=True),
+    Column("joined", right=True),
+)
+"""joined: requests that waited for a fetch which was under way already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +94,119 @@ def difference(before: Mapping[str, float], after: Mapping[str, float]) -> dict[
     if any(after.get(name, 0) < before.get(name, 0) for name in ("hits", "misses", "fetches")):
         return dict(after)
     return {name: value - before.get(name, 0) for name, value in after.items()}
+
+
+def row(view: CacheView) -> list[object]:
+    """Return a Cache's line of the table."""
+    found, took = ratios(view.counters), fetch_milliseconds(view.counters)
+    return [
+        view.url,
+        view.state,
+        format_size(view.count("usedBytes")),
+        format_size(view.memory_bytes),
+        f"{view.count('entries'):,}",
+        f"{view.count('requests'):,}",
+        percent(found.requests),
+        percent(found.bytes),
+        f"{view.count('evictions'):,}",
+        f"{view.count('fetches'):,}",
+        "-" if took is None else f"{took:.1f} ms",
+        f"{view.count('coalesced'):,}",
+    ]
+
+
+def percent(share: float | None) -> str:
+    """Return a share for people."""
+    return "-" if share is None else f"{share:.1%}"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRates:
+    """What a Cache did between two readings, and how long that was."""
+
+    view: CacheView
+    seconds: float
+    counted: Mapping[str, float]
+
+    def per_second(self, name: str) -> float:
+        """Return how often something was counted in a second."""
+        return self.counted.get(name, 0) / self.seconds if self.seconds > 0 else 0.0
+
+    def document(self) -> dict[str, Any]:
+        """As JSON."""
+        found = ratios(self.counted)
+        return {
+            "cacheId": self.view.cache_id,
+            "url": self.view.url,
+            "state": self.view.state,
+            "usedBytes": self.view.count("usedBytes"),
+            "memoryBytes": self.view.memory_bytes,
+            "hitRatio": found.requests,
+            "byteHitRatio": found.bytes,
+            "fetchMilliseconds": fetch_milliseconds(self.counted),
+            "perSecond": {name: round(self.per_second(name), 2) for name in RATES},
+        }
+
+
+RATES = ("requests", "fetches", "coalesced", "evictions", "hitBytes", "missBytes", "passBytes")
+
+RATE_COLUMNS = (
+    Column("cache"),
+    Column("state"),
+    Column("reads/s", right=True),
+    Column("hits", right=True),
+    Column("by bytes", right=True),
+    Column("out/s", right=True),
+    Column("fetches/s", right=True),
+    Column("took", right=True),
+    Column("joined/s", right=True),
+    Column("evicted/s", right=True),
+    Column("memory", right=True),
+    Column("of", right=True),
+)
+
+
+class CacheWatch:
+    """Turns readings of the Caches' counters into rates."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, tuple[float, Mapping[str, float]]] = {}
+
+    def take(self, views: Sequence[CacheView], now_seconds: float) -> list[CacheRates]:
+        """Return what was counted since the call before.
+
+        Parameters
+        ----------
+        now_seconds: when the Directory answered, by a clock that never goes back.
+        """
+        found = []
+        for view in views:
+            # The counters are as old as the Cache's last heartbeat.
+            at = now_seconds - float(view.document.get("lastSeenSecondsAgo") or 0.0)
+            before_at, before = self._before.get(view.cache_id, (at, view.counters))
+            found.append(CacheRates(view, at - before_at, difference(before, view.counters)))
+            self._before[view.cache_id] = (at, view.counters)
+        return found
+
+
+def rate_row(rates: CacheRates) -> list[str]:
+    """Return a Cache's line of ``haystack top``."""
+    found, took = ratios(rates.counted), fetch_milliseconds(rates.counted)
+    out_bytes = sum(rates.per_second(name) for name in ("hitBytes", "missBytes", "passBytes"))
+    return [
+        rates.view.url,
+        rates.view.state,
+        f"{rates.per_second('requests'):,.0f}",
+        percent(found.requests),
+        percent(found.bytes),
+        format_size(int(out_bytes)),
+        f"{rates.per_second('fetches'):,.1f}",
+        "-" if took is None else f"{took:.1f} ms",
+        f"{rates.per_second('coalesced'):,.1f}",
+        f"{rates.per_second('evictions'):,.1f}",
+        format_size(rates.view.count("usedBytes")),
+        format_size(rates.view.memory_bytes),
+    ]
 
 
 def _view(document: Mapping[str, Any]) -> CacheView:

@@ -9,6 +9,9 @@ import click
 
 from haystack.units import format_size
 from tools.app import EXIT_FAILED, App, cluster_options, pass_app
+from tools.caches import COLUMNS as CACHE_COLUMNS
+from tools.caches import parse_caches
+from tools.caches import row as cache_row
 from tools.control import Control
 from tools.findings import Findings, Health, findings
 from tools.node import heard_of
@@ -91,6 +94,9 @@ def _show(output: Output, snapshot: Snapshot, found: Findings) -> None:
     if snapshot.nodes:
         output.say()
         output.table(_COLUMNS, [_row(view, node) for node in snapshot.nodes])
+    if caches := parse_caches(view.document):
+        output.say()
+        output.table(CACHE_COLUMNS, [cache_row(cache) for cache in caches])
     output.say()
     output.say(f"Directory {view.version}, cluster {view.cluster_id}")
 

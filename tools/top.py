@@ -10,7 +10,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from haystack.errors import HaystackError
 from haystack.json_calls import CONNECTION_ERRORS, in_words, read_limited
 from haystack.units import format_duration, format_size
 from tools.app import App, cluster_options, pass_app
+from tools.caches import RATE_COLUMNS, CacheRates, CacheWatch, parse_caches, rate_row
 from tools.control import Control
 from tools.findings import findings
 from tools.output import Column, Output, plain_table, printable
@@ -60,10 +61,11 @@ _VOLUME_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture: the cluster, and the rates of each Store by its id, or why there are none."""
+    """One picture: the cluster, and the rates of each Store by its id, or why there are none; those of the Caches."""
 
     snapshot: Snapshot
     rates: Mapping[str, Rates | str]
+    caches: Sequence[CacheRates] = ()
 
 
 @click.command()
@@ -72,7 +74,7 @@ class Frame:
 @cluster_options
 @pass_app
 def top(app: App, interval: float, volumes: int) -> None:
-    """Show what the cluster does: requests, bytes and times of each Store, the hottest volumes, and repair.
+    """Show what the cluster does: requests, bytes and times of each Store and Cache, the hottest volumes, and repair.
 
     On a terminal it goes on until q is pressed; in a pipe, and with --json, it is one frame.
     """
@@ -87,7 +89,9 @@ async def _top(app: App, interval: float, volumes: int) -> None:
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
         watcher = _Watcher(control, session)
-        await watcher.sample(await take_snapshot(control))
+        first = await take_snapshot(control)
+        watcher.cache_rates(first)
+        await watcher.sample(first)
         if live:
             await _live(app.output, watcher, interval, volumes)
             return
@@ -105,11 +109,17 @@ class _Watcher:
         self._control = control
         self._session = session
         self._before: dict[str, Sample] = {}
+        self._caches = CacheWatch()
 
     async def frame(self) -> Frame:
         """Return what happened since the frame before."""
         snapshot = await take_snapshot(self._control)
-        return Frame(snapshot, await self.sample(snapshot))
+        caches = self.cache_rates(snapshot)
+        return Frame(snapshot, await self.sample(snapshot), caches)
+
+    def cache_rates(self, snapshot: Snapshot) -> list[CacheRates]:
+        """Return what the Caches did since the call before; the Directory has their counters."""
+        return self._caches.take(parse_caches(snapshot.view.document), time.monotonic())
 
     async def sample(self, snapshot: Snapshot) -> dict[str, Rates | str]:
         """Read the counters of all Stores."""
@@ -145,6 +155,9 @@ def lines_of(frame: Frame, volumes: int) -> list[str]:
     lines.append("")
     rows = [[printable(cell) for cell in _store_row(frame, index)] for index in range(len(snapshot.nodes))]
     lines += plain_table(_STORE_COLUMNS, rows)
+    if frame.caches:
+        lines.append("")
+        lines += plain_table(RATE_COLUMNS, [[printable(cell) for cell in rate_row(one)] for one in frame.caches])
     known = [one for one in frame.rates.values() if isinstance(one, Rates)]
     hot = hottest(known, volumes)
     if hot:
@@ -211,6 +224,7 @@ def _document(frame: Frame, volumes: int) -> dict[str, Any]:
     known = [one for one in frame.rates.values() if isinstance(one, Rates)]
     return {
         "stores": stores,
+        "caches": [one.document() for one in frame.caches],
         "hottest": [
             {"volume": volume, "readsPerSecond": round(reads, 2), "writesPerSecond": round(writes, 2)}
             for volume, reads, writes in hottest(known, volumes)

@@ -32,6 +32,8 @@ EXIT_KILLED = 130
 REPAIR_DELAY_SECONDS = 15.0
 """Shorter than elsewhere: nobody carries a machine of this cluster back into its rack."""
 
+MAX_CACHE_WORKERS = 2
+
 SETTLE_SECONDS = 10.0
 """How long the Stores may take to register and the first volumes to be made, before that is worth a line."""
 
@@ -133,8 +135,8 @@ class RoleCommands:
         argv += ["--directory", directory_url]
         argv += ["--memory", exact_size(self.settings.cache_memory_bytes)]
         if not self.configuration.source(CACHE, "workers"):
-            # Clients, Stores and the Directory want the same processors.
-            argv += ["--workers", str(max(1, len(os.sched_getaffinity(0)) // 2))]
+            # Clients, Stores and the Directory want the same processors, and each worker takes of the Cache's memory.
+            argv += ["--workers", str(min(MAX_CACHE_WORKERS, max(1, len(os.sched_getaffinity(0)) // 2)))]
         return argv
 
     @property

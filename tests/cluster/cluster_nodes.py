@@ -132,7 +132,7 @@ class Node:
         return "\n".join(f"{self.name} | {line}" for line in lines[-last_lines:])
 
     def _flags(self) -> Sequence[str]:
-        return ("--port", "--admin-port") if self._arguments[0] == "store" else ("--port",)
+        return ("--port",) if self._arguments[0] == "directory" else ("--port", "--admin-port")
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -190,6 +190,7 @@ class ClusterOptions:
     replication: three digits.
     writable_volumes: volumes that the Directory keeps ready for photos.
     repair_delay_seconds: how long a volume stays degraded before it gets a copy elsewhere.
+    caches: how many Caches.
     directory_flags, store_flags: further arguments.
     """
 
@@ -200,6 +201,7 @@ class ClusterOptions:
     repair_delay_seconds: float = 600.0
     heartbeat_seconds: float = 0.5
     dead_after_seconds: float = 3.0
+    caches: int = 0
     directory_flags: Sequence[str] = ()
     store_flags: Sequence[str] = ()
     environ: dict[str, str] = field(default_factory=dict)
@@ -211,7 +213,7 @@ class Cluster:
     Parameters
     ----------
     folder: for data and logs.
-    hosts: addresses of the Directory and of each Store; by default loopback addresses.
+    hosts: addresses of the Directory, of each Store and of each Cache; by default loopback addresses.
     prefix_of: command to start the process of a host through.
     """
 
@@ -230,21 +232,26 @@ class Cluster:
         secret.chmod(0o600)
         self.secret_file = secret
         self.secret = secret.read_bytes().strip()
-        hosts = hosts or [f"127.77.{os.getpid() % 250}.{number}" for number in range(1, len(options.places) + 2)]
+        count = 1 + len(options.places) + options.caches
+        hosts = hosts or [f"127.77.{os.getpid() % 250}.{number}" for number in range(1, count + 1)]
         self.environ = {name: value for name, value in os.environ.items() if not name.startswith("HAYSTACK_")}
         self.environ |= {"HAYSTACK_SECRET_FILE": str(secret), "PYTHONUNBUFFERED": "1", **options.environ}
         self._prefix_of = prefix_of
         self._hosts = hosts
         self.directory = self._node("directory", ["directory", *self._directory_flags()], hosts[0])
         self.stores: list[Node] = []
+        self.caches: list[Node] = []
 
     def start(self) -> None:
-        """Start the Directory, then all Stores at once."""
+        """Start the Directory, then all Stores and Caches at once."""
         self.directory.start()
         self.environ["HAYSTACK_DIRECTORY"] = f"http://{self.directory.address}"
         for number, place in enumerate(self.options.places, 1):
             self.stores.append(self._node(f"store{number}", self._store_arguments(number, place), self._hosts[number]))
-        _all_at_once([store.start for store in self.stores])
+        for number, host in enumerate(self._hosts[1 + len(self.stores) :][: self.options.caches], 1):
+            arguments = ["cache", "--workers", "1", "--memory", "160MiB"]
+            self.caches.append(self._node(f"cache{number}", arguments, host))
+        _all_at_once([node.start for node in (*self.stores, *self.caches)])
 
     def data_of(self, node: Node) -> Path:
         return self.folder / node.name
@@ -259,12 +266,12 @@ class Cluster:
         _all_at_once([store.stop for store in self.stores])
 
     def close(self) -> None:
-        for node in (*self.stores, self.directory):
+        for node in (*self.caches, *self.stores, self.directory):
             node.kill()
 
     def says(self) -> str:
         """Return the ends of all logs, for the message of a failure."""
-        return "\n".join(node.says() for node in (self.directory, *self.stores))
+        return "\n".join(node.says() for node in (self.directory, *self.stores, *self.caches))
 
     def _node(self, name: str, arguments: Sequence[str], host: str) -> Node:
         return Node(

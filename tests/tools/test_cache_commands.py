@@ -13,7 +13,16 @@ from fake_cluster import FakeCluster
 from haystack.fid import Fid
 from haystack.rendezvous import Node, order
 from tools import cli
-from tools.caches import difference, fetch_milliseconds, parse_caches, ratios
+from tools.caches import (
+    RATE_COLUMNS,
+    CacheView,
+    CacheWatch,
+    difference,
+    fetch_milliseconds,
+    parse_caches,
+    rate_row,
+    ratios,
+)
 
 Capture = pytest.CaptureFixture[str]
 FIDS = [str(Fid(3, key, 0xC0FFEE)) for key in range(1, 8)]
@@ -236,3 +245,48 @@ def test_a_strange_list_of_caches_is_an_error() -> None:
 
     with pytest.raises(UnexpectedAnswer):
         parse_caches({"Caches": [{"url": "x"}]})
+
+
+# -- rates
+
+
+def view(ago_seconds: float = 0.0, **counters: float) -> CacheView:
+    document = {
+        "cacheId": "c",
+        "url": "h:1",
+        "adminUrl": "h:2",
+        "state": "alive",
+        "memoryBytes": 1,
+        "workers": 1,
+        "version": "",
+        "readsPerSecond": 0,
+        "lastSeenSecondsAgo": ago_seconds,
+        "counters": counters,
+    }
+    return parse_caches({"Caches": [document]})[0]
+
+
+def test_rates_are_of_the_time_between_heartbeats() -> None:
+    watch = CacheWatch()
+    assert watch.take([view(0.5, hits=10, requests=10)], 100.0)[0].per_second("hits") == 0
+    [rates] = watch.take([view(0.1, hits=40, misses=10, requests=60, fetches=5, fetchMicroseconds=20_000)], 102.0)
+    assert rates.seconds == pytest.approx(2.4)
+    document = rates.document()
+    assert document["perSecond"]["requests"] == pytest.approx(50 / 2.4, abs=0.01)
+    assert document["hitRatio"] == 0.75 and document["fetchMilliseconds"] == 4.0
+    assert len(rate_row(rates)) == len(RATE_COLUMNS)
+
+
+def test_top_and_status_show_caches(caches: CacheCluster, capsys: Capture) -> None:
+    assert cli.run(["top", "--interval", "0.2"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "127.0.0.1:8101" in line)
+    assert "512 MiB" in line
+    cli.run(["top", "--interval", "0.2", "--json"])
+    assert [one["cacheId"] for one in json.loads(capsys.readouterr().out)["caches"]] == [
+        "cache-1",
+        "cache-2",
+        "cache-3",
+    ]
+    cli.run(["status"])
+    out = capsys.readouterr().out
+    assert "75.0%" in next(line for line in out.splitlines() if "127.0.0.1:8101" in line)

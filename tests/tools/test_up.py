@@ -229,7 +229,7 @@ class TestCommandLines:
         made = commands(Path("/d"), port_offset=5)
         assert " ".join(made.cache(None, "http://d")[1:]) == (
             "-P -m tools.cli cache --data /d/cache --host 127.0.0.1 --port 8105 --secret-file /d/secret "
-            "--admin-port 0 --directory http://d --memory 256MiB --workers 3"
+            "--admin-port 0 --directory http://d --memory 256MiB --workers 2"
         )
         before = Ready("http://127.0.0.1:41001", "http://127.0.0.1:41002", "/d")
         argv = " ".join(made.cache(before, "http://d"))
