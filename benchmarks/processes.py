@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -47,9 +47,17 @@ class Program:
     argv: command line.
     cores: processor cores that it and its children may use.
     folder: working directory.
+    environ: beside our own environment.
     """
 
-    def __init__(self, name: str, argv: Sequence[str], cores: Sequence[int], folder: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        cores: Sequence[int],
+        folder: Path,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self._last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._changed = threading.Condition()
@@ -65,7 +73,7 @@ class Program:
             start_new_session=True,
             text=True,
             errors="replace",
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **(environ or {})},
         )
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)

@@ -87,7 +87,13 @@ class Server:
 
 @contextlib.contextmanager
 def store(
-    data: Path, *, workers: int, cores: Sequence[int], durability: str = "fsync", admin_port: int | None = None
+    data: Path,
+    *,
+    workers: int,
+    cores: Sequence[int],
+    durability: str = "fsync",
+    admin_port: int | None = None,
+    tree: Path | None = None,
 ) -> Iterator[Server]:
     """Run a Store, supervisor and workers, as an operator would, without a Directory.
 
@@ -96,11 +102,13 @@ def store(
     data: its data folder.
     cores: processor cores for all of its processes.
     admin_port: of its admin API; by default any free one.
+    tree: source tree to run; by default the one that is installed.
     """
     argv = [sys.executable, *STORE_COMMAND, "--data", str(data), "--port", "0"]
     argv += ["--admin-port", str(admin_port)] if admin_port is not None else []
     argv += ["--workers", str(workers), "--durability", durability]
-    with running(Program("the Store", argv, cores, data.parent)) as program:
+    environ = {"PYTHONPATH": str(tree)} if tree is not None else None
+    with running(Program("the Store", argv, cores, data.parent, environ)) as program:
         ready = program.wait_for_line(parse_ready)
         ready_seconds = time.perf_counter() - program.started
         port = urlsplit(ready.url).port
