@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from store_data_harness import Answer, Client, LocalStore, running
+from store_data_harness import MIB, Answer, Client, LocalStore, running
 
 from haystack.fid import Fid
 
@@ -291,7 +291,10 @@ class Behind:
 @contextlib.contextmanager
 def one_store(folder: Path, *, store_workers: int = 1, **options: Any) -> Iterator[Behind]:
     """A Cache in front of one Store."""
-    with FakeDirectory() as directory, running(folder / "store", workers=store_workers) as store:
+    with (
+        FakeDirectory() as directory,
+        running(folder / "store", workers=store_workers, max_volume_bytes=512 * MIB) as store,
+    ):
         directory.serve(store)
         with cache_node(folder / "cache", directory, **options) as node:
             node.vouched()
