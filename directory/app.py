@@ -75,7 +75,7 @@ def make_app(
     verifier: checks the Stores' signatures; None takes unsigned calls.
     """
     service, grower = parts.service, parts.grower
-    metrics = Metrics(service, parts.healer, parts.compactor, parts.rebalancer)
+    metrics = Metrics(service, parts.healer, parts.compactor, parts.mover, parts.rebalancer)
     signed = SignedCalls(verifier)
     assign = AssignHandlers(Assigner(service, grower, seal), grower)
     lookup = LookupHandlers(service)

@@ -11,6 +11,8 @@ from directory.compactor import Compactor
 from directory.decisions.liveness import Liveness
 from directory.healer import Healer
 from directory.heat_metrics import HeatMetrics
+from directory.move_metrics import MoveMetrics
+from directory.mover import Mover
 from directory.rebalance_metrics import RebalanceMetrics
 from directory.rebalancer import Rebalancer
 from directory.service import Service
@@ -25,7 +27,9 @@ _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 class Metrics:
     """Counters of one Directory, in a registry of their own."""
 
-    def __init__(self, service: Service, healer: Healer, compactor: Compactor, rebalancer: Rebalancer) -> None:
+    def __init__(
+        self, service: Service, healer: Healer, compactor: Compactor, mover: Mover, rebalancer: Rebalancer
+    ) -> None:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "haystack_directory_requests", "Requests answered.", ["call", "status"], registry=self.registry
@@ -47,6 +51,7 @@ class Metrics:
         self.registry.register(CacheMetrics(service))
         self.registry.register(HeatMetrics(service))
         self.registry.register(_Compactions(compactor))
+        self.registry.register(MoveMetrics(mover))
         self.registry.register(RebalanceMetrics(rebalancer))
 
     def render(self) -> bytes:

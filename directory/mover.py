@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -71,6 +71,7 @@ class Mover:
     Attributes
     ----------
     active: moves that are not over, by volume. ended: those that are, the newest last.
+    counts: moves since the start by how they ended (done, cancelled, failed), and the ``bytes`` that they copied.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Mover:
     ) -> None:
         self.active: dict[int, MoveRecord] = {}
         self.ended: deque[MoveRecord] = deque(maxlen=MAX_ENDED)
+        self.counts = Counter[str]()
         self._service = service
         self._memberships = memberships
         self._healer = healer
@@ -360,7 +362,9 @@ class Mover:
             state = self._outcome(record, known)
             if state is MoveState.DONE and record.kind is MoveKind.COPY:
                 await self._memberships.change([record.volume], failure.with_extras)
-            copied_bytes = self._watches[record.number].copied_bytes or record.total_bytes
+            copied_bytes = self._watches[record.number].copied_bytes
+            if state is MoveState.DONE and not copied_bytes:
+                copied_bytes = record.total_bytes  # by the Directory before this one
             over = replace(record, state=state, ended_ms=self._now_ms(), total_bytes=copied_bytes)
             await self._service.committer.run(lambda draft: self._put_ended(draft, over), lambda _: self._forget(over))
         finally:
@@ -384,6 +388,8 @@ class Mover:
         del self._watches[record.number]
         self._service.cluster.moving.discard(record.volume)
         self.ended.append(record)
+        self.counts[record.state.value] += 1
+        self.counts["bytes"] += record.total_bytes
         self._service.cluster_changed()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

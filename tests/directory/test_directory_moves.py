@@ -204,6 +204,11 @@ async def test_a_move_can_be_cancelled_until_it_has_switched(two: Movers) -> Non
     assert status == 409 and "over already: cancelled" in answer["error"]
     _, answer = await two.order(volume, "move", source=source, target=target)
     await two.ended(answer["move"]["id"])
+    async with two.directory.session.get(two.directory.base + "/metrics") as response:
+        text = await response.text()
+    assert 'haystack_directory_moves_total{outcome="done"} 1.0' in text
+    assert 'haystack_directory_moves_total{outcome="cancelled"} 1.0' in text
+    assert "haystack_directory_moves_under_way 0.0" in text
 
 
 async def test_a_cancel_is_carried_on_by_the_next_directory(
