@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from directory.decisions.move_orders import MoveKind, MoveOrder, choose_target, refusal_of
+from directory.decisions.spaces import FolderSpace
 from directory.errors import NotPossibleNow
 from directory.service import Service
 from directory.tables import VolumeRecord
 from haystack.errors import InvalidRequest, VolumeNotFound
 
 
-def resolve(service: Service, order: MoveOrder, max_volume_bytes: int | None) -> MoveOrder:
+def resolve(
+    service: Service, order: MoveOrder, max_volume_bytes: int | None, spaces: Sequence[FolderSpace]
+) -> MoveOrder:
     """Return an order with source and target filled in, if it can be carried out as things are.
 
     Parameters
     ----------
     max_volume_bytes: size limit of volumes, None for that of the Stores.
+    spaces: all data folders.
 
     Raises
     ------
@@ -41,7 +46,7 @@ def resolve(service: Service, order: MoveOrder, max_volume_bytes: int | None) ->
             order,
             record,
             sites,
-            cluster.folder_spaces(service.clock(), {}),
+            spaces,
             # Where one move makes room for another, there is none yet; it is looked at again when it begins.
             size_bytes=size_of(service, record) if order.after is None else 0,
             max_volume_bytes=max_volume_bytes,

@@ -20,6 +20,7 @@ from typing import Any
 from directory.decisions import failure
 from directory.decisions.move_orders import MoveKind, MoveOrder
 from directory.decisions.repair_views import Action, MoveView, Plan, Step
+from directory.decisions.spaces import FolderSpace
 from directory.errors import NotPossibleNow
 from directory.healer import Healer
 from directory.memberships import Memberships
@@ -110,8 +111,12 @@ class Mover:
 
     # -- orders
 
-    def resolve(self, order: MoveOrder) -> MoveOrder:
+    def resolve(self, order: MoveOrder, spaces: Sequence[FolderSpace] | None = None) -> MoveOrder:
         """Return an order with source and target filled in, if it can be carried out as things are.
+
+        Parameters
+        ----------
+        spaces: all data folders, for many orders at once.
 
         Raises as :func:`~directory.move_intake.resolve`, and NotPossibleNow for a volume that is being compacted, or in
         another move.
@@ -121,7 +126,9 @@ class Mover:
             raise NotPossibleNow(f"volume {volume} is in move {self.active[volume].number} already; cancel that first")
         if self._is_compacting(volume):
             raise NotPossibleNow(f"volume {volume} is being compacted; try again when that is done")
-        return resolve(self._service, order, self._healer.rules.max_volume_bytes)
+        if spaces is None:
+            spaces = self._service.cluster.folder_spaces(self._service.clock(), {})
+        return resolve(self._service, order, self._healer.rules.max_volume_bytes, spaces)
 
     def refusal(self, order: MoveOrder) -> str:
         """Return why an order would be refused now; empty when it would not."""
@@ -143,7 +150,8 @@ class Mover:
         for position, order in enumerate(orders):
             if order.after is not None and not 0 <= order.after < position:
                 raise InvalidRequest(f"order {position} names {order.after} as the one that comes before it")
-        resolved = [self.resolve(order) for order in orders]
+        spaces = self._service.cluster.folder_spaces(self._service.clock(), {})
+        resolved = [self.resolve(order, spaces) for order in orders]
         if len({order.volume for order in orders}) < len(orders):
             raise InvalidRequest("a volume is in two of these moves; one has to end before the next begins")
         now_ms = self._now_ms()
@@ -231,7 +239,7 @@ class Mover:
             known = self._service.cluster.records[record.volume]
             if record.source and record.source not in known.in_sync and not watch.switched_ms:
                 watch.switched_ms = self._now_ms()
-            if record.volume in going or self._held(record):
+            if record.volume in going or self._held(record) or self._lingers(watch):
                 watch.moved_seconds = now_seconds
         for volume in plan.moved:
             if volume in self.active and volume not in self._healer.running:
@@ -320,6 +328,10 @@ class Mover:
         if record.after and self._result_of(record.after) is not MoveState.DONE:
             return f"move {record.after} comes first"
         return ""
+
+    def _lingers(self, watch: _Watch) -> bool:
+        since_seconds = (self._now_ms() - watch.switched_ms) / 1000
+        return bool(watch.switched_ms) and since_seconds < self._healer.rules.move_linger_seconds
 
     def _result_of(self, number: int) -> MoveState | None:
         """Return how a move ended; None when it is under way. One that nobody remembers was done long ago."""

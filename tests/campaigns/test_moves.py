@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 
-from cluster_moves import MOMENTS, filled, kill_at_each, move_options, move_under_load, pausing_cluster
+from cluster_moves import MOMENTS, filled, kill_at_each, move_options, move_under_load, pausing_cluster, under_load
 from cluster_nodes import running_cluster
 
 MOVES = 20
@@ -29,6 +29,6 @@ async def test_somebody_dies_at_every_step_of_a_move(tmp_path: Path, victim: str
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("replication", ["000", "001"])
 async def test_volumes_move_under_load(tmp_path: Path, replication: str) -> None:
-    with running_cluster(tmp_path / "cluster", move_options(replication)) as cluster:
+    with running_cluster(tmp_path / "cluster", under_load(move_options(replication))) as cluster:
         recorder = await move_under_load(cluster, moves=MOVES)
         print(f"\n{MOVES} moves of volumes {replication} under load: {dict(recorder.counts)}")

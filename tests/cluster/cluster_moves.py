@@ -55,6 +55,11 @@ def move_options(replication: str, stores: int = 3, **more: Any) -> ClusterOptio
     )
 
 
+def under_load(options: ClusterOptions) -> ClusterOptions:
+    """Return the same, with Stores that may be late: tests run beside others."""
+    return replace(options, heartbeat_seconds=0.5, dead_after_seconds=5.0)
+
+
 def haystack(cluster: Cluster, *arguments: str) -> tuple[int, Any]:
     """Run the command; returns its exit code and its JSON."""
     done = subprocess.run(

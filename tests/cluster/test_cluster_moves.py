@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from cluster_moves import filled, haystack, kill_at_each, move_options, move_under_load, pausing_cluster
+from cluster_moves import filled, haystack, kill_at_each, move_options, move_under_load, pausing_cluster, under_load
 from cluster_nodes import running_cluster
 
 pytestmark = pytest.mark.timeout(240)
@@ -51,5 +51,5 @@ async def test_a_move_is_cancelled_and_a_copy_is_made_and_dropped_by_the_command
 
 async def test_volumes_of_one_copy_move_under_load_and_no_read_fails(tmp_path: Path) -> None:
     """The same with two copies is a campaign."""
-    with running_cluster(tmp_path / "cluster", move_options("000")) as cluster:
+    with running_cluster(tmp_path / "cluster", under_load(move_options("000"))) as cluster:
         await move_under_load(cluster, moves=3)

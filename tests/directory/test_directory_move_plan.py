@@ -113,6 +113,17 @@ def test_nothing_goes_before_all_have_reported_nor_while_one_is_silent() -> None
         assert not plan.steps and words in plan.waiting[0].reason
 
 
+def test_nothing_is_deleted_before_all_have_reported_nor_while_one_that_counts_is_silent() -> None:
+    for changes in ({"settled": False}, {"dead": {"s1"}}):
+        for cancelling in (False, True):
+            target, source = ("s0", "s2") if cancelling else ("s2", "s0")
+            world = ordered(flat("000", ("s2", "s1"), ("s0",)), source, target, cancelling=cancelling)
+            for name, value in changes.items():
+                setattr(world, name, value)
+            plan = plan_repair(world.snapshot(), RULES)
+            assert not plan.steps and not plan.moved and "before all its Stores are heard" in plan.waiting[0].reason
+
+
 def test_the_source_stays_readable_for_a_while() -> None:
     world = ordered(flat("000", ("s2",), ("s0",)), "s0", "s2", switched_ms=NOW_MS - 3000)
     rules = replace(RULES, move_linger_seconds=10)
