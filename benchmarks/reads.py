@@ -183,16 +183,16 @@ def _compare_at(bench: Bench, report: Report, sides: Sequence[Side], size_bytes:
     for round_number, side in alternating(bench.options.rounds, sides):
         found[side.label].append(bench.run(side, size_bytes, headers, round_number))
     what = f"{size_name(size_bytes)}, {headers} headers"
-    _add(report, what, "requests/s", found, lambda run: run.result.per_second, TARGETS.get(size_bytes))
-    _add(report, f"{what}: p50", "ms", found, lambda run: run.result.p50_ms, None, lower_is_better=True)
-    _add(report, f"{what}: p99", "ms", found, lambda run: run.result.p99_ms, P99_TARGET, lower_is_better=True)
-    _add(report, f"{what}: a CPU second of the worker", "requests", found, lambda run: run.per_cpu_second, None)
+    add_line(report, what, "requests/s", found, lambda run: run.result.per_second, TARGETS.get(size_bytes))
+    add_line(report, f"{what}: p50", "ms", found, lambda run: run.result.p50_ms, None, lower_is_better=True)
+    add_line(report, f"{what}: p99", "ms", found, lambda run: run.result.p99_ms, P99_TARGET, lower_is_better=True)
+    add_line(report, f"{what}: a CPU second of the worker", "requests", found, lambda run: run.per_cpu_second, None)
     for label, runs in found.items():
         if statistics.median(run.result.busy for run in runs) > ALMOST_ALL:
             report.note(f"{what}: wrk's own core was full, so the figure of {label} is a lower bound")
 
 
-def _add(
+def add_line(
     report: Report,
     what: str,
     unit: str,

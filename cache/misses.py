@@ -32,7 +32,7 @@ KEEPER_PATIENCE_SECONDS = 1.0
 """Without a turn of the keeper's event loop: then nobody waits for it any longer."""
 
 MAX_ATTEMPTS = 3
-"""Questions about one photo that is gone again whenever the answer arrives; then it is passed through."""
+"""Questions about one photo that is gone again whenever the answer arrives; then the requests are refused."""
 
 
 class Name(NamedTuple):
@@ -181,9 +181,13 @@ class Misses:
         """What was said does not hold any more: ask once more for those who were not answered yet."""
         if not waiters:
             return
+        question.waiters = waiters
+        if question.attempts >= MAX_ATTEMPTS:
+            self._refuse(question, 503, "the photo is gone again whenever it has come; ask a Store, or try again")
+            return
         again = self._by_name.get((question.what, question.through_cdn, question.passes))
         if again is None:
-            again = self._ask(question.what, question.through_cdn, question.passes or question.attempts >= MAX_ATTEMPTS)
+            again = self._ask(question.what, question.through_cdn, question.passes)
             again.attempts = question.attempts + 1
         again.waiters += waiters
 

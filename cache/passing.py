@@ -21,7 +21,7 @@ BUFFER_BYTES = 128 * 1024
 MAX_AT_ONCE = 256
 """Requests of a worker that are passed through at the same time: a buffer each."""
 
-_FORWARDED = ("range", "if-range", "if-none-match", "if-modified-since", "accept")
+_FORWARDED = ("range", "if-range", "if-none-match", "if-modified-since")
 _OURS = frozenset({"connection", "keep-alive", "date", "server", "content-length", "transfer-encoding", "via"})
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/[0-9]{1,18}")
 _SPELLED = {"etag": "ETag"}
