@@ -11,7 +11,7 @@ from haystack.http.conditions import is_not_modified
 from haystack.http.ranges import UNSATISFIABLE, ByteRange, select_range, unsatisfied_content_range
 from haystack.http.request import Request
 from haystack.http.response import header_block
-from haystack.store.answers import etag, expiring_headers, modified_seconds, photo_headers
+from haystack.store.answers import etag, expiring_headers, modified_seconds, photo_headers, private_headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class PhotoFacts:
     checksum: of the needle.
     time_ms: when it was stored, milliseconds since 1970.
     expires: its end, seconds since 1970; 0 for none.
+    private_until: the end of the signature that it is shown by, seconds since 1970; 0 of what everybody may see.
     data_bytes: size of the photo.
     """
 
@@ -32,6 +33,7 @@ class PhotoFacts:
     time_ms: int
     expires: int
     data_bytes: int
+    private_until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,12 @@ def plan_answer(request: Request, photo: PhotoFacts, now_seconds: float) -> Answ
     tag = etag(photo.checksum)
     modified = modified_seconds(photo.time_ms)
     attachment = bool(request.query) and request.query_value("dl") is not None
-    if photo.expires:
+    if photo.private_until:
+        until = min(photo.private_until, photo.expires or photo.private_until)
+        lines = private_headers(
+            photo.raw_meta, photo.checksum, photo.time_ms, until, now_seconds, attachment=attachment
+        )
+    elif photo.expires:
         lines = expiring_headers(
             photo.raw_meta, photo.checksum, photo.time_ms, photo.expires, now_seconds, attachment=attachment
         )

@@ -13,6 +13,8 @@ from haystack.volume.layout import LayoutError, NeedleMeta
 MAX_AGE_SECONDS = 31_536_000
 IMMUTABLE = f"public, max-age={MAX_AGE_SECONDS}, immutable"
 _OK = STATUS_LINES[200]
+MAX_PRIVATE_SECONDS = 3600
+"""How long a browser may keep a photo that only its user may see."""
 DEFAULT_TYPE = "application/octet-stream"
 PAIR_PREFIX = "X-Haystack-Meta-"
 """Header fields with this prefix are kept with an upload and given back with every read."""
@@ -61,6 +63,24 @@ def expiring_headers(
         _meta_headers(raw_meta, attachment, False),
         left_seconds,
         format_http_date(expires).encode("ascii"),
+        checksum,
+        format_http_date(modified_seconds(time_ms)).encode("ascii"),
+    )
+
+
+def private_headers(
+    raw_meta: bytes, checksum: int, time_ms: int, until: int, now_seconds: float, *, attachment: bool = False
+) -> bytes:
+    """As :func:`photo_headers`, for a photo that only the one who asks may see: for his own browser's cache alone.
+
+    Parameters
+    ----------
+    until: the end of the signature, seconds since 1970; ``now_seconds`` is before it.
+    """
+    left_seconds = max(0, min(int(until - now_seconds), MAX_PRIVATE_SECONDS))
+    return b'%sCache-Control: private, max-age=%d\r\nETag: "%016x"\r\nLast-Modified: %s\r\n' % (
+        _meta_headers(raw_meta, attachment, False),
+        left_seconds,
         checksum,
         format_http_date(modified_seconds(time_ms)).encode("ascii"),
     )

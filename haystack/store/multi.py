@@ -19,13 +19,13 @@ from haystack.store.sinks import BufferedSink
 from haystack.store.uploads import HEAD_BYTES
 from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, requested_ttl, respond_json
 from haystack.ttl import parse_ttl
-from haystack.volume.layout import MAX_BATCH_NEEDLES, NeedleMeta
+from haystack.volume.layout import MAX_BATCH_NEEDLES, Flags, NeedleMeta
 from haystack.volume.operations import NewNeedle, Put
 
 INLINE_BYTES = 64 * 1024
 """Smaller bodies are unpacked on the event loop."""
 
-_FIELDS = frozenset(("fid", "data", "name", "mime", "pairs", "ttl"))
+_FIELDS = frozenset(("fid", "data", "name", "mime", "pairs", "signed", "ttl"))
 
 
 class MultiSink(BufferedSink):
@@ -65,7 +65,7 @@ class MultiSink(BufferedSink):
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise InvalidRequest(
                 f"the body must be a msgpack list of at most {MAX_BATCH_NEEDLES} maps with fid and data, and "
-                f"optionally name, mime, ttl and pairs (at most {MAX_PAIRS}): {error or type(error).__name__}"
+                f"optionally name, mime, signed, ttl and pairs (at most {MAX_PAIRS}): {error or type(error).__name__}"
             ) from error
         return [one[0] for one in parsed], [one[1] for one in parsed], [one[2] for one in parsed]
 
@@ -89,7 +89,12 @@ class MultiSink(BufferedSink):
         meta = NeedleMeta(name, kind, _pairs(item.get("pairs", {})))
         ttl_seconds = parse_ttl(_text(item, "ttl")) if "ttl" in item else self._ttl_seconds
         expires = self._writer.expires(fid.key, fid.cookie, ttl_seconds, moment_ms)
-        return fid, NewNeedle(fid.key, fid.cookie, (data,), moment_ms, fid.alternate, meta.pack(), expires), name
+        signed = item.get("signed", False)
+        if not isinstance(signed, bool):
+            raise TypeError("signed must be true or false")
+        flags = int(Flags.SIGNED) if signed else 0
+        needle = NewNeedle(fid.key, fid.cookie, (data,), moment_ms, fid.alternate, meta.pack(), expires, flags)
+        return fid, needle, name
 
 
 def _text(item: dict[Any, Any], field: str) -> str:

@@ -25,6 +25,7 @@ from haystack.errors import (
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.request import Request
+from haystack.signed_urls import UrlSigner
 from haystack.store.answer_plan import AnswerPlan, PhotoFacts, plan_answer, unsatisfiable
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import HELD_BYTES, ColdRead, ColdReads, note_problem
@@ -64,6 +65,7 @@ class Reader:
     ----------
     ways: decides which way a photo is read that is not in the page cache.
     repair: asks other copies for what is damaged here.
+    signer: checks the signatures of URLs.
     clock: seconds since 1970.
     """
 
@@ -74,10 +76,12 @@ class Reader:
         sampler: ReadSampler,
         ways: ColdReads,
         repair: ReadRepair,
+        signer: UrlSigner,
         *,
         clock: Clock = time.time,
     ) -> None:
         self._catalog = catalog
+        self._signer = signer
         self._clock = clock
         self._tally = tally
         self._sampler = sampler
@@ -93,6 +97,8 @@ class Reader:
         """
         started = time.perf_counter()
         served = self._catalog.get(target.fid.volume)
+        if request.query:
+            target = self._with_signature(request, target)
         entry: IndexEntry | None = None
         try:
             entry = served.find(target.fid.key, target.fid.alternate)
@@ -110,6 +116,12 @@ class Reader:
             return DEFERRED if self._read_directly(cold) else self._read_by_thread(cold)
         self._count(served, target, self._respond(connection, request, served, needle), started)
         return None
+
+    def _with_signature(self, request: Request, target: Target) -> Target:
+        expires, signature = request.query_value("e"), request.query_value("s")
+        if expires is None or signature is None:
+            return target
+        return replace(target, signed_until=self._signer.valid_until(target.fid, expires, signature))
 
     def _resident(self, served: ServedVolume, target: Target, entry: IndexEntry) -> Needle | None:
         """The needle when it is in the page cache and small enough to be verified on the event loop."""
@@ -292,7 +304,10 @@ async def _pieces(served: ServedVolume, start: int, end: int) -> AsyncIterator[b
 
 def _plan(request: Request, needle: Needle, clock: Clock) -> AnswerPlan:
     header = needle.header
-    facts = PhotoFacts(needle.raw_meta, needle.checksum, header.time_ms, header.expires, header.data_bytes)
+    private_until = int(request.query_value("e") or 0) if header.is_signed else 0
+    facts = PhotoFacts(
+        needle.raw_meta, needle.checksum, header.time_ms, header.expires, header.data_bytes, private_until
+    )
     return plan_answer(request, facts, clock())
 
 
@@ -327,7 +342,10 @@ def _require_named(served: ServedVolume, target: Target, entry: IndexEntry, need
 
 
 def _require_current(target: Target, needle: Needle, clock: Clock) -> None:
-    if needle.header.expires and needle.header.expired(clock()):
+    header = needle.header
+    if header.expires and header.expired(clock()):
+        raise _not_found(target)
+    if header.is_signed and clock() >= target.signed_until:
         raise _not_found(target)
 
 
@@ -339,4 +357,4 @@ def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
 
 
 def _not_found(target: Target) -> NeedleNotFound:
-    return NeedleNotFound(f"{target.fid} is not here: unknown, deleted, expired, or the cookie is wrong")
+    return NeedleNotFound(f"{target.fid} is not here: unknown, deleted, expired, the cookie or the signature is wrong")

@@ -21,10 +21,18 @@ _AS_PATH = re.compile(r"/([0-9]{1,10})/([^/]+)(?:/[^/]*)?")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a path names: a needle, and the offset where the client says it is (None: ask the index)."""
+    """What a request names.
+
+    Parameters
+    ----------
+    fid: the needle.
+    offset: where the client says that it is; None: ask the index.
+    signed_until: until when a valid signature of the URL lets it be seen, seconds since 1970; 0 without one.
+    """
 
     fid: Fid
     offset: int | None = None
+    signed_until: int = 0
 
 
 def parse_target(path: str) -> Target:

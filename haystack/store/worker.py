@@ -22,6 +22,7 @@ import uvloop
 from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
 from haystack.sealed_ttl import LifeSeal
+from haystack.signed_urls import UrlSigner
 from haystack.store.catalog import Catalog
 from haystack.store.cold_reads import ColdReads
 from haystack.store.control import ControlBlock, Counter
@@ -117,7 +118,7 @@ class Worker:
         ways = ColdReads(RecentReads(_memory_bytes() // 2 // control.workers))
         self._repair = ReadRepair(self.tally, settings.store_id, settings.secret)
         self._sampler = ReadSampler(control, settings.worker)
-        reader = Reader(self._catalog, self.tally, self._sampler, ways, self._repair)
+        reader = Reader(self._catalog, self.tally, self._sampler, ways, self._repair, UrlSigner(settings.secret))
         cold = FastColdReads(ways, reader, self.tally, self._sampler)
         self._fast = FastReader(self._catalog, self.tally, self._sampler, cold)
         memory = UploadMemory(settings.upload_memory_bytes, settings.upload_memory_total_bytes, self.tally)

@@ -44,7 +44,7 @@ from haystack.store.tally import Tally
 from haystack.store.targets import Target
 from haystack.store.uploads import HEAD_BYTES, UploadMemory
 from haystack.ttl import expiry, parse_ttl
-from haystack.volume.layout import NeedleMeta
+from haystack.volume.layout import Flags, NeedleMeta
 from haystack.volume.operations import (
     Delete,
     Deleted,
@@ -120,7 +120,8 @@ class Writer:
             raise InvalidRequest("a locator names what is stored; upload to a fid from /dir/assign")
         served = self.writable(target.fid.volume)
         ttl_seconds = requested_ttl(request)
-        sink = PhotoSink(self, connection, request, served, target.fid, ttl_seconds)
+        flags = int(Flags.SIGNED) if is_set(request, "signed") else 0
+        sink = PhotoSink(self, connection, request, served, target.fid, ttl_seconds, flags)
         declared_bytes = request.headers.content_length or 0
         if declared_bytes > sink.max_bytes:
             raise TooLarge(f"the body is larger than the limit of {sink.max_bytes} bytes")
@@ -295,7 +296,17 @@ def _fields_of(headers: RequestHeaders) -> UploadFields:
 class PhotoSink(BufferedSink):
     """One photo: a raw body or a form with one file."""
 
-    __slots__ = ("_declared_type", "_fid", "_file_bytes", "_form", "_name", "_pairs", "_ttl_seconds", "_writer")
+    __slots__ = (
+        "_declared_type",
+        "_fid",
+        "_file_bytes",
+        "_flags",
+        "_form",
+        "_name",
+        "_pairs",
+        "_ttl_seconds",
+        "_writer",
+    )
 
     def __init__(
         self,
@@ -305,8 +316,10 @@ class PhotoSink(BufferedSink):
         served: ServedVolume,
         fid: Fid,
         ttl_seconds: int | None,
+        flags: int,
     ) -> None:
         super().__init__(connection, served, writer.memory, writer.tally)
+        self._flags = flags
         fields = _fields_of(request.headers)
         self._writer = writer
         self._fid = fid
@@ -364,7 +377,7 @@ class PhotoSink(BufferedSink):
         meta = packed_meta(self._name, photo_type(self._declared_type, self._name, body.head), self._pairs)
         moment_ms = now_ms()
         expires = self._writer.expires(fid.key, fid.cookie, self._ttl_seconds, moment_ms)
-        return Put((NewNeedle(fid.key, fid.cookie, body.data(), moment_ms, fid.alternate, meta, expires),))
+        return Put((NewNeedle(fid.key, fid.cookie, body.data(), moment_ms, fid.alternate, meta, expires, self._flags),))
 
     def _committed(self, outcome: Outcome) -> None:
         self._release()

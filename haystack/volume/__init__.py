@@ -7,7 +7,7 @@
 """
 
 from haystack.volume.check import CheckReport, check_volume
-from haystack.volume.layout import NeedleHeader, NeedleMeta, Superblock
+from haystack.volume.layout import Flags, NeedleHeader, NeedleMeta, Superblock
 from haystack.volume.operations import Delete, Deleted, NewNeedle, Put, Stored, Undelete, Undeleted
 from haystack.volume.reading import Needle
 from haystack.volume.scan import Damage, ScannedNeedle
@@ -18,6 +18,7 @@ __all__ = [
     "Damage",
     "Delete",
     "Deleted",
+    "Flags",
     "Needle",
     "NeedleHeader",
     "NeedleMeta",

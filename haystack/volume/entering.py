@@ -22,5 +22,5 @@ def enter_header(writer: IndexWriter, offset: int, header: NeedleHeader) -> bool
     if header.is_undelete:
         writer.undelete(key, alternate, header.total_bytes, header.time_ms)
         return True
-    entry = IndexEntry(offset, header.data_bytes, header.meta_bytes, entry_flags(header.expires))
+    entry = IndexEntry(offset, header.data_bytes, header.meta_bytes, entry_flags(header.expires, header.flags))
     return writer.store(key, alternate, entry, header.time_ms) is not None

@@ -24,7 +24,7 @@ import lmdb
 
 from haystack.errors import DiskError, IndexDamaged, InvalidRequest, OutOfSpace, VolumeUnavailable
 from haystack.volume.files import disk_error
-from haystack.volume.layout import ALIGNMENT, needle_bytes
+from haystack.volume.layout import ALIGNMENT, Flags, needle_bytes
 
 MAP_BYTES = 16 * 2**30
 """Address space of one index, not memory or disk: room for about 450 million needles."""
@@ -51,6 +51,10 @@ DELETED_NOW = 2
 """Flag beside :data:`DELETED`: it cannot be taken back."""
 EXPIRES = 4
 """Flag of an entry whose needle has an end. When that is, its header says."""
+SIGNED = 8
+"""Flag of an entry whose needle is given to signed URLs alone."""
+
+_SIGNED_NEEDLE = int(Flags.SIGNED)
 
 
 class IndexEntry(NamedTuple):
@@ -96,9 +100,11 @@ class IndexEntry(NamedTuple):
         return cls((high << 32 | low) * ALIGNMENT, data_bytes, meta_bytes, flags, deleted_ms)
 
 
-def entry_flags(expires: int) -> int:
-    """Flags of the entry of a needle that was just stored."""
-    return EXPIRES if expires else 0
+def entry_flags(expires: int, needle_flags: int) -> int:
+    """Flags of the entry of a photo that was just stored, whose header has these."""
+    if not needle_flags:
+        return EXPIRES if expires else 0
+    return (EXPIRES if expires else 0) | (SIGNED if needle_flags & _SIGNED_NEEDLE else 0)
 
 
 def pack_entry(offset: int, data_bytes: int, meta_bytes: int, flags: int, deleted_ms: int = 0) -> bytes:

@@ -71,12 +71,17 @@ class Flags(enum.IntFlag):
     TOMBSTONE = 1  # deletes its key and alternate key; has no data
     NOW = 2  # of a tombstone: what it deletes cannot be brought back
     UNDELETE = 4  # takes back the last deletion of its key and alternate key; has no data
+    SIGNED = 8  # a photo that is given to signed URLs alone
 
 
 _TOMBSTONE: Final = int(Flags.TOMBSTONE)
 _NOW: Final = int(Flags.NOW)
 _UNDELETE: Final = int(Flags.UNDELETE)
-_KNOWN_FLAGS: Final = frozenset((0, _TOMBSTONE, _TOMBSTONE | _NOW, _UNDELETE))
+_SIGNED: Final = int(Flags.SIGNED)
+_KNOWN_FLAGS: Final = frozenset((0, _TOMBSTONE, _TOMBSTONE | _NOW, _UNDELETE, _SIGNED))
+PHOTO_FLAGS: Final = frozenset((0, _SIGNED))
+MARKER_FLAGS: Final = _TOMBSTONE | _UNDELETE
+"""Of needles that say something of an earlier one and are no photos themselves."""
 
 
 class LayoutError(ValueError):
@@ -184,7 +189,12 @@ class NeedleHeader:
     @property
     def is_marker(self) -> bool:
         """Whether it says something of an earlier needle (tombstone, undelete) and is no photo itself."""
-        return self.flags != 0
+        return bool(self.flags & MARKER_FLAGS)
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it is a photo that is given to signed URLs alone."""
+        return bool(self.flags & _SIGNED)
 
     def expired(self, now_seconds: float) -> bool:
         """Whether its time is over; ``now_seconds`` since 1970."""

@@ -15,6 +15,7 @@ from haystack.volume.layout import (
     ALIGNMENT,
     MAX_DATA_BYTES,
     MAX_META_BYTES,
+    PHOTO_FLAGS,
     UNKNOWN_DISTANCE,
     Buffer,
     enclose,
@@ -68,17 +69,17 @@ def lay_out_new(
         for operation in operations:
             if type(operation) is not Put or len(operation.needles) != 1:
                 return None
-            key, cookie, data, time_ms, alternate, meta, expires = operation.needles[0]
+            key, cookie, data, time_ms, alternate, meta, expires, flags = operation.needles[0]
             data_bytes, meta_bytes = _size_of(data), len(meta)
-            if not 0 <= data_bytes <= MAX_DATA_BYTES or meta_bytes > MAX_META_BYTES:
+            if not 0 <= data_bytes <= MAX_DATA_BYTES or meta_bytes > MAX_META_BYTES or flags not in PHOTO_FLAGS:
                 return None
             distance = UNKNOWN_DISTANCE if durable is None else min((offset - durable) // ALIGNMENT, UNKNOWN_DISTANCE)
             head = pack_header(
-                seed, key, cookie, alternate, data_bytes, meta_bytes, time_ms, 0, expires, 0, 1, distance
+                seed, key, cookie, alternate, data_bytes, meta_bytes, time_ms, flags, expires, 0, 1, distance
             )
             needle, checksum = enclose(head + meta, data, padding_bytes(meta_bytes, data_bytes), seed)
             pieces += needle
-            entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires))
+            entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires, flags))
             outcomes.append([Stored(offset, data_bytes, checksum)])
             offset += needle_bytes(meta_bytes, data_bytes)
             if key > largest_key:

@@ -17,7 +17,15 @@ from haystack.errors import CompactionFailed, DiskError
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, disk_error, sync_folder
 from haystack.volume.index import KEY, IndexState, IndexWriter, NeedleIndex, entry_flags, pack_entry, remove_index
-from haystack.volume.layout import SUPERBLOCK_BYTES, Buffer, Flags, NeedleHeader, Superblock, needle_bytes
+from haystack.volume.layout import (
+    MARKER_FLAGS,
+    SUPERBLOCK_BYTES,
+    Buffer,
+    Flags,
+    NeedleHeader,
+    Superblock,
+    needle_bytes,
+)
 from haystack.volume.names import compact_path, index_path
 from haystack.volume.writeback import begin_writeback
 
@@ -228,10 +236,10 @@ def _enter_new(index: NeedleIndex, needles: Sequence[Moved], tail: int) -> bool:
     needles_bytes = largest_key = last_ms = 0
     for needle in needles:
         offset, key, alternate, data_bytes, meta_bytes, time_ms, flags, expires = needle
-        if flags:
+        if flags & MARKER_FLAGS:
             markers.append(needle)
             continue
-        entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires))
+        entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires, flags))
         needles_bytes += needle_bytes(meta_bytes, data_bytes)
         if key > largest_key:
             largest_key = key

@@ -23,6 +23,7 @@ class NewNeedle(NamedTuple):
     meta: packed :class:`~haystack.volume.layout.NeedleMeta`.
     time_ms: milliseconds since 1970.
     expires: seconds since 1970, 0 for never.
+    flags: 0, or ``Flags.SIGNED``.
     """
 
     key: int
@@ -32,6 +33,7 @@ class NewNeedle(NamedTuple):
     alternate: int = 0
     meta: bytes = b""
     expires: int = 0
+    flags: int = 0
 
     @property
     def data_bytes(self) -> int:

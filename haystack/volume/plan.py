@@ -20,6 +20,7 @@ from haystack.volume.layout import (
     MAX_BATCH_NEEDLES,
     MAX_DATA_BYTES,
     MAX_META_BYTES,
+    PHOTO_FLAGS,
     UNKNOWN_DISTANCE,
     Buffer,
     Flags,
@@ -127,7 +128,7 @@ class Plan:
             data_bytes,
             meta_bytes,
             needle.time_ms,
-            0,
+            needle.flags,
             needle.expires,
             index,
             size,
@@ -136,7 +137,7 @@ class Plan:
         pieces, checksum = enclose(head + meta, needle.data, padding_bytes(meta_bytes, data_bytes), self._seed)
         self.pieces += pieces
         self.tail = offset + needle_bytes(meta_bytes, data_bytes)
-        entry = IndexEntry(offset, data_bytes, meta_bytes, entry_flags(needle.expires))
+        entry = IndexEntry(offset, data_bytes, meta_bytes, entry_flags(needle.expires, needle.flags))
         self._writer.replace(needle.key, needle.alternate, entry, needle.time_ms, old)
         if old is not None:
             self.changed = True
@@ -229,6 +230,8 @@ def _require_fits(needle: NewNeedle) -> int:
         if isinstance(piece, memoryview) and piece.nbytes != len(piece):
             raise InvalidRequest("data in a memoryview of items that are no bytes; cast it to 'B'")
     _require_range("expires", needle.expires, 2**32 - 1)
+    if needle.flags not in PHOTO_FLAGS:
+        raise InvalidRequest(f"flags {needle.flags} are none of a photo")
     return needle_bytes(len(needle.meta), data_bytes)
 
 

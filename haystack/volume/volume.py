@@ -404,11 +404,12 @@ class Volume(NeedleReader):
         meta: NeedleMeta | None = None,
         time_ms: int | None = None,
         expires: int = 0,
+        flags: int = 0,
     ) -> Stored:
         """Store one photo durably. Raises CookieMismatch, VolumeReadOnly (full), TooLarge, OutOfSpace, DiskError."""
         packed = meta.pack() if meta else b""
         when = _now_ms() if time_ms is None else time_ms
-        return self.put_many([NewNeedle(key, cookie, (data,), when, alternate, packed, expires)])[0]
+        return self.put_many([NewNeedle(key, cookie, (data,), when, alternate, packed, expires, flags)])[0]
 
     def put_many(self, needles: Sequence[NewNeedle]) -> list[Stored]:
         """Store several needles durably, all or none. Raises as :meth:`put`."""

@@ -171,7 +171,7 @@ def test_layout_unknown_version_is_refused_by_number(version: int) -> None:
     "header",
     [
         NeedleHeader(1, 2, 3, 4, MAX_META_BYTES + 1, 5),
-        *(NeedleHeader(1, 2, 3, 4, 0, 5, flags=flags) for flags in (2, 5, 6, 7, 8, 2**15)),
+        *(NeedleHeader(1, 2, 3, 4, 0, 5, flags=flags) for flags in (2, 5, 6, 7, 9, 12, 16, 2**15)),
         NeedleHeader(1, 2, 3, 4, 0, 5, batch_index=1, batch_size=1),
         NeedleHeader(1, 2, 3, 4, 0, 5, batch_size=0),
         NeedleHeader(1, 2, 3, 4, 0, 5, batch_size=MAX_BATCH_NEEDLES + 1),
