@@ -49,8 +49,13 @@ Job = dict[str, Any]
 log = logging.getLogger(__name__)
 
 
-def obstacle_to_joint(cluster: Cluster, record: VolumeRecord, now_seconds: float) -> str:
-    """Return why the copies of a volume cannot be compacted together now; or nothing."""
+def obstacle_to_joint(cluster: Cluster, record: VolumeRecord, now_seconds: float, *, prepared: bool = False) -> str:
+    """Return why the copies of a volume cannot be compacted together now; or nothing.
+
+    Parameters
+    ----------
+    prepared: they have written what they need room for.
+    """
     if record.volume in cluster.moving:
         return "a copy of it is being moved"
     if record.degraded_since_ms or record.stale or len(record.in_sync) < record.promised:
@@ -64,7 +69,7 @@ def obstacle_to_joint(cluster: Cluster, record: VolumeRecord, now_seconds: float
         if known is None or known.state not in ("writable", "readonly"):
             return f"its copy on {store.document.url} is {known.state if known else 'not there'}"
         folder = store.folders.get(known.folder)
-        if folder is None or folder.free_bytes < known.live_bytes:
+        if not prepared and (folder is None or folder.free_bytes < known.live_bytes):
             return f"there is no room for it on the disk of {store.document.url}"
     return ""
 
@@ -177,7 +182,7 @@ class JointCompaction:
 
     async def _commit(self, record: VolumeRecord, job: Job) -> VolumeRecord:
         """Let the next generation be the volume's. The one commit point."""
-        self._require_fit(record.volume)
+        self._require_fit(record.volume, prepared=True)
         generation = int(job["generation"])
         return await self._change(record, replace(record, epoch=record.epoch + 1, generation=generation))
 
@@ -196,11 +201,11 @@ class JointCompaction:
 
     # -- inside
 
-    def _require_fit(self, volume: int) -> VolumeRecord:
+    def _require_fit(self, volume: int, *, prepared: bool = False) -> VolumeRecord:
         """Return the record if the volume can be compacted now. Raises CompactionFailed."""
         cluster = self._service.cluster
         record = cluster.records[volume]
-        obstacle = obstacle_to_joint(cluster, record, self._service.clock())
+        obstacle = obstacle_to_joint(cluster, record, self._service.clock(), prepared=prepared)
         if obstacle or self._busy(volume):
             raise CompactionFailed(f"volume {volume}: {obstacle or 'it is being repaired'}; try again later")
         return record

@@ -159,7 +159,7 @@ class Filling:
 
     async def _to_the_last_byte(self, http: HttpClient) -> None:
         """Something else takes what is left of the disks: uploads and deletes find no room, or do, and lose nothing."""
-        fillers = [_take_all(disk) for disk in self.disks]
+        fillers = [take_all(disk) for disk in self.disks]
         for fid, url in self.ahead[:REFUSALS]:
             data = self.dice.randbytes(self.dice.choice((10, 3000, 100_000)))
             answer = await self._ask(http, "PUT", url, f"/{fid}", data)
@@ -278,8 +278,8 @@ def _free_bytes(disk: Path) -> int:
     return space.f_bavail * space.f_frsize
 
 
-def _take_all(disk: Path) -> Path:
-    """Fill a disk to its last byte with a file; returns that."""
+def take_all(disk: Path, leave_bytes: int = 0) -> Path:
+    """Fill a disk to its last byte with a file, or leave some room; returns that."""
     filler = disk / "filler.tmp"
     descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
@@ -289,6 +289,7 @@ def _take_all(disk: Path) -> Path:
                     pass
             except OSError:
                 continue
+        os.ftruncate(descriptor, max(0, os.fstat(descriptor).st_size - leave_bytes))
     finally:
         os.close(descriptor)
     return filler

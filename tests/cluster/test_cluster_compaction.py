@@ -26,7 +26,7 @@ async def test_no_request_fails_while_a_volume_is_compacted(tmp_path: Path, repl
 async def test_whoever_is_killed_while_copies_are_compacted_nothing_is_lost(tmp_path: Path) -> None:
     with running_cluster(tmp_path, options("001", **QUICK)) as cluster:
         kills = Kills(cluster, random.Random(1))
-        for role in ("primary", "replica", "directory"):
+        for role in ("directory", "primary", "replica"):
             await kills.at_random(role)
             if has_strace():
                 await kills.at_call(role, kills.dice.randint(1, 12))

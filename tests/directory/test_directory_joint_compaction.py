@@ -229,6 +229,24 @@ async def test_copies_that_come_to_different_bytes_stay_as_they_are(pair: Pair) 
     assert not any(store.prepared for store in pair.stores)
 
 
+async def test_what_is_written_already_needs_no_room_any_more(pair: Pair) -> None:
+    pair.primary.gate.clear()
+    await pair.post()
+
+    async def begun() -> bool:
+        return bool(pair.primary.orders)
+
+    async def without_room() -> bool:
+        return "no room" in (await pair.post(dryRun=True))["volumes"][0]["obstacle"]
+
+    await until(begun, "the primary has its order")
+    for store in pair.stores:
+        store.folders[0]["freeBytes"] = LIVE_BYTES // 2
+    await until(without_room, "the Directory knows how little room is left")
+    pair.primary.gate.set()
+    assert (await pair.ended())["state"] == "done"
+
+
 async def test_a_copy_that_lost_what_it_had_prepared_is_made_anew(pair: Pair) -> None:
     pair.replica.forgets = True
     await pair.post()
