@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from directory import move_transactions
 from directory.decisions import failure
 from directory.decisions.move_orders import MoveKind, MoveOrder
 from directory.decisions.repair_views import Action, MoveView, Plan, Step
@@ -28,8 +29,7 @@ from directory.move_intake import resolve, size_of
 from directory.move_record import MoveRecord, MoveState
 from directory.service import Service
 from directory.steps import Progress
-from directory.storage import Draft, Table, scan_all
-from directory.tables import META_NEXT_MOVE, VolumeRecord, move_key
+from directory.tables import VolumeRecord
 from haystack.errors import HaystackError, InvalidRequest
 
 MAX_ACTIVE = 10_000
@@ -87,14 +87,17 @@ class Mover:
         self._is_compacting = is_compacting
         self._watches: dict[int, _Watch] = {}
         self._ending: set[int] = set()
+        self._taking: set[int] = set()
+        self._forgotten: set[int] = set()
+        """Moves that are not told of any more, and go from the storage with the next that ends."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._load()
         healer.moves = self
 
     def _load(self) -> None:
-        rows = scan_all(self._service.storage, Table.MOVES)
-        records = [MoveRecord.unpack(int.from_bytes(key, "big"), stored.value) for key, stored in rows]
-        self.ended.extend(sorted((one for one in records if one.state.over), key=lambda one: one.ended_ms))
+        records = move_transactions.load(self._service.storage)
+        for record in sorted((one for one in records if one.state.over), key=lambda one: one.ended_ms):
+            self._remember(record)
         for record in records:
             if not record.state.over:
                 self.active[record.volume] = record
@@ -124,6 +127,8 @@ class Mover:
         volume = order.volume
         if volume in self.active:
             raise NotPossibleNow(f"volume {volume} is in move {self.active[volume].number} already; cancel that first")
+        if volume in self._taking:
+            raise NotPossibleNow(f"another move of volume {volume} is being ordered at this moment")
         if self._is_compacting(volume):
             raise NotPossibleNow(f"volume {volume} is being compacted; try again when that is done")
         if spaces is None:
@@ -156,20 +161,21 @@ class Mover:
             raise InvalidRequest("a volume is in two of these moves; one has to end before the next begins")
         now_ms = self._now_ms()
 
-        def take(draft: Draft) -> list[MoveRecord]:
-            first = draft.get(Table.META, META_NEXT_MOVE) or 1
-            draft.put(Table.META, META_NEXT_MOVE, first + len(resolved))
-            records = [self._record(first, position, order, by, now_ms) for position, order in enumerate(resolved)]
-            for record in records:
-                draft.put(Table.MOVES, move_key(record.number), record.pack())
-            return records
+        wanted = [self._record(number, order, by, now_ms) for number, order in enumerate(resolved, 1)]
 
         def know(records: list[MoveRecord]) -> None:
             for record in records:
                 self.active[record.volume] = record
                 self._watches[record.number] = _Watch(self._service.clock())
 
-        records: list[MoveRecord] = await self._service.committer.run(take, know)
+        volumes = {order.volume for order in orders}
+        self._taking |= volumes
+        try:
+            records: list[MoveRecord] = await self._service.committer.run(
+                lambda draft: move_transactions.take(draft, wanted), know
+            )
+        finally:
+            self._taking -= volumes
         for record in records:
             log.info("move %d of volume %d is ordered (%s): %s", record.number, record.volume, by, record.reason)
         self._healer.look()
@@ -289,9 +295,9 @@ class Mover:
             return ""
         return waits.get(record.volume) or self._watches[record.number].problem
 
-    def _record(self, first: int, position: int, order: MoveOrder, by: str, now_ms: int) -> MoveRecord:
+    def _record(self, number: int, order: MoveOrder, by: str, now_ms: int) -> MoveRecord:
         return MoveRecord(
-            number=first + position,
+            number=number,
             kind=order.kind,
             volume=order.volume,
             source=order.source,
@@ -300,7 +306,7 @@ class Mover:
             reason=order.reason,
             by=by,
             created_ms=now_ms,
-            after=0 if order.after is None else first + order.after,
+            after=0 if order.after is None else 1 + order.after,
             total_bytes=0
             if order.kind is MoveKind.DROP
             else size_of(self._service, self._service.cluster.records[order.volume]),
@@ -353,14 +359,7 @@ class Mover:
         self._healer.look()
 
     async def _note(self, number: int, **changes: object) -> None:
-        """Change some fields of a record that is not over."""
-
-        def note(draft: Draft) -> None:
-            value = draft.get(Table.MOVES, move_key(number))
-            if value is not None and not MoveState(value["state"]).over:
-                draft.put(Table.MOVES, move_key(number), {**value, **changes})
-
-        await self._service.committer.run(note)
+        await self._service.committer.run(lambda draft: move_transactions.note(draft, number, changes))
 
     def _end_later(self, record: MoveRecord) -> None:
         if record.number not in self._ending:
@@ -378,7 +377,11 @@ class Mover:
             if state is MoveState.DONE and not copied_bytes:
                 copied_bytes = record.total_bytes  # by the Directory before this one
             over = replace(record, state=state, ended_ms=self._now_ms(), total_bytes=copied_bytes)
-            await self._service.committer.run(lambda draft: self._put_ended(draft, over), lambda _: self._forget(over))
+            forgotten = tuple(self._forgotten)
+            await self._service.committer.run(
+                lambda draft: move_transactions.end(draft, over, forgotten), lambda _: self._forget(over)
+            )
+            self._forgotten.difference_update(forgotten)
         finally:
             self._ending.discard(record.number)
         level = logging.INFO if state is MoveState.DONE else logging.WARNING
@@ -390,16 +393,16 @@ class Mover:
             return MoveState.DONE
         return MoveState.CANCELLED if record.state is MoveState.CANCELLING else MoveState.FAILED
 
-    def _put_ended(self, draft: Draft, record: MoveRecord) -> None:
-        draft.put(Table.MOVES, move_key(record.number), record.pack())
-        for old in list(self.ended)[: max(0, len(self.ended) + 1 - MAX_ENDED)]:
-            draft.delete(Table.MOVES, move_key(old.number))
+    def _remember(self, record: MoveRecord) -> None:
+        if len(self.ended) == self.ended.maxlen:
+            self._forgotten.add(self.ended[0].number)
+        self.ended.append(record)
 
     def _forget(self, record: MoveRecord) -> None:
         del self.active[record.volume]
         del self._watches[record.number]
         self._service.cluster.moving.discard(record.volume)
-        self.ended.append(record)
+        self._remember(record)
         self.counts[record.state.value] += 1
         self.counts["bytes"] += record.total_bytes
         self._service.cluster_changed()

@@ -387,7 +387,18 @@ async def test_what_ended_is_told_for_a_while_and_is_bounded(
     storage = LmdbStorage(tmp_path / "copy", readonly=True)
     kept = [MoveRecord.unpack(int.from_bytes(key, "big"), one.value) for key, one in scan_all(storage, Table.MOVES)]
     storage.close()
-    assert [one.number for one in kept] == [3, 4, 5] and all(one.state.over for one in kept)
+    assert [one.number for one in kept] == [2, 3, 4, 5] and all(one.state.over for one in kept)
+    _, document = await cluster.directory.call("/cluster/moves")
+    assert [one["id"] for one in document["moves"]] == [5, 4, 3]
+
+
+async def test_two_orders_of_one_volume_at_the_same_moment_are_one_move(one: Movers) -> None:
+    volume = await one.fill()
+    one.gate(closed=True)
+    answers = await asyncio.gather(*(one.order(volume, "move") for _ in range(4)))
+    assert sorted(status for status, _ in answers) == [200, 409, 409, 409], answers
+    _, document = await one.directory.call("/cluster/moves")
+    assert len(document["moves"]) == 1
 
 
 async def test_a_swap_and_what_it_is_held_by(
