@@ -324,17 +324,18 @@ class Cluster:
         return found
 
     def open_count(self, replication: str) -> int:
-        """Return how many volumes of a replication are not full, whether they take photos now or not."""
+        """Return how many volumes of a replication are not nearly full, whether they take photos now or not."""
         lacking = sum(_would_take_photos(self.records[volume], replication) for volume in self.index.untidy)
         return lacking + sum(
             1
             for store_id, store in self.stores.items()
-            for volume in store.open_volumes
-            if (record := self.records.get(volume)) is not None
+            for number, volume in store.open_volumes.items()
+            if (record := self.records.get(number)) is not None
             and record.replication == replication
             and record.primary == store_id
             and not record.degraded_since_ms
             and not record.mark
+            and not _crowded(volume)
         )
 
     def folder_spaces(
