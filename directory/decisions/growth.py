@@ -84,6 +84,30 @@ def volumes_wanted(
     return missing + len(_plan(folders, missing, _MORE, target, ANYWHERE, max_volume_bytes, replication)[1])
 
 
+def plan_top_up(
+    folders: Sequence[FolderSpace],
+    target: int,
+    max_volume_bytes: int | None = None,
+    *,
+    replication: Replication,
+    writable: int,
+    still_open: int = 0,
+    spread: bool = True,
+) -> GrowthPlan:
+    """Return where to make what :func:`volumes_wanted` counts, in one go; its parameters are the same."""
+    if writable and still_open >= MAX_OPEN_FACTOR * target:
+        return GrowthPlan(())
+    missing = max(target - writable, 0)
+    if replication.copies == 1:
+        wanted = volumes_wanted(folders, target, max_volume_bytes, writable=writable, still_open=still_open)
+        return plan_growth(folders, wanted, target=target, max_volume_bytes=max_volume_bytes)
+    made, more, placed = _plan(
+        folders, missing, _MORE if spread else 0, target, ANYWHERE, max_volume_bytes, replication
+    )
+    reason = _why_not_all(folders, ANYWHERE, max_volume_bytes, placed) if len(made) < missing else ""
+    return GrowthPlan((*made, *more), reason)
+
+
 _MORE = 1_000
 """Volumes beyond the target, for folders below their share, that one plan may have."""
 
@@ -110,9 +134,7 @@ def plan_growth(
     made, _, placed = _plan(folders, wanted, 0, target, where, max_volume_bytes, replication)
     if len(made) == wanted:
         return GrowthPlan(tuple(made))
-    admitted = [f for f in folders if where.admits(f.data_center, f.rack, f.url)]
-    refusals = [text for text in (refusal(f, max_volume_bytes) for f in admitted) if text]
-    return GrowthPlan(tuple(made), _reason(folders, admitted, refusals, where, placed))
+    return GrowthPlan(tuple(made), _why_not_all(folders, where, max_volume_bytes, placed))
 
 
 def _plan(
@@ -155,13 +177,9 @@ def _plan(
     return made, extra, placed
 
 
-def _reason(
-    folders: Sequence[FolderSpace],
-    admitted: Sequence[FolderSpace],
-    refusals: Sequence[str],
-    where: Where,
-    placed: Placed,
-) -> str:
+def _why_not_all(folders: Sequence[FolderSpace], where: Where, max_volume_bytes: int | None, placed: Placed) -> str:
+    admitted = [f for f in folders if where.admits(f.data_center, f.rack, f.url)]
+    refusals = [text for text in (refusal(f, max_volume_bytes) for f in admitted) if text]
     if not folders:
         return "no Store has registered; start one: haystack store --data DIR --directory URL"
     if not admitted:

@@ -1,7 +1,8 @@
 """What is simulated: traffic, hardware, failures and limits, as a TOML file or flags say.
 
 The defaults are the traffic that Haystack was asked for: 500 million uploads a month of 1 MB, 20 reads an upload, kept
-for two years; on machines of the Haystack paper's size (12 disks of 1 TB, volumes of 100 GB; Beaver et al., OSDI 2010).
+for two years; on machines a little larger than those of the Haystack paper (12 disks of 2 TB instead of 1 TB; volumes
+of 100 GB; Beaver et al., OSDI 2010).
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class Scenario:
     data_centers: int = _set(3, Integer(1, 100), "Data centers.")
     rack_machines: int = _set(20, Integer(1, 1000), "Machines in a rack.")
     machine_disks: int = _set(12, Integer(1, 256), "Disks (data folders) of a machine.")
-    disk_bytes: int = _set(10**12, Size(10**6, 1 << 60), "Size of a disk.")
+    disk_bytes: int = _set(2 * 10**12, Size(10**6, 1 << 60), "Size of a disk.")
     volume_bytes: int = _set(100 * 10**9, Size(10**5, 8 * TIB), "Size at which a volume is full.")
     writable_volumes: int = _set(500, Integer(1, 1_000_000), "Volumes that are kept writable, at least.")
 
@@ -117,11 +118,11 @@ class Scenario:
     repair_bytes_per_second: int = _set(1_600_000_000, _BYTES, "What copies of repair and moves take together.")
     copy_bytes_per_second: int = _set(100_000_000, _BYTES, "What one copy takes at most: a disk, a network card.")
 
-    rebalance_seconds: float = _set(7 * DAY_SECONDS, Duration(0, _FOREVER_SECONDS), "Between two plans; 0: never.")
+    rebalance_seconds: float = _set(14 * DAY_SECONDS, Duration(0, _FOREVER_SECONDS), "Between two plans; 0: never.")
     rebalance_bytes: int = _set(100 * 10**12, _BYTES, "What one plan may move.")
     rebalance_moves: int = _set(64, Integer(1, 100_000), "Moves at once.")
 
-    step_seconds: float = _set(DAY_SECONDS, Duration(60, 31 * DAY_SECONDS), "Uploads are added up for so long.")
+    step_seconds: float = _set(2 * DAY_SECONDS, Duration(60, 31 * DAY_SECONDS), "Uploads are added up for so long.")
     sample_seconds: float = _set(7 * DAY_SECONDS, Duration(60, _FOREVER_SECONDS), "Between two points of the curves.")
 
     def __post_init__(self) -> None:

@@ -7,13 +7,13 @@ from math import ceil
 from random import Random
 
 from directory.decisions.choice import WriteTable
-from directory.decisions.growth import plan_growth, volumes_wanted
+from directory.decisions.growth import plan_top_up
 from directory.decisions.leadership import handed_over, plan_handover
 from directory.simulation.clock import Clock
 from directory.simulation.popularity import Popularity
 from directory.simulation.world import Volume, World
 
-MAX_HANDOVERS = 2
+MAX_HANDOVERS = 1
 """Volumes that get another primary in one step."""
 
 MAX_ROUNDS = 8
@@ -37,24 +37,14 @@ class Uploads:
     def grow(self) -> None:
         """Make the volumes that are wanted, as far as there is room."""
         world, scenario = self._world, self._world.scenario
-        spaces = world.spaces()
-        wanted = volumes_wanted(
-            spaces,
+        plan = plan_top_up(
+            world.spaces(),
             scenario.writable_volumes,
             scenario.volume_bytes,
             replication=scenario.promise,
             writable=sum(1 for candidate in world.candidates() if not candidate.crowded),
             still_open=world.open_count(),
             spread=not self._mending(),
-        )
-        if not wanted:
-            return
-        plan = plan_growth(
-            spaces,
-            wanted,
-            target=scenario.writable_volumes,
-            max_volume_bytes=scenario.volume_bytes,
-            replication=scenario.promise,
         )
         for new in plan.volumes:
             places = [world.machines[place.store_id].disks[place.folder] for place in new.places]

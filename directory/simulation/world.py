@@ -141,6 +141,8 @@ class World:
     used_bytes: int = 0
     _spaces: dict[tuple[str, str], FolderSpace] = field(default_factory=dict)
     _stale_spaces: dict[tuple[str, str], Disk] = field(default_factory=dict)
+    _moved_spaces: dict[tuple[str, str], Disk] = field(default_factory=dict)
+    """Folders that are not in their place in the room yet: it is needed only when something has died."""
     _room: Room = field(default_factory=lambda: room_of(()))
     _candidates: list[Candidate] | None = None
     _next_volume: int = 1
@@ -282,6 +284,9 @@ class World:
     def room(self) -> Room:
         """Return all data folders in the order of repair."""
         self._refresh()
+        for name in self._moved_spaces:
+            self._room.put(self._spaces[name])
+        self._moved_spaces.clear()
         return self._room
 
     def view(self, volume: Volume) -> VolumeView:
@@ -367,13 +372,14 @@ class World:
 
     def _forget_space(self, disk: Disk) -> None:
         self._stale_spaces.pop(disk.name, None)
+        self._moved_spaces.pop(disk.name, None)
         self._spaces.pop(disk.name, None)
         self._room.drop(*disk.name)
 
     def _refresh(self) -> None:
         for name, disk in self._stale_spaces.items():
-            self._spaces[name] = space = _space(disk)
-            self._room.put(space)
+            self._spaces[name] = _space(disk)
+        self._moved_spaces.update(self._stale_spaces)
         self._stale_spaces.clear()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from directory.decisions import liveness
 from directory.decisions.choice import Candidate, CopyPlace, Where, WriteTable, take_turns, weights
 from directory.decisions.confirmations import MAX_RENDITIONS, apply_needles
-from directory.decisions.growth import plan_growth, volumes_wanted
+from directory.decisions.growth import plan_growth, plan_top_up, volumes_wanted
 from directory.decisions.liveness import Liveness
 from directory.decisions.membership import Standing, admit, worth_writing
 from directory.decisions.replication import parse_replication
@@ -467,6 +467,7 @@ def test_growth_of_copies_comes_to_an_end(rows: list[tuple[str, str, int]], text
     wanted = volumes_wanted(folders, target, replication=replication, writable=0)
     assert wanted >= target
     plan = plan_growth(folders, wanted, target=target, replication=replication)
+    assert plan_top_up(folders, target, replication=replication, writable=0) == plan
     assert bool(plan.reason) == (len(plan.volumes) < wanted)
     counts = Counter(place.folder for volume in plan.volumes for place in volume.places)
     for volume in plan.volumes:
