@@ -380,7 +380,7 @@ class Desk:
         except HaystackError as error:
             asker.talk.say(int(Said.REFUSED), asker.number, error.http_status, str(error))
         else:
-            asker.talk.say(int(Said.PASS), asker.number, self._places.in_order(place))
+            asker.talk.say(int(Said.PASS), asker.number, self._places.for_reading(place))
 
     def _name(self, asker: Asker, photo: int, alternate: int) -> None:
         named = self._named.get((photo, alternate))

@@ -167,17 +167,17 @@ class Fetch:
         self._began_ns = clock.now_ns()
         place = await self._places.locate(self.fid.volume)
         if not self._admits(place):
-            return Result(End.PASS, addresses=tuple(self._places.in_order(place)))
+            return Result(End.PASS, addresses=tuple(self._places.for_reading(place)))
         for attempt in range(ROOM_ATTEMPTS):
             try:
                 await self._any(place)
             except _NoRoom:
                 if attempt == ROOM_ATTEMPTS - 1 or not self._memory.waiting_bytes:
-                    return Result(End.PASS, addresses=tuple(self._places.in_order(place)))
+                    return Result(End.PASS, addresses=tuple(self._places.for_reading(place)))
                 await asyncio.sleep(ROOM_PAUSE_SECONDS)
                 self._memory.reclaim()
             except (_PassThrough, TooLarge):
-                return Result(End.PASS, addresses=tuple(self._places.in_order(place)))
+                return Result(End.PASS, addresses=tuple(self._places.for_reading(place)))
             else:
                 return self._finish()
         raise AssertionError("the last attempt returns")
@@ -188,7 +188,7 @@ class Fetch:
         problem: HaystackError | None = None
         missing: NeedleNotFound | None = None
         while True:
-            addresses = [address for address in self._places.in_order(place) if address not in tried]
+            addresses = [address for address in self._places.for_reading(place) if address not in tried]
             if not addresses:
                 if missing is None or problem is not None:
                     break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from haystack.client.health import StoreHealth
 from haystack.errors import HaystackError, NeedleNotFound, VolumeNotFound, VolumeUnavailable
 from haystack.fid import Fid
 from haystack.json_calls import json_call
+from haystack.weighted import weighted_order
 
 BELIEVED_SECONDS = 10.0
 DOUBTED_SECONDS = 2.0
@@ -46,7 +48,8 @@ class Place:
     ----------
     seed: of the checks of its needles.
     writable: whether it takes new photos.
-    addresses: ``host:port`` of its Stores, in the order to try them.
+    addresses: ``host:port`` of its Stores, the one first that knows best what was deleted.
+    weights: the share of the reads that each of them is to get.
     asked: when the Directory was asked, by the loop's clock.
     """
 
@@ -54,6 +57,7 @@ class Place:
     seed: int
     writable: bool
     addresses: tuple[str, ...]
+    weights: tuple[float, ...]
     asked: float
 
 
@@ -70,13 +74,21 @@ class Places:
     ----------
     urls: of the Directories.
     secret: of the cluster; None for unsigned calls.
-    now: a clock that never goes back, in seconds.
+    now: a clock that never goes back, in seconds. uniform: random numbers in 0 ≤ x < 1.
     """
 
-    def __init__(self, urls: Sequence[str], secret: bytes | None, *, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        secret: bytes | None,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        uniform: Callable[[], float] = random.random,
+    ) -> None:
         self._urls = list(urls)
         self._secret = secret
         self._now = now
+        self._uniform = uniform
         self._places = BoundedCache[int, Place](MAX_VOLUMES)
         self._asking: dict[int, asyncio.Task[Place]] = {}
         self._believed: dict[int, float] = {}
@@ -128,8 +140,13 @@ class Places:
         self._health.worked(address)
 
     def in_order(self, place: Place) -> list[str]:
-        """The addresses in the order to try them now."""
+        """The addresses in the order in which to ask whether a photo is still there."""
         return self._health.in_order(place.addresses, lambda address: (address,))
+
+    def for_reading(self, place: Place) -> list[str]:
+        """The addresses in the order to try them for one read, drawn by weight."""
+        drawn = weighted_order(place.addresses, place.weights, self._uniform)
+        return self._health.in_order(drawn, lambda address: (address,))
 
     async def photo(self, photo: int, alternate: int) -> tuple[int, int, int, int]:
         """The needle of a photo's rendition: volume, key, cookie, alternate. Raises NeedleNotFound, DirectorySilent."""
@@ -172,8 +189,9 @@ class Places:
         document = await self._call(f"/internal/cache/volume?volume={volume}", signed=True)
         try:
             addresses = tuple(str(one["url"]) for one in document["locations"])
+            weights = tuple(max(0.0, float(one.get("weight", 1.0))) for one in document["locations"])
             seed = int.from_bytes(UUID(document["uuid"]).bytes[:8], "little")
-            place = Place(volume, seed, bool(document["writable"]), addresses, asked)
+            place = Place(volume, seed, bool(document["writable"]), addresses, weights, asked)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DirectorySilent(f"a Directory answers strangely about volume {volume}: {error!r}") from error
         if not addresses:

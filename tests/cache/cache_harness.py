@@ -128,7 +128,11 @@ class FakeDirectory:
                 "volume": volume,
                 "uuid": uuid,
                 "writable": self.writable,
-                "locations": [{"url": one, "publicUrl": one} for one in addresses],
+                # All reads go to the first as long as it answers.
+                "locations": [
+                    {"url": one, "publicUrl": one, "weight": 0 if number else 100}
+                    for number, one in enumerate(addresses)
+                ],
             }
         )
 
