@@ -120,6 +120,23 @@ async def test_a_photo_that_was_replaced_stays_for_its_own_time() -> None:
         assert storage.count(Table.EXPIRIES) == 1
 
 
+async def test_what_has_expired_waits_for_a_compaction_over_restarts() -> None:
+    storage, clock = storage_with_volume(), [100.0]
+    confirm(storage, 0, needle(1, 100, size=1000), needle(1, 500, alternate=1, size=7), needle(2, 150, size=20_000))
+    async with service_at(storage, clock) as service:
+        await service.drop_expired()
+        assert service.cluster.expired_bytes == {VOLUME: 1000}
+    clock[0] = 200.0
+    async with service_at(storage, clock) as service:
+        assert service.cluster.expired_bytes == {VOLUME: 1000}
+        await service.drop_expired()
+        assert service.cluster.expired_bytes == {VOLUME: 21_000}
+        await service.forget_expired(VOLUME)
+    async with service_at(storage, clock) as service:
+        assert service.cluster.expired_bytes == {}
+        await service.forget_expired(VOLUME)
+
+
 async def test_many_expire_at_once_and_are_worked_off_in_parts() -> None:
     storage, clock = storage_with_volume(), [100.0]
     confirm(storage, 0, *(needle(key, 50) for key in range(1, MAX_DROPPED_EXPIRIES + 11)))
