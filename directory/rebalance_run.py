@@ -73,6 +73,7 @@ class Run:
         self._mover = mover
         self._decisions = decisions
         self._hands = asyncio.Semaphore(at_once)
+        self._last: dict[int, asyncio.Task[None]] = {}
         self._at_work: dict[asyncio.Task[None], frozenset[str]] = {}
 
     def counts(self) -> Counter[str]:
@@ -136,7 +137,11 @@ class Run:
 
     async def _begin(self, one: StepState) -> None:
         await self._hands.acquire()
-        task = asyncio.get_running_loop().create_task(self._move(one))
+        volumes = {one.step.volume, one.step.other} - {0}
+        # A volume has one move at a time; a very hot one may get several copies.
+        before = [self._last[volume] for volume in volumes if volume in self._last]
+        task = asyncio.get_running_loop().create_task(self._move(one, before))
+        self._last |= dict.fromkeys(volumes, task)
         self._at_work[task] = self._stores(one.step)
         task.add_done_callback(self._let_go)
 
@@ -144,7 +149,9 @@ class Run:
         self._at_work.pop(task, None)
         self._hands.release()
 
-    async def _move(self, one: StepState) -> None:
+    async def _move(self, one: StepState, before: list[asyncio.Task[None]]) -> None:
+        if before:
+            await asyncio.wait(before)
         if self.stopped:
             one.state = SKIPPED
             return
@@ -153,7 +160,6 @@ class Run:
 
     async def _order_and_wait(self, one: StepState) -> None:
         step = one.step
-        # A volume has one move at a time; a hot one may get several copies.
         while step.volume in self._mover.active or step.other in self._mover.active:
             await self._service.wait_for_change(LOOK_SECONDS)
         records = await self._mover.queue(_orders(step), "rebalance")
