@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, and_, exists, or_, select
 
-from frontend.database.tables import Visibility, follows, photos
+from frontend.database.tables import follows, photos
+from frontend.visibility import Visibility
 
 
 def may_see(viewer_id: int | None) -> ColumnElement[bool]:

@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from frontend.database import search
 from frontend.database.paging import Page, Position
 from frontend.database.photos import Photo, photo_of, photo_query, with_tags
-from frontend.database.tables import Visibility, photos
+from frontend.database.tables import photos
+from frontend.visibility import Visibility
 from haystack.errors import InvalidRequest
 
 MAX_QUERY = 200

@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Select, delete, insert, select, update
 from frontend.database import search
 from frontend.database.access import may_see
 from frontend.database.paging import Page, Position, newest_first, page_of
-from frontend.database.tables import Visibility, daily, photo_tags, photos, removals, users
+from frontend.database.tables import daily, photo_tags, photos, removals, users
 from frontend.images.fingerprints import NEAR_BITS, bits_apart
+from frontend.visibility import Visibility
 
 _SIGN = 1 << 63
 

@@ -6,8 +6,6 @@ show counts of everything, and counting rows each time would cost more than the 
 
 from __future__ import annotations
 
-import enum
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -37,14 +35,6 @@ metadata = MetaData(
 
 _Id = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself for INTEGER PRIMARY KEY alone."""
-
-
-class Visibility(enum.IntEnum):
-    """Who may see a photo besides its owner."""
-
-    PUBLIC = 0
-    FOLLOWERS = 1
-    PRIVATE = 2
 
 
 users = Table(
