@@ -58,6 +58,17 @@ class Client:
             raise CannotMeasure(f"{path} was answered with {-left} bytes too many")
         return int(length[1])
 
+    def put(self, path: str, body: bytes) -> None:
+        """Upload; waits for the answer. Raises CannotMeasure unless it is 201."""
+        head = b"PUT %b HTTP/1.1\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n%b"
+        self._socket.sendall(head % (path.encode(), len(body), self._host) + body)
+        filled = self._receive(0)
+        while self._buffer.find(b"\r\n\r\n", 0, filled) < 0 or not bytes(self._buffer[:filled]).endswith(b"}\n"):
+            filled += self._receive(filled)
+        status = _STATUS.match(self._buffer)
+        if status is None or status[1] != b"201":
+            raise CannotMeasure(f"an upload to {path} was answered with {bytes(self._buffer[: min(filled, 300)])!r}")
+
     def _receive(self, start: int) -> int:
         count = self._socket.recv_into(memoryview(self._buffer)[start:])
         if not count:
