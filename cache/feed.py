@@ -15,8 +15,9 @@ from cache.feed_state import Answer, Change, FeedAnswerInvalid, Vouching, parse_
 from haystack.errors import HaystackError
 from haystack.json_calls import json_call
 
-WAIT_SECONDS = 0.25
-"""How long a Directory may wait for news: half of the time for which its answer counts."""
+WAIT_SECONDS = 0.15
+"""How long a Directory may wait for news. An answer counts from when it was asked for until half a second later, and the
+next one is asked for when it came: so twice this, and twice the way there and back, must stay well below half a second."""
 
 ANSWER_SECONDS = 0.75
 """Time for an answer. What comes later than that proves nothing any more, and another Directory may know more."""

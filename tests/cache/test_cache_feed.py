@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 
 from cache import clock, feed
 from cache.feed import Change, Feed, Vouching
+from cache.feed_state import FRESH_SECONDS
 from cache.registration import Registration
 from haystack.errors import AuthenticationError
 from haystack.security import AUTH_HEADER, Verifier
@@ -243,3 +244,8 @@ async def test_a_leave_that_nobody_takes_harms_nobody() -> None:
         task.cancel()
         await asyncio.wait((task,))
     await registration.leave()
+
+
+def test_an_answer_counts_until_the_next_one_is_there() -> None:
+    # The next one may take until its own wait is over, and both have a way to go.
+    assert 2 * feed.WAIT_SECONDS <= 0.6 * FRESH_SECONDS
