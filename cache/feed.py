@@ -16,8 +16,8 @@ from haystack.errors import HaystackError
 from haystack.json_calls import json_call
 
 WAIT_SECONDS = 0.15
-"""How long a Directory may wait for news. An answer counts from when it was asked for until half a second later, and the
-next one is asked for when it came: so twice this, and twice the way there and back, must stay well below half a second."""
+"""How long a Directory may wait for news. An answer counts for half a second from when it was asked for, and the next
+one is asked for when it came: twice this, and twice the way there and back, must stay well below half a second."""
 
 ANSWER_SECONDS = 0.75
 """Time for an answer. What comes later than that proves nothing any more, and another Directory may know more."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from haystack.client import HaystackClient
 from haystack.units import GIB, SIZE_SYNTAX, format_size, parse_size
 from tools.app import App, cluster_options, pass_app
 from tools.connect import MAX_JOBS, connect, run_async
@@ -36,19 +37,40 @@ def _size(context: click.Context, parameter: click.Parameter, text: str) -> int:
 )
 @click.option("--reads", type=click.IntRange(0, MAX_COUNT), help="Reads [default: as many as photos].")
 @click.option("--delete", is_flag=True, help="Delete the photos at the end.")
+@click.option("--direct", is_flag=True, help="Read at the Stores, also when there are Caches.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Decides over contents and order.")
 @cluster_options
 @pass_app
-def bench(app: App, count: int, size_bytes: int, concurrency: int, reads: int | None, delete: bool, seed: int) -> int:
+def bench(
+    app: App,
+    count: int,
+    size_bytes: int,
+    concurrency: int,
+    reads: int | None,
+    delete: bool,
+    direct: bool,
+    seed: int,
+) -> int:
     """Upload photos, read them back in random order, and say how fast that was.
 
     Every byte that is read is compared. The figures include this client, which takes one processor core.
     """
-    return run_async(_bench(app, count, size_bytes, concurrency, count if reads is None else reads, delete, seed))
+    client = connect(app, jobs=concurrency, steady=True, via_cache=not direct)
+    reads = count if reads is None else reads
+    return run_async(_bench(app, client, count, size_bytes, concurrency, reads, delete, seed))
 
 
-async def _bench(app: App, count: int, size_bytes: int, concurrency: int, reads: int, delete: bool, seed: int) -> int:
-    async with connect(app, jobs=concurrency, steady=True) as client:
+async def _bench(
+    app: App,
+    unopened: HaystackClient,
+    count: int,
+    size_bytes: int,
+    concurrency: int,
+    reads: int,
+    delete: bool,
+    seed: int,
+) -> int:
+    async with unopened as client:
         with app.output.progress("Bench", count + reads + (count if delete else 0)) as progress:
             load = Load(client, Payloads(size_bytes, seed), concurrency, progress)
             written, fids = await load.write(count)

@@ -30,7 +30,9 @@ PATIENT_DEADLINE_SECONDS = 60.0
 _Result = TypeVar("_Result")
 
 
-def connect(app: App, *, jobs: int = 8, patient: bool = False, steady: bool = False) -> HaystackClient:
+def connect(
+    app: App, *, jobs: int = 8, patient: bool = False, steady: bool = False, via_cache: bool = True
+) -> HaystackClient:
     """Return a client, still to be opened. Raises ConfigError.
 
     Parameters
@@ -38,12 +40,14 @@ def connect(app: App, *, jobs: int = 8, patient: bool = False, steady: bool = Fa
     jobs: requests at a time.
     patient: outlast the restart of a server, as long work should; else somebody waits for the answer.
     steady: outlast the loss of a Store, as changes should.
+    via_cache: read through the Caches, if there are any.
     """
     return HaystackClient(
         app.directory_urls(),
         max_concurrency=jobs,
         retries=PATIENT_RETRIES if patient else STEADY_RETRIES if steady else HASTY_RETRIES,
         upload_deadline_seconds=PATIENT_DEADLINE_SECONDS if patient else DEFAULT_DEADLINE_SECONDS,
+        via_cache=via_cache,
     )
 
 
