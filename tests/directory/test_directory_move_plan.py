@@ -69,6 +69,16 @@ def test_a_copy_above_the_promise_comes_back_and_is_not_made_elsewhere() -> None
     assert world.records[1].extra_copies == 0
 
 
+def test_a_copy_above_the_promise_is_not_one_too_many_because_another_one_is_broken() -> None:
+    world = flat("001", ("s0", "s1", "s2"), ("s3",))
+    world.records[1] = replace(world.records[1], extra_copies=1)
+    world.copies[1]["s3"] = CopyView(9, "fs3", "failed")
+    assert not plan_repair(world.snapshot(), RULES).steps
+    world.records[1] = replace(world.records[1], extra_copies=0)
+    (step,) = plan_repair(world.snapshot(), RULES).steps
+    assert step.action is Action.GIVE_UP
+
+
 def test_while_a_target_counts_repair_gives_nothing_up() -> None:
     """The source is on the Store with least room: repair would like it least, or the target."""
     for leaving in ("s0", "s1", "s2"):
