@@ -41,7 +41,7 @@ class Ticket:
     ----------
     id: random, names the ticket.
     fid: of the photo's original; it is assigned to nobody else.
-    owner_id, owner_name: who uploads it.
+    owner_id, owner_name, owner_shown: who uploads it: id, user name, and the name that is shown.
     size_bytes: exactly so many bytes come.
     expires: seconds since 1970.
     name: of the file.
@@ -54,6 +54,7 @@ class Ticket:
     fid: str
     owner_id: int
     owner_name: str
+    owner_shown: str
     size_bytes: int
     expires: int
     name: str = ""
