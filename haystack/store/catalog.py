@@ -15,6 +15,7 @@ from haystack.store.control import (
     Counter,
     FolderCell,
     FolderState,
+    Reason,
     Slot,
     VolumeCell,
     VolumeState,
@@ -141,10 +142,14 @@ class ServedVolume:
             raise
 
     def set_aside(self, error: Exception) -> None:
-        """Refuse writes in all workers from now on, until the Store has recovered the volume at its next start."""
+        """Refuse writes in all workers from now on, until the Store has recovered the volume.
+
+        It does that at its next start, and at once when nothing but the index is damaged.
+        """
         if self.state is not VolumeState.FAILED:
             _log.error("volume %d is set aside: %s", self.number, error)
-        self.control.set_state(self.slot, VolumeState.FAILED)
+        reason = Reason.INDEX if isinstance(error, IndexDamaged) else Reason.NONE
+        self.control.set_state(self.slot, VolumeState.FAILED, reason)
 
     def pin(self) -> None:
         """Keep it open until :meth:`unpin`."""

@@ -134,7 +134,7 @@ class VolumeState(enum.IntEnum):
 
 
 class Reason(enum.IntEnum):
-    """Why a volume is ``READONLY``; the value of ``Slot.REASON``, which the supervisor sets with the state."""
+    """Why a volume is ``READONLY``; the value of ``Slot.REASON``, which is set with the state."""
 
     NONE = 0
     VOLUME_FULL = 1
@@ -144,6 +144,7 @@ class Reason(enum.IntEnum):
     REPLICA = 5
     STALE = 6
     UNTOLD = 7
+    INDEX = 8  # of a volume that is FAILED: nothing but its index is damaged
 
 
 class Counter(enum.IntEnum):

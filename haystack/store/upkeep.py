@@ -10,9 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 
+from haystack.errors import HaystackError
 from haystack.store.activity import ChangedSlots
-from haystack.store.control import FolderCell, FolderState, VolumeState
+from haystack.store.control import FolderCell, FolderState, Reason, VolumeState
 from haystack.store.folder import DataFolder, Probe
+from haystack.store.scrub.mending import renew_failed_index
 from haystack.store.settings import RESERVE_SHARE, Timing
 from haystack.store.states import checkpoint_due, folder_state, reserve_of, space_pause_seconds
 from haystack.store.store_volume import StoreVolume
@@ -20,6 +22,9 @@ from haystack.store.volumes import StoreVolumes
 from haystack.units import format_duration, format_size
 
 _log = logging.getLogger(__name__)
+
+RENEW_REST_SECONDS = 600.0
+"""An index that is damaged again within this time after it was made anew is not the problem: the disk is."""
 
 
 class FolderKeeper:
@@ -46,6 +51,8 @@ class FolderKeeper:
         self._reserve_bytes = reserve_bytes
         self._clock = clock
         self._changed = ChangedSlots(volumes.control)
+        self._renewed: dict[int, float] = {}
+        self._renewing: set[asyncio.Task[None]] = set()
         self._recovering: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -158,3 +165,21 @@ class FolderKeeper:
         self._volumes.judge(entry)
         if entry.volume is not None and not entry.doubted:
             await self._volumes.doubt(entry)
+        if entry.volume is not None and self._volumes.control.reason(entry.slot) is Reason.INDEX:
+            self._renew_soon(entry)
+
+    def _renew_soon(self, entry: StoreVolume) -> None:
+        """Have a damaged index made anew, beside the rest; one that is damaged again soon is left to a restart."""
+        renewed_seconds = self._renewed.get(entry.id)
+        if renewed_seconds is not None and self._clock() - renewed_seconds < RENEW_REST_SECONDS:
+            return
+        self._renewed[entry.id] = self._clock()
+        task = asyncio.create_task(self._renew(entry))
+        self._renewing.add(task)
+        task.add_done_callback(self._renewing.discard)
+
+    async def _renew(self, entry: StoreVolume) -> None:
+        try:
+            await renew_failed_index(self._volumes, entry)
+        except HaystackError as error:
+            _log.error("volume %d: its index is not made anew: %s", entry.id, error)

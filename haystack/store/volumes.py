@@ -13,6 +13,7 @@ from pathlib import Path
 from haystack.errors import (
     FolderError,
     HaystackError,
+    IndexDamaged,
     InvalidRequest,
     OutOfSpace,
     VolumeExists,
@@ -221,6 +222,9 @@ class StoreVolumes:
             return
         try:
             stat = await entry.run(Volume.stat)
+        except IndexDamaged as error:
+            self.fail(entry, str(error), Reason.INDEX)
+            return
         except HaystackError as error:
             self.fail(entry, str(error))
             return
@@ -249,7 +253,9 @@ class StoreVolumes:
         """Set the state that follows from the volume's size and its folder, and notice what a worker has set."""
         state = self.state(entry)
         if state is VolumeState.FAILED:
-            if not entry.reason:
+            if not entry.reason and self.control.reason(entry.slot) is Reason.INDEX:
+                self.fail(entry, "its index is damaged", Reason.INDEX)
+            elif not entry.reason:
                 self.fail(entry, "a write could not be made durable; restart the Store to recover it")
             return
         if entry.volume is None or entry.stat is None:
@@ -269,9 +275,9 @@ class StoreVolumes:
         """Something that others should know soon has changed."""
         self._on_change()
 
-    def fail(self, entry: StoreVolume, reason: str) -> None:
-        """Set a volume aside until the Store is restarted."""
-        self.control.set_state(entry.slot, VolumeState.FAILED)
+    def fail(self, entry: StoreVolume, reason: str, kind: Reason = Reason.NONE) -> None:
+        """Set a volume aside until the Store is restarted; or, for ``Reason.INDEX``, until its index was made anew."""
+        self.control.set_state(entry.slot, VolumeState.FAILED, kind)
         entry.reason = reason
         entry.revision += 1
         entry.dirty_since = None

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 
 from haystack.errors import DiskError, HaystackError, OutOfSpace
+from haystack.store.control import Reason, VolumeState
 from haystack.store.copies.arriving import arriving_batches
 from haystack.store.copies.peer import Peer, PeerUnavailable
 from haystack.store.copies.progress import FollowFailed, Progress
-from haystack.store.out_of_service import out_of_service
+from haystack.store.out_of_service import out_of_service, withdrawn
 from haystack.store.scrub.restore import index_lacks, restore, restore_superblock
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
@@ -70,6 +71,23 @@ async def rebuild_index(volumes: StoreVolumes, entry: StoreVolume, reason: str) 
     """Make the index of a volume anew, while it is out of service. Raises VolumeUnavailable, DiskError."""
     async with out_of_service(volumes, entry, f"its index is rebuilt: {reason}") as volume:
         await entry.folder.run(_distrust, volume)
+
+
+async def renew_failed_index(volumes: StoreVolumes, entry: StoreVolume) -> None:
+    """Make the index of a volume anew that was set aside because of it, and put the volume back into service.
+
+    When anything else has failed meanwhile the volume stays aside. Raises VolumeUnavailable, DiskError.
+    """
+    if volumes.control.reason(entry.slot) is not Reason.INDEX:
+        return
+    async with withdrawn(volumes, entry, "its index was damaged, and is made anew") as volume:
+        await entry.folder.run(_distrust, volume)
+    if volumes.state(entry) is VolumeState.FAILED:
+        return
+    volumes.control.try_again(entry.slot)
+    entry.doubted = False
+    await volumes.recover(entry)
+    volumes.control.limit_committed(entry.slot, entry.durable_tail)
 
 
 def _distrust(volume: Volume) -> None:
