@@ -25,7 +25,7 @@ from haystack.errors import ConfigError
 from haystack.units import MIB, format_size
 
 KEEPER_BYTES: Final = 38 * MIB
-"""What the keeper takes beside what is counted here: interpreter and libraries (measured: 30 MiB), fetches on their way."""
+"""What the keeper takes beside what is counted here: interpreter and libraries (30 MiB, measured), and fetches."""
 
 WORKER_BYTES: Final = 22 * MIB
 """What each worker takes beside what is counted here: interpreter and libraries (measured: 18 MiB), connections."""
