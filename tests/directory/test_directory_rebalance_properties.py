@@ -84,7 +84,7 @@ def after(snapshot: Snapshot, found: Plan) -> Snapshot:
 
 
 @given(snapshots())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_worst_machine_never_gets_worse_wherever_one_stops(snapshot: Snapshot) -> None:
     found = plan(snapshot, LIMITS)
     before = worst(snapshot)
@@ -95,7 +95,7 @@ def test_the_worst_machine_never_gets_worse_wherever_one_stops(snapshot: Snapsho
 
 
 @given(snapshots())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_second_plan_is_empty(snapshot: Snapshot) -> None:
     found = plan(snapshot, LIMITS)
     second = plan(after(snapshot, found), LIMITS)
@@ -104,7 +104,7 @@ def test_a_second_plan_is_empty(snapshot: Snapshot) -> None:
 
 
 @given(snapshots(), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_same_snapshot_gives_the_same_plan(snapshot: Snapshot, dice: random.Random) -> None:
     found = plan(snapshot, LIMITS)
     machines, volumes = list(snapshot.machines), list(snapshot.volumes)
@@ -114,7 +114,7 @@ def test_the_same_snapshot_gives_the_same_plan(snapshot: Snapshot, dice: random.
 
 
 @given(snapshots())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_limits_are_kept_at_every_step(snapshot: Snapshot) -> None:
     found = plan(snapshot, LIMITS)
     sites = {m.id: Site(m.id, m.data_center, m.rack) for m in snapshot.machines}
@@ -148,7 +148,7 @@ def test_limits_are_kept_at_every_step(snapshot: Snapshot) -> None:
 
 
 @given(snapshots(), st.integers(0, 60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_more_budget_is_never_worse(snapshot: Snapshot, budget_gb: int) -> None:
     little = plan(snapshot, replace(LIMITS, budget_bytes=budget_gb * GB))
     assert little.size_bytes <= budget_gb * GB
@@ -157,7 +157,7 @@ def test_more_budget_is_never_worse(snapshot: Snapshot, budget_gb: int) -> None:
 
 
 @given(snapshots())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_weights_name_those_who_hold_the_volume(snapshot: Snapshot) -> None:
     found = plan(snapshot, LIMITS)
     for done, step in enumerate(found.steps, 1):
@@ -170,7 +170,7 @@ def test_weights_name_those_who_hold_the_volume(snapshot: Snapshot) -> None:
 
 
 @given(st.integers(0, 10_000), st.sampled_from([0.01, 0.02]), st.sampled_from(["000", "001"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_noise_that_is_smaller_than_the_distance_makes_no_second_plan(
     seed: int, noise: float, replication: str
 ) -> None:

@@ -30,10 +30,12 @@ class CoolingLog:
         cool = {volume.id for volume in snapshot.volumes if is_cool(volume, mean)}
         since = {volume: self._since_seconds.get(volume, snapshot.now_seconds) for volume in cool}
         self._since_seconds = since
-        if not since:
+        if not since and all(volume.cool_since_seconds is None for volume in snapshot.volumes):
             return snapshot
         volumes = [
-            replace(volume, cool_since_seconds=since[volume.id]) if volume.id in since else volume
+            volume
+            if volume.cool_since_seconds == since.get(volume.id)
+            else replace(volume, cool_since_seconds=since.get(volume.id))
             for volume in snapshot.volumes
         ]
         return replace(snapshot, volumes=volumes)

@@ -24,8 +24,8 @@ LARGE_GROUP = 16
 LEAST_GAIN = 0.01
 """What weights must lower the worst level by, as a multiple of the mean; else they stay as they are."""
 
-LEAST_PROGRESS = 0.002
-"""A round that lowers the worst level by less, as a multiple of the mean, is the last one."""
+LEAST_PROGRESS = 0.02
+"""A round that makes what machines have too much less by a smaller part, squared and summed, is the last one."""
 
 
 def shift_weights(state: State) -> list[Step]:
@@ -38,11 +38,11 @@ def shift_weights(state: State) -> list[Step]:
     for m in _hot(state):
         _relieve(state, m, before, spreading=False)
     for _ in range(SPREADING_ROUNDS):
-        worst = state.worst()
+        before_bad = _badness(state)
         hot = _hot(state)
         if not hot or not sum(_relieve(state, m, before, spreading=True) for m in hot):
             break
-        if worst - state.worst() < LEAST_PROGRESS:
+        if _badness(state) > before_bad * (1 - LEAST_PROGRESS):
             break
     if first - state.worst() < LEAST_GAIN:
         for v, shares in before.items():
@@ -91,6 +91,11 @@ def _hot(state: State, among: Iterable[int] | None = None) -> list[int]:
     """Machines above the aim, the hottest first."""
     hot = [m for m in (range(len(state.load)) if among is None else among) if state.excess(m) > state.least]
     return sorted(hot, key=lambda m: (-state.level[m], m))
+
+
+def _badness(state: State) -> float:
+    """What machines have too much, squared and summed. Load that is passed on lowers this at once, the worst later."""
+    return sum(max(0.0, state.excess(m)) ** 2 for m in range(len(state.load)))
 
 
 def _relieve(state: State, m: int, before: dict[int, list[float]], *, spreading: bool) -> int:
