@@ -101,9 +101,7 @@ class DirectoryCalls:
         """Ask for the Caches. Raises Transient, and NeedleNotFound when the Directory knows of none such."""
 
         async def ask(base: str) -> CacheList:
-            answer = await self._transport.fetch(
-                "GET", f"{base}/dir/caches", patience_seconds=CACHES_PATIENCE_SECONDS
-            )
+            answer = await self._transport.fetch("GET", f"{base}/dir/caches", patience_seconds=CACHES_PATIENCE_SECONDS)
             return parse_caches(answer.json())
 
         return await self._any(ask)

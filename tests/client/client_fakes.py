@@ -83,7 +83,9 @@ class FakeCluster:
         self.server = await _serve(self._handle)
 
     def _list_caches(self) -> web.Response:
-        named = [{"id": one.address, "url": one.address, "publicUrl": one.address, "weight": 1.0} for one in self.caches]
+        named = [
+            {"id": one.address, "url": one.address, "publicUrl": one.address, "weight": 1.0} for one in self.caches
+        ]
         return web.json_response({"caches": named, "shared": self.shared})
 
     async def add_cache(self) -> FakeStore:
