@@ -32,6 +32,11 @@ class WorkerArea:
     def fd(self) -> int:
         return self._shared.fd
 
+    @property
+    def allocated_bytes(self) -> int:
+        """What it takes of the machine's memory."""
+        return self._shared.allocated_bytes
+
     def looking_at(self) -> int:
         """The entry that the worker may be reading without a pin; -1 for none."""
         return int(self._cells[LOOKING_CELL]) - 1

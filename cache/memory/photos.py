@@ -285,6 +285,12 @@ class PhotoMemory:
         """What was taken out and may still be in use."""
         return self._limbo.granules * GRANULE_BYTES
 
+    @property
+    def allocated_bytes(self) -> int:
+        """What the shared memory takes of the machine's memory, as the kernel counts it."""
+        areas_bytes = sum(area.allocated_bytes for area in self._areas.values())
+        return self._arena.allocated_bytes + self._index.allocated_bytes + areas_bytes
+
     def usage(self) -> MemoryUsage:
         """How the memory is used now."""
         plan, space = self.plan, self._space

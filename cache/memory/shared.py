@@ -5,6 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+from typing import Final
+
+BLOCK_BYTES: Final = 512
+"""What ``st_blocks`` counts in."""
 
 _LOCK = threading.Lock()
 _LOCK.acquire()
@@ -41,6 +45,11 @@ class SharedMemory:
             os.close(self.fd)
             raise
         self.view = memoryview(self.map)
+
+    @property
+    def allocated_bytes(self) -> int:
+        """What it takes of the machine's memory."""
+        return os.fstat(self.fd).st_blocks * BLOCK_BYTES
 
     def give_back(self, start: int, size_bytes: int) -> None:
         """Return whole pages to the system; they read as zeros and take no memory until they are written to."""
