@@ -138,11 +138,12 @@ class FakeDirectory:
 
     async def _changes(self, request: web.Request) -> web.Response:
         after = int(request.query.get("after") or 0)
-        same = request.query.get("incarnation", "") == self.incarnation
-        if same and after == len(self.changes):
+        theirs = request.query.get("incarnation", "")
+        if theirs == self.incarnation and after == len(self.changes):
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), float(request.query["wait"]))
+        same = theirs == self.incarnation  # a test may have changed it meanwhile
         return web.json_response(
             {
                 "incarnation": self.incarnation,
