@@ -59,6 +59,10 @@ class Target:
         addresses = [*self.caches, *(one.base(internal=self.internal) for one in self.locations)]
         return self.health.in_order(addresses, lambda address: (address, self._copy(address)))
 
+    def url_at(self, address: str) -> str:
+        """Return the photo's URL there: Caches keep photos by fid, whatever their offset in a volume is."""
+        return f"{address}/{self.fid if address in self.caches else self.path}"
+
     def patience_seconds(self) -> float | None:
         """Return how long one location may be silent; None: as long as any server may."""
         if len(self.locations) + len(self.caches) < 2:
@@ -195,7 +199,7 @@ async def at_each(target: Target, ask: Callable[[str, float | None], Awaitable[_
     failures: list[Transient | HaystackError] = []
     for address in target.in_order():
         try:
-            result = await ask(f"{address}/{target.path}", target.patience_seconds())
+            result = await ask(target.url_at(address), target.patience_seconds())
         except (Transient, *FAILOVER_ERRORS) as failure:
             target.failed(address, failure)
             failures.append(failure)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from haystack.client import HaystackClient, SyncHaystackClient
 from haystack.client.caches import CacheList, CacheNode, CacheNodes, parse_caches
 from haystack.errors import NeedleNotFound
-from haystack.fid import Fid
+from haystack.fid import Fid, Locator
 from haystack.rendezvous import Node, order
 
 FID = Fid(1, 0x5EED, 0xC0FFEE)
@@ -62,6 +62,15 @@ async def test_what_a_cache_cannot_give_is_read_at_the_store(
         cache.needles.clear()
     assert await client.read(FID, etag=f"{len(PHOTO):x}") == PHOTO
     assert not slept
+
+
+async def test_a_locator_is_a_fid_to_a_cache(cluster: FakeCluster, client: HaystackClient, cache: FakeStore) -> None:
+    locator = Locator(FID, 4096)
+    assert await client.read(locator) == PHOTO
+    cache.needles.clear()
+    assert await client.read(locator) == PHOTO
+    assert cache.requests == [f"GET {FID}"] * 2
+    assert cluster.stores[0].requests == [f"GET {locator}"]
 
 
 async def test_a_cache_that_is_gone_is_asked_once(
