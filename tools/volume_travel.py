@@ -62,7 +62,8 @@ def import_volume(app: App, file: Path, store_name: str | None, apply_it: bool) 
     """Bring a volume FILE into the cluster. Shows the plan; acts only with --apply.
 
     The Store verifies every photo before it takes the volume into use, and the Directory then knows its photos. The
-    volume keeps its number: it is refused when the cluster has one of that number.
+    volume keeps its number: it is refused when the cluster has one of that number, unless it is this one, of a single
+    copy, and its Store has lost it.
     """
     asyncio.run(_import(app, file, store_name, apply_it))
     return 0
@@ -147,6 +148,15 @@ def _require_unknown(view: ClusterView, volume: int, uuid: str) -> None:
     if str(known.document.get("uuid")) != uuid:
         raise VolumeExists(
             f"the cluster has another volume {volume}; photos are found by that number, so both cannot be"
+        )
+    stores = {member: view.store(member) for member in known.members}
+    away = [member for member, store in stores.items() if store is None or store.state != "alive"]
+    if known.copies == 1 and not away and known.document.get("generation") is None:
+        return  # its Store is there without it: the Directory lets the file take its place
+    if known.copies == 1 and away:
+        raise VolumeExists(
+            f"volume {volume} belongs to Store {view.address_of(away[0])}, which is away and may have it; start that "
+            "Store, without the volume when that is lost, and import again"
         )
     raise VolumeExists(
         f"the cluster knows this volume {volume} already, on {', '.join(map(view.address_of, known.members))}; "
