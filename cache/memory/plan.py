@@ -30,7 +30,7 @@ KEEPER_BYTES: Final = 38 * MIB
 WORKER_BYTES: Final = 22 * MIB
 """What each worker takes beside what is counted here: interpreter and libraries (measured: 18 MiB), connections."""
 
-HOT_RECORD_BYTES: Final = 1400
+HOT_RECORD_BYTES: Final = 1800
 """What a record takes that a worker keeps in a dictionary of its own, with the prepared head and the request's line."""
 
 HOT_SHARE: Final = 0.01
