@@ -98,7 +98,7 @@ class _Taken:
 
     def at(self, step: Step) -> tuple[FolderSpace | None, str]:
         """Return the folder for a copy at the Store that a step names; or None and why not."""
-        there = [space for space in self._room if space.store_id == step.target and step.folder in ("", space.folder)]
+        there = [space for space in self._room.of_store(step.target) if step.folder in ("", space.folder)]
         problems = [refusal(space, self._limit_bytes, taken_bytes=step.size_bytes) for space in there]
         fitting = [space for space, problem in zip(there, problems, strict=True) if not problem]
         best = max(fitting, key=_claim, default=None)

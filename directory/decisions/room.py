@@ -111,6 +111,13 @@ class Room:
         entry = self._racks[home].entries.get((store_id, folder)) if home is not None else None
         return entry[1] if entry is not None else None
 
+    def of_store(self, store_id: str) -> list[FolderSpace]:
+        """Return the folders of a Store, in no order."""
+        home = self._homes.get(store_id)
+        if home is None:
+            return []
+        return [space for (store, _), (_, space) in self._racks[home].entries.items() if store == store_id]
+
     def free_bytes(self, stores: Collection[str]) -> dict[str, int]:
         """Return the free space of Stores in all their folders."""
         found = dict.fromkeys(stores, 0)

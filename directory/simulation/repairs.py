@@ -15,7 +15,10 @@ from directory.simulation.world import Disk, Machine, Volume, World
 from directory.tables import VolumeRecord
 
 MAX_NEXT = 16
-"""Volumes that are planned anew when a copy has ended."""
+"""Volumes that are planned anew for each copy that has ended."""
+
+GO_ON_SECONDS = 60.0
+"""Copies that end within this time are followed up together: far less than a copy takes, and many plans fewer."""
 
 REST_SECONDS = 60.0
 """Time for which a copy that failed is not tried again."""
@@ -63,6 +66,7 @@ class Repairs:
         self._next: deque[int] = deque()
         self._resting: dict[tuple[int, str], float] = {}
         self._held: dict[int, int] = {}
+        self._ended: list[int] = []
         self._timer: Timer | None = None
         self._due_seconds = float("inf")
 
@@ -225,7 +229,15 @@ class Repairs:
             else:
                 self.totals.repaired_copies += 1
                 self.totals.repaired_bytes += job.size_bytes
-        batch = {number: None} | {self._next.popleft(): None for _ in range(min(MAX_NEXT, len(self._next)))}
+        if not self._ended:
+            self._clock.after(GO_ON_SECONDS if self._pipe else 1.0, self._go_on)
+        self._ended.append(number)
+
+    def _go_on(self) -> None:
+        """Plan what follows for copies that have ended, and what has waited for a free hand."""
+        waited = min(MAX_NEXT * len(self._ended), len(self._next))
+        batch = dict.fromkeys([*self._ended, *(self._next.popleft() for _ in range(waited))])
+        self._ended.clear()
         self._plan([one for one in batch if one in self._world.untidy or one in self.moves])
 
     def _admitted(self, volume: Volume, store_id: str) -> VolumeRecord:

@@ -53,7 +53,7 @@ def folders(draw: st.DrawFn) -> list[FolderSpace]:
 
 
 @given(folders(), st.sampled_from(REPLICATIONS), st.integers(0, 3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_new_volumes_go_where_they_would_go_by_looking_at_all(
     spaces: list[FolderSpace], text: str, leading: int
 ) -> None:
@@ -66,7 +66,7 @@ def test_new_volumes_go_where_they_would_go_by_looking_at_all(
 
 
 @given(folders(), st.sampled_from(REPLICATIONS), st.randoms(use_true_random=False), st.integers(0, 4))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_copies_go_where_they_would_go_by_looking_at_all(
     spaces: list[FolderSpace], text: str, random: Random, count: int
 ) -> None:
@@ -84,7 +84,7 @@ def test_copies_go_where_they_would_go_by_looking_at_all(
 
 
 @given(folders(), st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_room_that_was_changed_is_one_that_was_made_so(
     spaces: list[FolderSpace], changes: list[tuple[int, int]]
 ) -> None:
@@ -112,6 +112,7 @@ def test_a_room_that_was_changed_is_one_that_was_made_so(
 def test_free_space_is_added_up_by_store() -> None:
     room = Room([folder(0, 1, "a", "x", 2), folder(1, 1, "a", "x", 3), folder(0, 2, "a", "y", 7)], claim)
     assert room.free_bytes(["s1", "s9"]) == {"s1": 5 * GIB, "s9": 0}
+    assert {space.folder for space in room.of_store("s1")} == {"f0", "f1"} and room.of_store("s9") == []
 
 
 def test_it_pays_at_ten_thousands_of_folders(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,8 +329,8 @@ def test_a_scenario_comes_from_a_file_and_flags(tmp_path: Path) -> None:
         ("", {"replication": "300"}, "data centers"),
         ("", {"replication": "020"}, "racks"),
         ("rack_machines = 1", {"replication": "001"}, "machines in a rack"),
-        ("", {"volume_bytes": "2TB"}, "more than a disk holds"),
-        ("", {"photo_bytes": "1TB"}, "more than a volume holds"),
+        ("", {"volume_bytes": "3TB"}, "more than a disk holds"),
+        ("", {"photo_bytes": "150GB"}, "more than a volume holds"),
     ],
 )
 def test_a_wrong_scenario_is_refused_with_the_setting_named(
