@@ -129,6 +129,8 @@ class Fetch:
         self.told_bytes = 0
         """Up to where those were told who send it on."""
         self.received_bytes = 0
+        self.mixed = False
+        """What was wrong came from several Stores: the last one may be right."""
         self._places = places
         self._upstreams = upstreams
         self._memory = memory
@@ -204,6 +206,9 @@ class Fetch:
                 missing = error
             except (StoreSilent, VolumeUnavailable) as error:
                 problem = error
+                if self.mixed:
+                    self.mixed = False
+                    tried.discard(addresses[0])
                 self._notes.failed_over()
             else:
                 return
@@ -305,6 +310,8 @@ class _NeedleTaker:
         self._tail = bytearray()
         self._have = 0
         """Bytes of the part that is being received: prefix, data or tail."""
+        self._goes_on = False
+        """Others have given the first bytes."""
         self._skipped = 0
 
     def begin(self, status: int, fields: Mapping[str, str], body_bytes: int) -> None:
@@ -382,6 +389,7 @@ class _NeedleTaker:
         except ValueError:
             raise self._strange(f"the ETag {self._tag!r} is none of a needle") from None
         self._filling = self._fetch.begin_filling(header, bytes(self._prefix[HEADER_BYTES:]), checksum)
+        self._goes_on = self._filling.filled_bytes > 0
         self._tail = bytearray(padding_bytes(header.meta_bytes, header.data_bytes) + FOOTER_BYTES)
         self._have = 0
 
@@ -404,6 +412,7 @@ class _NeedleTaker:
 
     def _discard(self) -> None:
         """What has come is wrong: nothing of it may be gone on with."""
+        self._fetch.mixed = self._goes_on
         self._fetch.give_up()
 
     def _refused(self, body: bytes) -> HaystackError:
