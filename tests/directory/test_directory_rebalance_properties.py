@@ -68,6 +68,8 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
 
 
 LIMITS = RebalanceSettings(max_copies=5)
+ROUNDING = 1.001
+"""Weights have three decimals."""
 
 
 def levels(snapshot: Snapshot) -> dict[str, float]:
@@ -90,8 +92,8 @@ def test_the_worst_machine_never_gets_worse_wherever_one_stops(snapshot: Snapsho
     before = worst(snapshot)
     for done in range(1, len(found.steps) + 1):
         now = worst(apply_plan(snapshot, found, done))
-        assert now <= before * (1 + 1e-6) + 1e-6
-        before = now
+        assert now <= before * ROUNDING
+        before = min(before, now)
 
 
 @given(snapshots())
@@ -144,7 +146,7 @@ def test_limits_are_kept_at_every_step(snapshot: Snapshot) -> None:
             assert hosts[step.target].takes
             if step.size_bytes:
                 assert target.used_bytes <= LIMITS.fill_limit * target.total_bytes
-            assert levels(now)[step.target] <= max(state.aim, levels(before)[step.target]) * (1 + 1e-6)
+            assert levels(now)[step.target] <= max(state.aim, levels(before)[step.target]) * ROUNDING
 
 
 @given(snapshots(), st.integers(0, 60))
@@ -174,7 +176,7 @@ def test_weights_name_those_who_hold_the_volume(snapshot: Snapshot) -> None:
 def test_noise_that_is_smaller_than_the_distance_makes_no_second_plan(
     seed: int, noise: float, replication: str
 ) -> None:
-    """Each volume's heat differs by up to 2% from what was planned with: 1.05 · 1.02 / 0.98 is below 1.10."""
+    """Each volume's heat differs by up to 2% from what was planned with: 1.055 · 1.02 / 0.98 is below 1.10."""
     dice = random.Random(seed)
     machines = [Machine(f"m{n}", 10_000 * GB, 0, url=f"10.0.0.{n}:80") for n in range(10)]
     volumes = [
@@ -189,7 +191,7 @@ def test_noise_that_is_smaller_than_the_distance_makes_no_second_plan(
     ]
     snapshot = Snapshot(machines, volumes)
     found = plan(snapshot, replace(LIMITS, max_copies=10))
-    assert found.worst_after <= 1.0521
+    assert found.worst_after <= 1.0551
     levelled = after(snapshot, found)
     noisy = replace(
         levelled,

@@ -24,7 +24,7 @@ LARGE_GROUP = 16
 LEAST_GAIN = 0.01
 """What weights must lower the worst level by, as a multiple of the mean; else they stay as they are."""
 
-LEAST_PROGRESS = 0.02
+LEAST_PROGRESS = 0.005
 """A round that makes what machines have too much less by a smaller part, squared and summed, is the last one."""
 
 
@@ -146,13 +146,12 @@ def _in_order(state: State, before: dict[int, list[float]]) -> list[Step]:
         for v in waiting:
             gaining = [m for m, old, new in zip(state.holders[v], before[v], after[v], strict=True) if new > old]
             worst = max(state.level)
-            worst_before = state.worst()
             _set(state, v, after[v])
             if max(state.level[m] for m in gaining) > max(worst, state.aim) * (1 + 1e-9):
                 _set(state, v, before[v])
                 later.append(v)
                 continue
-            steps.append(_step(state, v, before[v], after[v], worst_before))
+            steps.append(_step(state, v, before[v], after[v], worst / state.mean))
         if len(later) == len(waiting):
             break
         waiting = later
