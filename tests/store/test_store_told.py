@@ -85,6 +85,16 @@ def test_out_of_service_nothing_is_learned() -> None:
     assert tails.look(1.3, 1) == {}
 
 
+def test_a_volume_that_is_shorter_afterwards_is_not_behind_for_ever() -> None:
+    tails = Tails()
+    tails.tail[1], tails.told[1] = 200, 100
+    tails.look(1.0, 1)
+    tails.tail[1] = None  # a compaction, say
+    tails.look(1.1, 1)
+    tails.tail[1] = tails.told[1] = 50
+    assert tails.look(1.2, 1) == {}
+
+
 def test_another_stores_volume_is_forgotten() -> None:
     tails = Tails()
     tails.tail[1] = 100
