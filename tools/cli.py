@@ -40,11 +40,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "heat": ("tools.heat:heat", "Show which machines, volumes and photos are read most."),
     "node": ("tools.node:node", "List, show, drain, mark and remove Stores."),
     "repair": ("tools.repair:repair", "Say what has too few copies, and repair it at once."),
+    "rebalance": ("tools.rebalance:rebalance", "Even out the load of the Stores, and how full they are."),
     "volume": ("tools.volume:volume", "List, show, check, grow and move volumes."),
     "space": ("tools.space:space", "Show where the bytes go, and what compactions would win."),
     "snapshot": ("tools.snapshot:snapshot", "Take, list and give up snapshots of the whole cluster."),
     "backup": ("tools.cluster_backup:backup", "Copy the whole cluster into a folder; of volumes only what is new."),
     "restore": ("tools.cluster_restore:restore_command", "Make a cluster of a backup."),
+    "simulate": ("tools.simulate:simulate", "Simulate a cluster over months, with the Directory's decisions."),
     "bench": ("tools.bench:bench", "Load the cluster and say how fast it is."),
     "completion": ("tools.completion:completion", "Print the completion script of a shell."),
 }
