@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
@@ -15,7 +16,11 @@ Obstacle = Callable[[VolumeRecord], str]
 """Why copies of a volume have to stay where they are; empty when they do not."""
 
 
-def take_snapshot(
+VOLUMES_AT_ONCE = 2_000
+"""Volumes that are looked at before others have their turn on the event loop."""
+
+
+async def take_snapshot(
     service: Service,
     obstacle: Obstacle,
     moved_seconds: Mapping[int, float],
@@ -32,11 +37,12 @@ def take_snapshot(
     cluster, now_seconds = service.cluster, service.clock()
     alive = {store_id for store_id in cluster.stores if cluster.alive(store_id, now_seconds)}
     loads, by_volume = _loads(service, alive)
-    volumes = [
-        _volume(cluster, record, holders, by_volume, obstacle(record), moved_seconds, left)
-        for record in cluster.records.values()
-        if (holders := _holders(record, alive))
-    ]
+    volumes = []
+    for place, record in enumerate(list(cluster.records.values()), 1):
+        if holders := _holders(record, alive):
+            volumes.append(_volume(cluster, record, holders, by_volume, obstacle(record), moved_seconds, left))
+        if place % VOLUMES_AT_ONCE == 0:
+            await asyncio.sleep(0)
     counted = {(holder, volume.id) for volume in volumes for holder in volume.holders}
     others = {
         store_id: sum(load for volume, load in rows.items() if (store_id, volume) not in counted)
@@ -74,7 +80,8 @@ def _volume(
 ) -> Volume:
     volume = record.volume
     known = loads.get(volume, {})
-    sizes = [cluster.stores[holder].volumes[volume].size_bytes for holder in holders if _has(cluster, holder, volume)]
+    reported = [cluster.stores[holder].volumes.get(volume) for holder in holders if holder in cluster.stores]
+    sizes = [document.size_bytes for document in reported if document is not None]
     return Volume(
         volume,
         sum(known.get(holder, 0.0) for holder in holders),
@@ -88,10 +95,6 @@ def _volume(
     )
 
 
-def _has(cluster: Cluster, store_id: str, volume: int) -> bool:
-    return volume in cluster.stores[store_id].volumes
-
-
 def _machines(
     service: Service, alive: set[str], other_loads: Mapping[str, float], coming_bytes: Mapping[str, int]
 ) -> list[Machine]:
@@ -100,7 +103,7 @@ def _machines(
     for space in cluster.folder_spaces(service.clock(), {}):
         spaces[space.store_id].append(space)
     machines = []
-    for store_id in sorted(alive):
+    for store_id in sorted(alive & cluster.stores.keys()):  # one may have been removed meanwhile
         document = cluster.stores[store_id].document
         taking = [space for space in spaces[store_id] if not refusal(space)]
         coming = coming_bytes.get(store_id, 0)

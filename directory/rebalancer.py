@@ -89,6 +89,7 @@ class Rebalancer:
         self._mover = mover
         self._is_compacting = is_compacting
         self._cooling = CoolingLog()
+        self._planning = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._looks = 0
         self._history: dict[int, MoveRecord] = {}
@@ -148,11 +149,15 @@ class Rebalancer:
 
     async def plan(self) -> Plan:
         """Make a plan of things as they are. It is made beside the event loop: it may take seconds."""
-        snapshot = self._cooling.note(self.snapshot())
-        found = await asyncio.to_thread(plan, snapshot, self.rules.planning)
+        async with self._planning:
+            snapshot = await self.snapshot()
+            found = await asyncio.to_thread(self._plan, snapshot)
         self.last = found
         self.counts["plans"] += 1
         return found
+
+    def _plan(self, snapshot: Snapshot) -> Plan:
+        return plan(self._cooling.note(snapshot), self.rules.planning)
 
     def begin(self, found: Plan, by: str) -> Run:
         """Run a plan. Raises NotPossibleNow while another one runs.
@@ -190,10 +195,10 @@ class Rebalancer:
 
     # -- what plans are made from
 
-    def snapshot(self) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
         """Return the cluster as a plan sees it."""
         moved_seconds, left = self._moved()
-        return take_snapshot(self._service, self._obstacle, moved_seconds, left, self._coming())
+        return await take_snapshot(self._service, self._obstacle, moved_seconds, left, self._coming())
 
     def _obstacle(self, record: VolumeRecord) -> str:
         volume, cluster = record.volume, self._service.cluster

@@ -21,7 +21,7 @@ class TooManyPossibilities(Exception):
     """The search was given up."""
 
 
-def fewest_bytes(state: State, level: float) -> int:
+def fewest_bytes(state: State, level: float, most_tried: int = MAX_TRIED) -> int:
     """Return the fewest bytes; ``level`` is load for each unit of capacity. Raises TooManyPossibilities."""
     pairs = sorted(
         (state.sizes[v], v, m)
@@ -30,8 +30,8 @@ def fewest_bytes(state: State, level: float) -> int:
         if m not in state.holders[v] and state.loads[v] > 0
     )
     for tried, (size_bytes, chosen) in enumerate(_by_bytes([size for size, _, _ in pairs])):
-        if tried > MAX_TRIED:
-            raise TooManyPossibilities(f"{MAX_TRIED} sets of copies do not suffice")
+        if tried > most_tried:
+            raise TooManyPossibilities(f"{most_tried} sets of copies do not suffice")
         holders = [set(one) for one in state.holders]
         for place in chosen:
             holders[pairs[place][1]].add(pairs[place][2])

@@ -56,7 +56,7 @@ async def by_store(cluster: Cluster, volumes: Sequence[int]) -> dict[str, list[i
 
 def hottest_together(homes: dict[str, list[int]], first: int) -> list[int]:
     """Return the volumes so that those of one Store are the hottest, then those of the next ones."""
-    stores = sorted(homes)
+    stores = sorted(homes, key=lambda store: (-len(homes[store]), store))
     return [volume for store in stores[first:] + stores[:first] for volume in sorted(homes[store])]
 
 
@@ -69,7 +69,7 @@ def least_possible(plan: dict[str, Any], order: Sequence[int], homes: dict[str, 
     ]
     state = State(Snapshot(machines, volumes), RebalanceSettings())
     try:
-        return format_size(fewest_bytes(state, max(1.05, plan["worstAfter"]) * state.mean))
+        return format_size(fewest_bytes(state, max(1.05, plan["worstAfter"]) * state.mean, most_tried=5_000))
     except TooManyPossibilities:
         return f"at least {format_size(plan['leastBytes'])}"
 
