@@ -77,7 +77,7 @@ class Descriptors:
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
-        self._cells = view.cast("Q")
+        self.cells = view.cast("Q")
         self._generation = 0
 
     def write(self, entry: int, photo: NewPhoto, runs: Runs) -> int:
@@ -103,22 +103,22 @@ class Descriptors:
             *inline,
         )
         base = entry * DESCRIPTOR_CELLS
-        self._cells[base + FILLED_CELL] = 0
-        self._cells[base + COMPLETE_CELL] = 0
-        self._cells[base + VERIFIED_CELL] = photo.verified_ns
+        self.cells[base + FILLED_CELL] = 0
+        self.cells[base + COMPLETE_CELL] = 0
+        self.cells[base + VERIFIED_CELL] = photo.verified_ns
         DESCRIPTOR.pack_into(self._view, entry * DESCRIPTOR_BYTES, 0, *fields[1:], hash(fields))
         fence()
-        self._cells[base] = self._generation  # last: with it the entry is in use
+        self.cells[base] = self._generation  # last: with it the entry is in use
         return self._generation
 
     def void(self, entry: int) -> None:
         """The entry is not that photo any more. Readers that are about to look see it; others may still be reading."""
-        self._cells[entry * DESCRIPTOR_CELLS] = 0
+        self.cells[entry * DESCRIPTOR_CELLS] = 0
         fence()
 
     def generation(self, entry: int) -> int:
         """0 when it is out of use."""
-        return int(self._cells[entry * DESCRIPTOR_CELLS])
+        return int(self.cells[entry * DESCRIPTOR_CELLS])
 
     def fields(self, entry: int) -> tuple[int, ...]:
         """As they lie in the descriptor, see ``layout.DESCRIPTOR``."""
@@ -140,7 +140,7 @@ class Descriptors:
             _runs,
             data_bytes,
         ) = self.fields(entry)[:12]
-        verified_ns = self._cells[entry * DESCRIPTOR_CELLS + VERIFIED_CELL]
+        verified_ns = self.cells[entry * DESCRIPTOR_CELLS + VERIFIED_CELL]
         return Kept(
             entry,
             generation,
@@ -159,14 +159,14 @@ class Descriptors:
 
     def set_filled(self, entry: int, filled_bytes: int) -> None:
         fence()  # nobody may see the count before the bytes
-        self._cells[entry * DESCRIPTOR_CELLS + FILLED_CELL] = filled_bytes
+        self.cells[entry * DESCRIPTOR_CELLS + FILLED_CELL] = filled_bytes
 
     def set_complete(self, entry: int) -> None:
         fence()
-        self._cells[entry * DESCRIPTOR_CELLS + COMPLETE_CELL] = 1
+        self.cells[entry * DESCRIPTOR_CELLS + COMPLETE_CELL] = 1
 
     def is_complete(self, entry: int) -> bool:
-        return bool(self._cells[entry * DESCRIPTOR_CELLS + COMPLETE_CELL])
+        return bool(self.cells[entry * DESCRIPTOR_CELLS + COMPLETE_CELL])
 
     def set_verified(self, entry: int, verified_ns: int) -> None:
-        self._cells[entry * DESCRIPTOR_CELLS + VERIFIED_CELL] = verified_ns
+        self.cells[entry * DESCRIPTOR_CELLS + VERIFIED_CELL] = verified_ns

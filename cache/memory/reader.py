@@ -200,9 +200,7 @@ class MemoryReader:
                 entry = (cell & HASH_MASK) - 1
                 fields = self._look(entry)
                 if fields is not None and fields[1:4] == (volume, alternate, key):
-                    if fields[4] != cookie or not self.cells[entry * DESCRIPTOR_CELLS + COMPLETE_CELL]:
-                        return None
-                    return Record(self, entry, fields)
+                    return Record(self, entry, fields) if fields[4] == cookie else None
             place = (place + 1) & mask
         return None
 

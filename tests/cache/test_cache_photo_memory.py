@@ -370,6 +370,40 @@ def test_entries_are_paid_for_by_the_arena(clock: ManualClock) -> None:
         memory.close()
 
 
+def test_pages_that_are_paid_with_go_back_to_the_system(clock: ManualClock) -> None:
+    memory = PhotoMemory(small_plan(4000, max_entries=4096), make_policy("lru"), clock)
+    try:
+        for key in range(100):  # every page of the arena is used once
+            assert keep(memory, photo(key, 1, 50_000))
+            clock.settle(memory)
+        before = memory.usage()
+        assert memory.allocated_bytes > 0.9 * before.arena_bytes
+        for key in range(1000, 3500):
+            keep(memory, photo(key, 1, 10))
+            clock.settle(memory)
+        after = memory.usage()
+        assert after.arena_bytes < before.arena_bytes
+        assert memory.allocated_bytes <= before.arena_bytes + before.overhead_bytes
+        arena_bytes = memory.allocated_bytes - 4096 * 128 - 4096 * 2  # no more than this is in index and pins
+        assert arena_bytes <= after.arena_bytes
+    finally:
+        memory.close()
+
+
+@pytest.mark.parametrize("offset", [8, 16, 24, 32, 64, 72, 96])
+def test_a_descriptor_that_does_not_agree_with_its_check_is_not_believed(
+    memory: PhotoMemory, reader: MemoryReader, offset: int
+) -> None:
+    """What a worker may see that was held up between two of its steps while the entry was given to another photo."""
+    keep(memory, photo(7, 1, 5000))
+    record = reader.find(1, 7, cookie_of(7))
+    assert record is not None
+    cells = memory.descriptors.cells
+    cells[record.generation_cell + offset // 8] ^= 1 << 40
+    assert reader.find(1, 7, cookie_of(7)) is None
+    assert reader.open(record.entry, record.generation) is None
+
+
 def test_entries_that_are_all_in_use_are_evicted_for(clock: ManualClock) -> None:
     memory = PhotoMemory(small_plan(6000, max_entries=1024), make_policy("lru"), clock)
     try:

@@ -153,14 +153,24 @@ def test_it_weighs_by_bytes(make: Callable[[], Policy]) -> None:
 
 def test_s3fifo_remembers_what_went() -> None:
     """What comes again soon after it went is not new: a scan behind it does not push it out again."""
-    cache = Cache(make_policy("s3fifo"), 10_000)
+    cache = Cache(make_policy("s3fifo"), 1_000_000, 10_000)
     for photo in range(150):
         cache.ask(photo)
     assert 0 not in cache.entries
     cache.ask(0)
-    for photo in range(1000, 1070):
+    for photo in range(1000, 1150):
         cache.ask(photo)
     assert 0 in cache.entries
+
+
+def test_lru_always_has_room_for_what_is_new() -> None:
+    """Though all that is kept was asked for again, a new photo stays until it is asked for again."""
+    cache = Cache(make_policy("lru"), 10_000)
+    for photo in list(range(100)) * 3:
+        cache.ask(photo)
+    for photo in range(1000, 1010):
+        cache.ask(photo)
+    assert all(cache.ask(photo) for photo in range(1000, 1010))
 
 
 @make_ours
