@@ -59,6 +59,11 @@ class Assigner:
         """Return more names of a volume that :meth:`assign` chose."""
         return [await self._name(volume, ttl_seconds) for _ in range(count)]
 
+    def services(self, candidate: Candidate) -> dict[str, str]:
+        """Return the other servers on the machine of a Store that :meth:`assign` chose, by name."""
+        store = self._service.cluster.stores.get(candidate.store_id)
+        return store.document.services if store is not None else {}
+
     async def _name(self, volume: int, ttl_seconds: int) -> Fid:
         photo_id = self._service.ids.take_now()
         if photo_id is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from haystack.fid import MAX_ALTERNATE, MAX_VOLUME_ID
 
 MAX_TEXT_CHARS = 4096
 MAX_MEMBERS = 64
+MAX_SERVICES = 16
 MAX_NUMBER = 2**63 - 1
 MAX_U32 = 2**32 - 1
 MAX_U64 = 2**64 - 1
@@ -29,6 +30,7 @@ VOLUME_STATES = ("recovering", "writable", "readonly", "failed")
 STORED, DELETED = 0, 1
 
 _ADDRESS = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}:[0-9]{1,5}")
+_SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _PUBLIC_ADDRESS = re.compile(r"(?:https?://)?[A-Za-z0-9._\-\[\]:]{1,255}(?:/[A-Za-z0-9._~\-/]{0,255})?")
 _HEX64 = re.compile(r"[0-9a-fA-F]{1,16}")
 _REPLICATION = re.compile(r"[0-9]{3}")
@@ -81,7 +83,10 @@ class VolumeDocument:
 
 @dataclass(frozen=True, slots=True)
 class StoreDocument:
-    """A Store's identity and addresses, as registered. Volumes and folders come beside it."""
+    """A Store's identity and addresses, as registered. Volumes and folders come beside it.
+
+    ``services``: other servers of its machine, name → address; handed on as they are.
+    """
 
     store_id: str
     cluster_id: str | None
@@ -93,6 +98,7 @@ class StoreDocument:
     version: str
     started_ms: int
     workers: int
+    services: dict[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,8 +310,17 @@ def parse_registration(document: Any) -> Registration:
         version=fields.text("version", ""),
         started_ms=fields.number("startedMs", default=0),
         workers=fields.number("workers", default=0),
+        services=_services(fields),
     )
     return Registration(store, _folders(fields), _volumes(fields))
+
+
+def _services(fields: Fields) -> dict[str, str]:
+    found: Any = fields.value("services", None) or {}
+    if not isinstance(found, dict) or len(found) > MAX_SERVICES:
+        raise fields.wrong("services", f"an object of at most {MAX_SERVICES} addresses", found)
+    named = Fields(found, "registration: services")
+    return {name: named.public_address(name) for name in found if _SERVICE.fullmatch(name)}
 
 
 def parse_heartbeat(document: Any) -> Heartbeat:

@@ -33,6 +33,7 @@ from haystack.config_kinds import (
     Text,
     check_host,
     check_public_url,
+    check_service,
     check_url,
 )
 from haystack.errors import ConfigError
@@ -42,6 +43,8 @@ from haystack.units import GIB, KIB, MIB, TIB
 DEFAULT_DIRECTORY_PORT = 9333
 DEFAULT_STORE_PORT = 8080
 DEFAULT_CACHE_PORT = 8100
+DEFAULT_FRONTEND_PORT = 8000
+DEFAULT_INTAKE_PORT = 8300
 ADMIN_PORT_DISTANCE = 10_000
 DEFAULT_DIRECTORY_URL = f"http://127.0.0.1:{DEFAULT_DIRECTORY_PORT}"
 
@@ -92,6 +95,13 @@ class StoreSettings:
         metadata=setting(
             Text("host:port or an address with http:// or https://", "URL", check_public_url),
             "Where clients reach this Store, when that is not host and port.",
+        ),
+    )
+    services: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            ListOf(Text("name=host:port, such as intake=10.0.0.5:8300", "NAME=ADDRESS", check_service), most_items=16),
+            "Other servers of this machine that clients of the Directory are told of; repeat it for several.",
         ),
     )
     directories: tuple[str, ...] = ()
@@ -169,6 +179,8 @@ class StoreSettings:
         if not self.data:
             raise ConfigError("store.data: at least one data folder is needed")
         _check_ports(self.port, self.admin_port, "store")
+        if len(self.service_addresses) != len(self.services):
+            raise ConfigError("store.services: one name has two addresses")
         if self.max_photo_bytes >= self.max_volume_bytes:
             raise ConfigError(
                 f"store.max_photo_bytes: {self.max_photo_bytes} must be smaller than "
@@ -179,6 +191,11 @@ class StoreSettings:
                 f"store.upload_memory_bytes: {self.upload_memory_bytes} is more than "
                 f"upload_memory_total_bytes ({self.upload_memory_total_bytes})"
             )
+
+    @property
+    def service_addresses(self) -> dict[str, str]:
+        """Name of a service on this machine → its address."""
+        return dict(one.split("=", 1) for one in self.services)
 
     @property
     def effective_admin_port(self) -> int:
@@ -243,6 +260,40 @@ class DirectoryOptions:
     compact_garbage_share: float = field(
         default=0.3,
         metadata=setting(Share(), "Garbage in a volume from which on it is compacted by itself; 0: never."),
+    )
+    rebalance_auto: Literal["on", "off"] = field(
+        default="off", metadata=setting(Choice(("on", "off")), "Even out load and fill of the Stores by itself.")
+    )
+    rebalance_look_seconds: float = field(
+        default=60.0, metadata=setting(Duration(0.1, ONE_DAY_SECONDS), "How often it is looked at whether that is due.")
+    )
+    rebalance_watch_seconds: float = field(
+        default=60.0,
+        metadata=setting(Duration(0, ONE_DAY_SECONDS), "How long all Stores must have watched their reads before."),
+    )
+    rebalance_bytes: int = field(
+        default=256 * GIB, metadata=setting(Size(64 * KIB, 8192 * TIB), "What one plan may copy.")
+    )
+    rebalance_moves: int = field(
+        default=4, metadata=setting(Integer(1, 1000), "Moves of a plan that are under way at the same time.")
+    )
+    rebalance_rest_seconds: float = field(
+        default=3600.0,
+        metadata=setting(Duration(0, 7 * ONE_DAY_SECONDS), "How long a volume that was moved is left where it is."),
+    )
+    rebalance_payback_seconds: float = field(
+        default=ONE_DAY_SECONDS,
+        metadata=setting(Duration(1, 7 * ONE_DAY_SECONDS), "Time in which a move must win what its copying costs."),
+    )
+    rebalance_copies: int = field(
+        default=10,
+        metadata=setting(Integer(1, 100), "Copies that a very hot volume may have, temporary ones included."),
+    )
+    rebalance_fill_limit: float = field(
+        default=0.85, metadata=setting(Share(), "Part of a Store's disks that moves of a plan may fill.")
+    )
+    rebalance_load_bytes: int = field(
+        default=64 * KIB, metadata=setting(Size(1, 1 * GIB), "Bytes read that are as much load as one read more.")
     )
     cache_spread_reads_per_second: int = field(
         default=5000,
@@ -354,6 +405,62 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FrontendSettings:
+    """Table ``[frontend]``: one front end of the photo service."""
+
+    database: str = field(
+        repr=False,
+        metadata=setting(
+            Text("a URL such as sqlite:////srv/photos.db or postgresql://user@host/photos", "URL", most_chars=1000),
+            "Database of people and of photos' records.",
+        ),
+    )
+    host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address to listen on; 0.0.0.0 for all."))
+    port: int = field(default=DEFAULT_FRONTEND_PORT, metadata=setting(PORT, "Port; 0: any free one."))
+    public_url: str | None = field(
+        default=None,
+        metadata=setting(
+            _URL, "Where browsers reach it, when that is not host and port; https:// makes cookies secure."
+        ),
+    )
+    images_url: str | None = field(
+        default=None,
+        metadata=setting(
+            _URL, "A CDN that pictures are read from; by itself it is the Caches, or the Stores when there are none."
+        ),
+    )
+    proxies: int = field(
+        default=0,
+        metadata=setting(
+            Integer(0, 10), "Proxies before it; the client's address is that many from the right in X-Forwarded-For."
+        ),
+    )
+    sign_up: Literal["on", "off"] = field(
+        default="on", metadata=setting(Choice(("on", "off")), "Whether anybody may sign up.")
+    )
+    session_seconds: float = field(
+        default=30 * ONE_DAY_SECONDS,
+        metadata=setting(Duration(60, 3650 * ONE_DAY_SECONDS), "How long somebody stays logged in."),
+    )
+    rate_limits: Literal["on", "off"] = field(
+        default="on",
+        metadata=setting(Choice(("on", "off")), "Whether requests of one address or user are limited in number."),
+    )
+    max_upload_bytes: int = field(
+        default=20 * MIB, metadata=setting(Size(1, 1 * GIB), "Largest photo that may be uploaded.")
+    )
+    keep_untouched: Literal["on", "off"] = field(
+        default="off",
+        metadata=setting(Choice(("on", "off")), "Whether uploads are kept as they came, beside what is shown of them."),
+    )
+    directories: tuple[str, ...] = ()
+    secret: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "frontend")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
     """Table ``[up]``: a whole cluster on one machine."""
 
@@ -390,6 +497,27 @@ class UpSettings:
     cache_memory_bytes: int = field(
         default=256 * MIB, metadata=setting(Size(0, 64 * TIB), "Memory of the Cache for photos; 0: no Cache.")
     )
+    frontend: Literal["on", "off"] = field(
+        default="on",
+        metadata=setting(
+            Choice(("on", "off")), "Whether there is a photo service: a front end, an intake for each Store."
+        ),
+    )
+    frontend_port: int | None = field(
+        default=None,
+        metadata=setting(
+            PORT,
+            f"Port of the front end; 0: any free one [default: {DEFAULT_FRONTEND_PORT}, or 0 as the Stores' port].",
+        ),
+    )
+    intake_port: int | None = field(
+        default=None,
+        metadata=setting(
+            PORT,
+            "Port of the first intake, the others follow; 0: any free ones "
+            f"[default: {DEFAULT_INTAKE_PORT}, or 0 as the Stores' port].",
+        ),
+    )
     port_offset: int = field(default=0, metadata=setting(Integer(0, 60_000), "Added to all ports."))
     workers: int | None = field(
         default=None, metadata=setting(Integer(1, 256), "Worker processes of each Store [default: share processors].")
@@ -410,6 +538,7 @@ TABLES: Mapping[str, type[Any]] = {
     "directory": DirectoryOptions,
     "store": StoreSettings,
     "cache": CacheSettings,
+    "frontend": FrontendSettings,
     "up": UpSettings,
 }
 _SHORT_VARIABLES = {
@@ -419,6 +548,7 @@ _SHORT_VARIABLES = {
 }
 _SHORT_FLAGS = {
     ("cluster", "directories"): "directory",
+    ("store", "services"): "service",
     ("cache", "memory_bytes"): "memory",
     ("up", "cache_memory_bytes"): "cache-memory",
 }
@@ -471,6 +601,10 @@ class Configuration:
     def cache(self) -> CacheSettings:
         """Return the Cache's settings, with secret and Directories of the cluster. Raises ConfigError."""
         return self._build(CacheSettings, "cache", secret=self.secret(), directories=self.directories())
+
+    def frontend(self) -> FrontendSettings:
+        """Return the front end's settings, with secret and Directories of the cluster. Raises ConfigError."""
+        return self._build(FrontendSettings, "frontend", secret=self.secret(), directories=self.directories())
 
     def directory(self) -> DirectoryOptions:
         """Return the Directory's settings. Raises ConfigError."""

@@ -21,6 +21,7 @@ MAX_COPIES = 10
 """Copies of one photo: every upload waits for all of them."""
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _SHARE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
 
@@ -271,6 +272,14 @@ def check_url(text: str) -> None:
 def check_public_url(text: str) -> None:
     """Raise ValueError unless the text is ``host:port`` or an address with http:// or https://."""
     check_url(text if "://" in text else f"http://{text}")
+
+
+def check_service(text: str) -> None:
+    """Raise ValueError unless the text is ``name=host:port``, or ``name=`` and an address with http:// or https://."""
+    name, equals, address = text.partition("=")
+    if not equals or _SERVICE.fullmatch(name) is None:
+        raise ValueError("has no name of lower-case letters and digits with = behind it")
+    check_public_url(address)
 
 
 def check_replication(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 
@@ -33,7 +34,10 @@ class AssignHandlers:
         if not given:
             fid, store = await self._assigner.assign()
             # The usual call, written out: addresses were checked at registration and hold nothing to escape.
-            text = f'{{"fid":"{fid}","url":"{store.url}","publicUrl":"{store.public_url}","count":1}}'
+            text = f'{{"fid":"{fid}","url":"{store.url}","publicUrl":"{store.public_url}","count":1'
+            if services := self._assigner.services(store):
+                text += f',"services":{json.dumps(services)}'
+            text += "}"
             return web.Response(body=text.encode(), content_type="application/json")
         count = number(given, "count", default=1, most=MAX_ASSIGN_COUNT)
         photos = number(given, "photos", default=1, most=MAX_ASSIGN_PHOTOS)
@@ -42,6 +46,8 @@ class AssignHandlers:
         expiry(ttl_seconds, int(time.time() * 1000))
         fid, store = await self._assigner.assign(_where(given), replication(given), ttl_seconds)
         document: dict[str, object] = {"fid": str(fid), "url": store.url, "publicUrl": store.public_url, "count": count}
+        if services := self._assigner.services(store):
+            document["services"] = services
         if photos > 1:
             document["fids"] = [str(fid), *map(str, await self._assigner.more(fid.volume, photos - 1, ttl_seconds))]
         if ttl:

@@ -133,6 +133,23 @@ class HaystackClient:
         """Return where a volume is, as remembered or asked. Raises VolumeNotFound, Unreachable."""
         return await self._policy.run(lambda: self._where(volume))
 
+    async def read_urls(self, fid: Fid, *, uniform: Callable[[], float] | None = None) -> list[str]:
+        """Return the URLs under which a needle can be read, best first: at Caches if there are any, then at Stores.
+
+        Parameters
+        ----------
+        uniform: draws among copies that share the reads; by default the client's own.
+
+        Raises as :meth:`lookup`.
+        """
+        draw = uniform or self._uniform
+        known = await self._caches.known() if self._via_cache else None
+        caches = known.of_photo(fid.key, draw) if known is not None else []
+        stores = for_reading(await self.lookup(fid.volume), draw)
+        bases = [node.base(internal=self._internal) for node in caches]
+        bases += [store.base(internal=self._internal) for store in stores]
+        return [f"{base}/{fid}" for base in bases]
+
     async def photo(self, photo_id: int) -> PhotoRecord:
         """Return what the Directory knows of a photo. Raises NeedleNotFound, Unreachable."""
         return await self._policy.run(lambda: self._directory.photo(photo_id))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, TypeVar
 from urllib.parse import urlencode
@@ -34,11 +34,13 @@ class Assignment:
     fid: the original's name; with ``count`` n, alternate keys 1 … n-1 of the same photo are ours too.
     location: the Store.
     count: how many renditions it is for.
+    services: other servers on the Store's machine, name → address.
     """
 
     fid: Fid
     location: Location
     count: int
+    services: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,10 @@ class DirectoryCalls:
 def _assignments(answer: Answer, texts: Any, count: int) -> list[Assignment]:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise UnexpectedAnswer(f"{answer.request}: the answer has no text 'fid' and no list of texts 'fids'")
-    location = _location(answer.json(), answer.request)
-    return [Assignment(_fid(text, answer.request), location, count) for text in texts]
+    document = answer.json()
+    location, services = _location(document, answer.request), document.get("services")
+    named = {name: text for name, text in services.items() if isinstance(text, str)} if services else {}
+    return [Assignment(_fid(text, answer.request), location, count, named) for text in texts]
 
 
 def _fid(text: str, request: str) -> Fid:

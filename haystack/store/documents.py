@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -33,6 +33,7 @@ class StoreFacts:
     url, public_url, admin_url: ``host:port`` as others reach it.
     started_ms: milliseconds since 1970.
     max_photo_bytes: room that a volume keeps when it is reported as full.
+    services: other servers of this machine, by name; what they are is no matter of the Store.
     """
 
     store_id: str
@@ -44,6 +45,7 @@ class StoreFacts:
     started_ms: int
     workers: int
     max_photo_bytes: int
+    services: Mapping[str, str] = field(default_factory=dict)
 
 
 class Documents:
@@ -70,6 +72,7 @@ class Documents:
             "version": __version__,
             "startedMs": facts.started_ms,
             "workers": facts.workers,
+            "services": dict(facts.services),
             "folders": self.folders(),
             "volumes": list(self.known_volumes().values()),
         }

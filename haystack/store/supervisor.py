@@ -221,6 +221,7 @@ class _Store:
             started_ms=self._started_ms,
             workers=settings.worker_count,
             max_photo_bytes=settings.max_photo_bytes,
+            services=settings.service_addresses,
         )
         documents = Documents(facts, self._folders, self._volumes)
         if settings.directories:
