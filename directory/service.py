@@ -235,6 +235,7 @@ class Service:
         """
         self.heard(message.store_id)
         self._check_end(message)
+
         def apply(outcome: Confirmed) -> None:
             if outcome.effect is not None:
                 self.feed.confirmed(message.volume, outcome.effect)
@@ -317,9 +318,7 @@ class Service:
             self.cluster.index.put(replace(known, weights=record.weights))
             self.cluster_changed()
 
-        return await self.committer.run(
-            lambda draft: transactions.set_weights(draft, volume, weights, expected), apply
-        )
+        return await self.committer.run(lambda draft: transactions.set_weights(draft, volume, weights, expected), apply)
 
     # -- photos
 
