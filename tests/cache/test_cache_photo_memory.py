@@ -373,8 +373,8 @@ def test_entries_are_paid_for_by_the_arena(clock: ManualClock) -> None:
 def test_pages_that_are_paid_with_go_back_to_the_system(clock: ManualClock) -> None:
     memory = PhotoMemory(small_plan(4000, max_entries=4096), make_policy("lru"), clock)
     try:
-        for key in range(100):  # every page of the arena is used once
-            assert keep(memory, photo(key, 1, 50_000))
+        for key in range(200):  # every page of the arena is used once
+            keep(memory, photo(key, 1, 20_000))
             clock.settle(memory)
         before = memory.usage()
         assert memory.allocated_bytes > 0.9 * before.arena_bytes

@@ -156,11 +156,12 @@ def test_s3fifo_remembers_what_went() -> None:
     cache = Cache(make_policy("s3fifo"), 1_000_000, 10_000)
     for photo in range(150):
         cache.ask(photo)
-    assert 0 not in cache.entries
-    cache.ask(0)
+    assert not any(photo in cache.entries for photo in range(20))
+    for photo in range(20):
+        cache.ask(photo)
     for photo in range(1000, 1150):
         cache.ask(photo)
-    assert 0 in cache.entries
+    assert sum(photo in cache.entries for photo in range(20)) >= 17  # a ghost may have lost its place to another
 
 
 def test_lru_always_has_room_for_what_is_new() -> None:
