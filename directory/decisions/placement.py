@@ -11,11 +11,11 @@ one that has: several Stores may run on one, told by the host of their addresses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from directory.decisions.replication import Home, Replication, Site, homes
-from directory.decisions.room import Claim, Room, pick
+from directory.decisions.room import Room, pick
 from directory.decisions.spaces import FolderSpace, Place
 
 
@@ -30,21 +30,6 @@ class Placed:
     def places(self) -> tuple[Place, ...]:
         """The places alone."""
         return tuple(Place(space.store_id, space.folder) for space in self.spaces)
-
-
-def place_volume(
-    replication: Replication, primaries: Iterable[FolderSpace], usable: Sequence[FolderSpace], claim: Claim
-) -> Placed:
-    """Return where a new volume goes.
-
-    Parameters
-    ----------
-    primaries: those of ``usable`` that may hold the primary.
-    usable: folders that take a copy.
-    """
-    allowed = {(space.store_id, space.folder) for space in primaries}
-    room = Room(usable, claim)
-    return place_in(room, replication, lambda space: (space.store_id, space.folder) in allowed)
 
 
 def place_in(room: Room, replication: Replication, may_lead: Callable[[FolderSpace], bool] | None = None) -> Placed:
@@ -87,11 +72,11 @@ def _obstacle(primary: FolderSpace, replication: Replication) -> tuple[str, str,
     return primary.data_center, primary.rack, primary.store_id if replication.stores else ""
 
 
-def place_copy(
+def copy_in(
+    room: Room,
     replication: Replication,
     holders: Collection[Site],
-    usable: Iterable[FolderSpace],
-    claim: Claim,
+    fits: Callable[[FolderSpace], bool],
     hosts: Collection[str] = (),
 ) -> FolderSpace | None:
     """Return where one more copy brings a volume nearer to what is promised; None when it does so nowhere.
@@ -101,21 +86,10 @@ def place_copy(
 
     Parameters
     ----------
-    holders: where copies are that stay.
-    usable: folders that take a copy; those of Stores that have one already are passed over.
+    holders: where copies are that stay. Folders of Stores that have one already are passed over.
+    fits: says whether a folder may be taken.
     hosts: machines that have one.
     """
-    return copy_in(Room(usable, claim), replication, holders, lambda space: True, hosts)
-
-
-def copy_in(
-    room: Room,
-    replication: Replication,
-    holders: Collection[Site],
-    fits: Callable[[FolderSpace], bool],
-    hosts: Collection[str] = (),
-) -> FolderSpace | None:
-    """Return what :func:`place_copy` does, of those folders in ``room`` that fit."""
     there = {site.store_id for site in holders}
 
     def free(space: FolderSpace) -> bool:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from repair_world import NOW_MS, REPLICATIONS, RULES, World, record, worlds
 
 from directory.decisions import failure
-from directory.decisions.placement import place_copy, place_volume
+from directory.decisions.placement import copy_in, place_in
 from directory.decisions.repair import plan_repair
 from directory.decisions.repair_views import Action, CopyView
 from directory.decisions.replication import Replication, Site, parse_replication
+from directory.decisions.room import Room
 from directory.tables import MarkRecord
 from haystack.errors import InvalidRequest
 from haystack.units import GIB
@@ -127,7 +128,7 @@ def test_a_new_volume_honours_its_domains_or_is_not_placed(rows: list[tuple[str,
     world = World({f"s{n}": Site(f"s{n}", center, rack) for n, (center, rack, _) in enumerate(rows)})
     spaces = [replace(space, free_bytes=rows[n][2] * GIB) for n, space in enumerate(world.spaces())]
     promise = parse_replication(text)
-    placed = place_volume(promise, spaces, spaces, lambda space: (space.free_bytes, space.store_id))
+    placed = place_in(Room(spaces, lambda space: (space.free_bytes, space.store_id)), promise)
     if placed.spaces:
         stores = [space.store_id for space in placed.spaces]
         assert len(set(stores)) == len(stores) == promise.copies
@@ -147,7 +148,7 @@ def test_one_more_copy_brings_the_promise_nearer(world: World) -> None:
     for made in world.records.values():
         promise = parse_replication(made.replication)
         holders = [world.sites[member] for member in made.in_sync]
-        space = place_copy(promise, holders, world.spaces(), lambda space: space.store_id)
+        space = copy_in(Room(world.spaces(), lambda space: space.store_id), promise, holders, lambda space: True)
         if space is not None:
             assert space.store_id not in made.in_sync
             assert promise.kept([*holders, world.sites[space.store_id]]) >= promise.kept(holders)
@@ -159,7 +160,8 @@ def test_one_more_copy_brings_the_promise_nearer(world: World) -> None:
 def test_another_machine_is_preferred() -> None:
     base = World({name: Site(name, "a", "x") for name in ("s0", "s1", "s2")}).spaces()
     spaces = [replace(space, url=url) for space, url in zip(base, ("h1:1", "h1:2", "h2:1"), strict=True)]
-    placed = place_volume(Replication(0, 0, 1), spaces[:1], spaces, lambda space: space.store_id == "s1")
+    room = Room(spaces, lambda space: space.store_id == "s1")
+    placed = place_in(room, Replication(0, 0, 1), lambda space: space.store_id == "s0")
     assert [space.store_id for space in placed.spaces] == ["s0", "s2"]
 
 
