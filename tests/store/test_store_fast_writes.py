@@ -34,7 +34,13 @@ class Stand:
         self.answers: list[object] = []
         self.lane = self
         self.memory = UploadMemory(100, 150, self)  # type: ignore[arg-type]  # stands in for a Tally
-        writer = SimpleNamespace(catalog=self, tally=self, memory=self.memory, max_photo_bytes=50)
+        writer = SimpleNamespace(
+            expires=lambda key, cookie, ttl_seconds, moment_ms: 0,
+            catalog=self,
+            tally=self,
+            memory=self.memory,
+            max_photo_bytes=50,
+        )
         self.fast = FastWriter(writer)  # type: ignore[arg-type]  # as far as it is used
         self.headers = RequestHeaders(
             {}, content_length=len(BODY), chunked=False, expect_continue=False, connection_options=frozenset()
