@@ -30,6 +30,11 @@ class Limbo:
         self.pinned_granules = 0
         """Of what waits, what waits for pins as far as the last look showed."""
 
+    @property
+    def soon_granules(self) -> int:
+        """What waits, without what readers may hold on to for as long as they like."""
+        return self.granules - self.pinned_granules
+
     def __len__(self) -> int:
         return len(self._voided) + len(self._unseen)
 

@@ -366,7 +366,7 @@ class PhotoMemory:
         """Evict until so many granules beyond the reserve, and some entries, are free or will be."""
         space, limbo = self._space, self._limbo
         goal = wanted + self.plan.reserve_granules
-        while space.free_granules + limbo.granules < goal and self._evict():
+        while space.free_granules + limbo.soon_granules < goal and self._evict():
             pass
         while not space.may_open and space.free_entries + len(limbo) < FREE_ENTRIES and self._evict():
             pass
@@ -374,9 +374,9 @@ class PhotoMemory:
 
     def _make_fit(self, wanted: int) -> None:
         """What is free is in pieces that are too small, or owed for another block of entries: evict as much again."""
-        goal = self._limbo.granules + wanted
-        if self._space.free_granules >= wanted and self._limbo.granules < 2 * wanted:
-            while self._limbo.granules < goal and self._evict():
+        goal = self._limbo.soon_granules + wanted
+        if self._space.free_granules >= wanted and self._limbo.soon_granules < 2 * wanted:
+            while self._limbo.soon_granules < goal and self._evict():
                 pass
 
     def _evict(self) -> bool:
