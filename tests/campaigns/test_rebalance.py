@@ -102,7 +102,8 @@ async def test_the_busiest_store_is_relieved_under_load(tmp_path: Path, pytestco
     assert after.worst <= 1.15
     assert not before.failed and not during.failed and not after.failed
     assert during.percentile_ms(0.99) <= 2 * before.percentile_ms(0.99)
-    assert not second["steps"], second["reason"]
+    # What 20 s of reads say is uncertain by some hundredths: weights may follow that, copies must not.
+    assert second["bytes"] == 0, second["steps"]
 
 
 @pytest.mark.timeout(900)
