@@ -84,7 +84,7 @@ class Timing:
     kill_margin_seconds: what a worker gets beyond its time for requests in flight before it is killed.
     """
 
-    tick_seconds: float = 0.01
+    tick_seconds: float = 0.02
     publish_seconds: float = 0.5
     worker_patience_seconds: float = 10.0
     restart_first_seconds: float = 0.1
