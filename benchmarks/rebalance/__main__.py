@@ -98,10 +98,7 @@ def small_cases() -> tuple[int, int, int, float]:
 
 
 def _print(rows: list[Row]) -> None:
-    print(
-        "| Zipf | copies | max/mean before | after: ours | by count | by bytes | copied: ours | by count | by bytes |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    _heading("Zipf", "copies", "max/mean before", "ours", "by count", "by bytes", "copied", "by count", "by bytes")
     for row in rows:
         copies = 1 + sum(map(int, row.replication))
         print(
@@ -109,10 +106,8 @@ def _print(rows: list[Row]) -> None:
             f"{row.by_bytes:.2f} | {format_size(row.size_bytes)} | {format_size(row.by_count_bytes)} | "
             f"{format_size(row.by_bytes_bytes)} |"
         )
-    print(
-        "\n| Zipf | copies | steps | copied | least, for what was reached | ratio | least, for 1.10 | ratio | s | 2nd |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print()
+    _heading("Zipf", "copies", "steps", "copied", "least", "ratio", "least for 1.10", "ratio", "CPU s", "second plan")
     for row in rows:
         copies = 1 + sum(map(int, row.replication))
         print(
