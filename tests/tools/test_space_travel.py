@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 from test_backup_real import command, delete
 from test_up_real import Cluster, live_count, photos
 
+from directory.decisions.compaction import LEAST_GAIN_BYTES
 from haystack.client.errors import UnexpectedAnswer
+from haystack.units import format_size
 from haystack.volume import Volume
 from haystack.volume.names import index_files
 from tools.spaces import most_to_win, spaces_of
@@ -83,9 +86,10 @@ def test_space(clusters: list[Cluster], tmp_path: Path) -> None:
     assert (exact["garbageBytes"], exact["expiredBytes"], exact["gainBytes"]) == (0, 0, 0)
     assert exact["liveBytes"] == plain["total"]["liveBytes"]
     assert "as soon as 30% of them can be won" in plain["automatic"]
-    assert all(
-        one["compaction"].startswith("when 30% can be won, now ") for one in plain["volumes"] if one["liveBytes"]
-    )
+    # Which of the two a volume says depends on how the few photos fell on the volumes.
+    least = format_size(LEAST_GAIN_BYTES)
+    outlooks = [one["compaction"] for one in plain["volumes"] if one["liveBytes"]]
+    assert outlooks and all(re.match(rf"when (30% can be won, now \d+%|{least} can be won)", one) for one in outlooks)
 
 
 def test_export_and_import(clusters: list[Cluster], tmp_path: Path) -> None:
