@@ -89,10 +89,10 @@ def after(snapshot: Snapshot, found: Plan) -> Snapshot:
 @settings(max_examples=40, deadline=None)
 def test_the_worst_machine_never_gets_worse_wherever_one_stops(snapshot: Snapshot) -> None:
     found = plan(snapshot, LIMITS)
-    before = worst(snapshot)
+    before, aim = worst(snapshot), State(snapshot, LIMITS).aim
     for done in range(1, len(found.steps) + 1):
         now = worst(apply_plan(snapshot, found, done))
-        assert now <= before * ROUNDING
+        assert now <= max(before, aim) * ROUNDING, "below the aim everybody may come up to it"
         before = min(before, now)
 
 
@@ -191,7 +191,7 @@ def test_noise_that_is_smaller_than_the_distance_makes_no_second_plan(
     ]
     snapshot = Snapshot(machines, volumes)
     found = plan(snapshot, replace(LIMITS, max_copies=10))
-    assert found.worst_after <= 1.0551
+    assert found.worst_after <= 1.0561
     levelled = after(snapshot, found)
     noisy = replace(
         levelled,

@@ -79,7 +79,7 @@ def _round(state: State, now_seconds: float, taste: Taste, obstacles: Counter[st
     steps = drop_cooled(state, now_seconds)
     if _too_uneven(state):
         steps += shift_weights(state)
-    if _too_uneven(state):
+        # What is left above the aim is moved, even if it is within the band: noise would bring it out again.
         transfers = Transfers(state, taste)
         steps += transfers.plan()
         obstacles.clear()
