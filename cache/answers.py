@@ -33,28 +33,36 @@ def age_seconds(stored_ms: int) -> int:
     return max(0, time.time_ns() // 1_000_000 - stored_ms) // 1000
 
 
-def plan_for(request: Request, record: Record) -> AnswerPlan:
-    """What to answer, as the Store would have done when it gave the photo: ``Age`` says how long ago that is."""
-    facts = PhotoFacts(record.meta, record.checksum, record.time_ms, record.expires, record.data_bytes)
-    return plan_answer(request, facts, record.stored_ms / 1000)
+def plan_for(request: Request, record: Record, private_until: int) -> AnswerPlan:
+    """What to answer, as the Store would have done when it gave the photo: ``Age`` says how long ago that is.
+
+    Parameters
+    ----------
+    private_until: the end of the request's signature, seconds since 1970; 0 for what everybody may see. What a
+        signature lets be seen is given now, whenever the Store gave it.
+    """
+    facts = PhotoFacts(record.meta, record.checksum, record.time_ms, record.expires, record.data_bytes, private_until)
+    return plan_answer(request, facts, time.time() if private_until else record.stored_ms / 1000)
 
 
-def cache_lines(record: Record, how: bytes) -> bytes:
+def cache_lines(record: Record, how: bytes, private_until: int) -> bytes:
     """The header lines that a cache adds."""
     warning = WARNING if how is STALE else b""
-    return b"%sX-Cache: %s\r\nAge: %d\r\n%s" % (VIA, how, age_seconds(record.stored_ms), warning)
+    age = 0 if private_until else age_seconds(record.stored_ms)
+    return b"%sX-Cache: %s\r\nAge: %d\r\n%s" % (VIA, how, age, warning)
 
 
-def answer(connection: HttpConnection, request: Request, record: Record, how: bytes) -> int:
+def answer(connection: HttpConnection, request: Request, record: Record, how: bytes, private_until: int) -> int:
     """Answer with a complete photo; returns the bytes of the body.
 
     Parameters
     ----------
     record: protected at this moment.
     how: HIT, MISS or STALE.
+    private_until: as of :func:`plan_for`.
     """
-    plan = plan_for(request, record)
-    lines = cache_lines(record, how)
+    plan = plan_for(request, record, private_until)
+    lines = cache_lines(record, how, private_until)
     if plan.status == 416:
         connection.respond_error(416, unsatisfiable(record.data_bytes), plan.headers + lines)
         return 0

@@ -25,11 +25,13 @@ from cache.feed_state import Change, Vouching
 from cache.fetch import End, Fetch, Result
 from cache.memory import Kept, PhotoMemory
 from cache.places import Place, Places
+from cache.signatures import own_path
 from cache.talk import Message, Said, Talk
 from cache.upstream import SmallAnswer, Upstreams
 from haystack.bounded import BoundedCache
 from haystack.errors import HaystackError, NeedleNotFound, VolumeNotFound
 from haystack.fid import Fid
+from haystack.signed_urls import UrlSigner
 from haystack.store.answers import etag
 
 NEGATIVE_SECONDS = 1.0
@@ -72,6 +74,7 @@ class Desk:
     Parameters
     ----------
     vouching: what may be vouched for.
+    signer: signs what Stores are asked for, some of which they give to signed URLs alone.
     admission: ``all`` or ``paper``, as in the settings.
     serve_stale: give out what nobody can vouch for when no Store answers.
     wall_clock: seconds since 1970, for photos that have an end.
@@ -84,6 +87,7 @@ class Desk:
         places: Places,
         upstreams: Upstreams,
         vouching: Vouching,
+        signer: UrlSigner,
         *,
         admission: str,
         serve_stale: bool,
@@ -96,6 +100,7 @@ class Desk:
         self._places = places
         self._upstreams = upstreams
         self._vouching = vouching
+        self._signer = signer
         self._admission = admission
         self._serve_stale = serve_stale
         self._max_fetches = max_fetches
@@ -221,7 +226,7 @@ class Desk:
         if under is not None:
             return under
         admits = _admits_all if admits_all else self._admits
-        fetch = Fetch(fid, self._places, self._upstreams, self._memory, admits, self)
+        fetch = Fetch(fid, self._places, self._upstreams, self._memory, self._signer, admits, self)
         under = self._under[fid] = self._by_fetch[fetch] = _Under(fetch, [], [], clock.now_ns(), set())
         if self._running < self._max_fetches:
             self._start(under)
@@ -346,10 +351,11 @@ class Desk:
         self._count(KeeperCell.REVALIDATIONS)
         place = await self._places.locate(fid.volume)
         problem: HaystackError | None = None
+        path = own_path(self._signer, fid, self._wall_clock())
         for address in self._places.in_order(place):
             answer: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
             taker = SmallAnswer(partial(_answered, answer), partial(_unanswered, answer))
-            call = self._upstreams.ask(address, "HEAD", f"/{fid}", taker)
+            call = self._upstreams.ask(address, "HEAD", path, taker)
             try:
                 status, tag = await answer
             except HaystackError as error:

@@ -19,10 +19,12 @@ from cache import clock
 from cache.answers import VIA
 from cache.memory import Filling, NewPhoto, PhotoMemory
 from cache.places import Place, Places
+from cache.signatures import SIGNED, own_path
 from cache.upstream import StoreSilent, Upstreams
 from haystack.errors import HaystackError, NeedleNotFound, TooLarge, VolumeNotFound, VolumeUnavailable
 from haystack.fid import Fid
 from haystack.json_calls import reason_given
+from haystack.signed_urls import UrlSigner
 from haystack.store.answers import etag, photo_head
 from haystack.volume.layout import (
     FOOTER_BYTES,
@@ -107,6 +109,7 @@ class Fetch:
 
     Parameters
     ----------
+    signer: signs what Stores are asked for.
     admits: whether what is of a volume is to be kept.
     notes: is told what happens.
     """
@@ -117,6 +120,7 @@ class Fetch:
         places: Places,
         upstreams: Upstreams,
         memory: PhotoMemory,
+        signer: UrlSigner,
         admits: Admits,
         notes: FetchNotes,
     ) -> None:
@@ -134,6 +138,7 @@ class Fetch:
         self._places = places
         self._upstreams = upstreams
         self._memory = memory
+        self._signer = signer
         self._admits = admits
         self._notes = notes
         self._tainted = False
@@ -217,7 +222,8 @@ class Fetch:
 
     async def _attempt(self, address: str, seed: int) -> None:
         taker = _NeedleTaker(self, address, seed)
-        call = self._upstreams.ask(address, "GET", f"/{self.fid}", taker, {"Accept": NEEDLE_TYPE})
+        path = own_path(self._signer, self.fid, time.time())
+        call = self._upstreams.ask(address, "GET", path, taker, {"Accept": NEEDLE_TYPE})
         try:
             await taker.done
         except StoreSilent:
@@ -260,7 +266,9 @@ class Fetch:
             return self.filling
         if header.data_bytes > self._memory.plan.max_photo_bytes:
             raise _PassThrough("too large to be kept")
-        head = photo_head(meta, checksum, header.time_ms, header.data_bytes) + VIA
+        head = b""  # what is for signed URLs alone has none that is right for everybody
+        if not header.is_signed:
+            head = photo_head(meta, checksum, header.time_ms, header.data_bytes) + VIA
         self.filling = self._memory.begin(
             NewPhoto(
                 volume=self.fid.volume,
@@ -275,6 +283,7 @@ class Fetch:
                 head=head,
                 meta=meta,
                 data_bytes=header.data_bytes,
+                flags=header.flags & SIGNED,
             )
         )
         if self.filling is None:

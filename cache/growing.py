@@ -49,14 +49,20 @@ class Growing:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def send(self, connection: HttpConnection, request: Request) -> int:
-        """Answer a request; returns the bytes of the body. Raises FetchBroken, ClientGone."""
+    async def send(self, connection: HttpConnection, request: Request, private_until: int) -> int:
+        """Answer a request; returns the bytes of the body. Raises FetchBroken, ClientGone.
+
+        Parameters
+        ----------
+        private_until: as of :func:`cache.answers.plan_for`.
+        """
         record = self.record
-        plan = plan_for(request, record)
+        plan = plan_for(request, record, private_until)
         if plan.status in (304, 416) or connection.head_only or record.complete:
             await self._until_complete()
-            return answer(connection, request, record, MISS)
-        connection.start_stream(plan.status, plan.headers + cache_lines(record, MISS), plan.end - plan.start)
+            return answer(connection, request, record, MISS, private_until)
+        lines = plan.headers + cache_lines(record, MISS, private_until)
+        connection.start_stream(plan.status, lines, plan.end - plan.start)
         held_back = min(HELD_BACK_BYTES, plan.end - plan.start)
         position = plan.start
         while position < plan.end:

@@ -12,6 +12,7 @@ from cache.hits import HitPath
 from cache.memory import MemoryReader
 from cache.misses import Misses, Name
 from cache.names import PhotoTarget, parse_path
+from cache.signatures import Signatures
 from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
 from haystack.http.fast_uploads import UploadingConnection
@@ -41,6 +42,7 @@ class CacheHandler:
         hits: HitPath,
         reader: MemoryReader,
         misses: Misses,
+        signatures: Signatures,
         tally: Tally,
         metrics: Callable[[], bytes],
         wall_clock: Callable[[], float],
@@ -49,6 +51,7 @@ class CacheHandler:
         self._hits = hits
         self._reader = reader
         self._misses = misses
+        self._signatures = signatures
         self._tally = tally
         self._metrics = metrics
         self._wall_clock = wall_clock
@@ -83,6 +86,8 @@ class CacheHandler:
             page(connection)
             return None
         target = parse_path(request.path)
+        if request.query:
+            request.query_value("e")  # one that cannot be read is refused before anything else, as a Store does
         if isinstance(target, PhotoTarget):
             return self._misses.ask_photo(connection, request, target)
         fid = target.fid
@@ -95,8 +100,9 @@ class CacheHandler:
             return self._misses.ask(connection, request, name)
         if record.expires and self._wall_clock() >= record.expires:
             return self._misses.ask(connection, request, name)
+        private_until = self._signatures.shown_until(request, fid, record.flags)
         self._reader.hit(record)
-        sent_bytes = answer(connection, request, record, HIT)
+        sent_bytes = answer(connection, request, record, HIT, private_until)
         self._tally.add(Counter.HITS)
         self._tally.add(Counter.HIT_BYTES, sent_bytes)
         self._tally.took(Histogram.HIT, clock.now_ns() - started)

@@ -5,7 +5,7 @@
    accepts; the photo is found in the shared table.
 
 Both ask whether the photo may be vouched for (see :mod:`cache.feed_state`). Whatever is unusual in the slightest (not
-here, not vouched for, with an end, in several pieces) goes the strict way.
+here, not vouched for, with an end, for signed URLs alone, in several pieces) goes the strict way.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Final
 from cache.answers import fast_head
 from cache.board import Board, Cell, Tally, Vouched
 from cache.memory import MemoryReader, Record
+from cache.signatures import SIGNED
 from haystack.bounded import BoundedCache
 from haystack.http.connection import HttpConnection
 from haystack.http.request import RequestHeaders
@@ -107,7 +108,7 @@ class HitPath:
             return False
         volume, name, alternate = int(match[1]), int(match[2], 16), int(match[3] or 0)
         record = self._reader.find(volume, name >> _COOKIE_BITS, name & _COOKIE_MASK, alternate)
-        if record is None or record.expires or not self.vouches(volume, record, started):
+        if record is None or record.expires or record.flags & SIGNED or not self.vouches(volume, record, started):
             return False
         body = record.body
         if body is None:

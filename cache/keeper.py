@@ -44,6 +44,7 @@ from haystack.addresses import advertised_host, join, reserve_address
 from haystack.config import CacheSettings
 from haystack.errors import ConfigError
 from haystack.lifetime import raise_file_limit, run_until
+from haystack.signed_urls import UrlSigner
 from haystack.workers import Launch, WorkerProcesses
 
 _log = logging.getLogger(__name__)
@@ -147,6 +148,7 @@ class _Cache:
                 places,
                 upstreams,
                 self._vouching,
+                UrlSigner(settings.secret),
                 admission=settings.admission,
                 serve_stale=settings.serve_stale == "on",
                 max_fetches=settings.max_fetches,

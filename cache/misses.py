@@ -19,11 +19,13 @@ from cache import clock
 from cache.answers import HIT, MISS, RETRY, STALE, answer
 from cache.board import Board, Cell, Counter, Histogram, Tally
 from cache.growing import Growing
-from cache.memory import MemoryReader
-from cache.names import PhotoTarget
+from cache.memory import MemoryReader, Record
+from cache.names import PHOTO_PREFIX, PhotoTarget
 from cache.passing import Passing
+from cache.signatures import Signatures
 from cache.talk import Message, Said, Talk
 from haystack.errors import HaystackError, NeedleNotFound, VolumeUnavailable
+from haystack.fid import Fid
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.request import Request
@@ -71,14 +73,25 @@ class Misses:
     Parameters
     ----------
     passing: passes requests through to Stores.
+    signatures: says which requests may be shown a photo that is for signed URLs alone.
     max_waiting: requests that may wait.
     """
 
-    def __init__(self, board: Board, reader: MemoryReader, tally: Tally, passing: Passing, *, max_waiting: int) -> None:
+    def __init__(
+        self,
+        board: Board,
+        reader: MemoryReader,
+        tally: Tally,
+        passing: Passing,
+        signatures: Signatures,
+        *,
+        max_waiting: int,
+    ) -> None:
         self._board = board
         self._reader = reader
         self._tally = tally
         self._passing = passing
+        self._signatures = signatures
         self._max_waiting = max_waiting
         self._talk: Talk | None = None
         self._number = 0
@@ -217,12 +230,17 @@ class Misses:
             if record is None or not self._reader.valid(record):
                 self._again(question, waiters[place:])
                 return
-            self._reader.hit(record)
-            self._finish(waiter, self._answer, waiter, record, how)
+            self._finish(waiter, self._answer, question, waiter, record, how)
 
-    def _answer(self, waiter: _Waiter, record: Any, how: bytes) -> None:
-        sent_bytes = answer(waiter.connection, waiter.request, record, how)
+    def _answer(self, question: _Question, waiter: _Waiter, record: Record, how: bytes) -> None:
+        private_until = self._shown_until(question, waiter, record)
+        self._reader.hit(record)
+        sent_bytes = answer(waiter.connection, waiter.request, record, how, private_until)
         self._count(how, sent_bytes, waiter.started)
+
+    def _shown_until(self, question: _Question, waiter: _Waiter, record: Record) -> int:
+        assert isinstance(question.what, Name)  # a photo comes by the name of its needle
+        return self._signatures.shown_until(waiter.request, Fid(*question.what), record.flags)
 
     def _count(self, how: bytes, sent_bytes: int, started: int) -> None:
         counter, bytes_counter = _COUNTED[how]
@@ -263,16 +281,17 @@ class Misses:
             self._growing[entry] = growing
         growing.users += len(question.waiters)
         for waiter in question.waiters:
-            self._spawn(waiter, self._send_growing(waiter, growing))
+            self._spawn(waiter, self._send_growing(question, waiter, growing))
 
     def _grew(self, entry: int) -> None:
         growing = self._growing.get(entry)
         if growing is not None:
             growing.grew()
 
-    async def _send_growing(self, waiter: _Waiter, growing: Growing) -> None:
+    async def _send_growing(self, question: _Question, waiter: _Waiter, growing: Growing) -> None:
         try:
-            sent_bytes = await growing.send(waiter.connection, waiter.request)
+            private_until = self._shown_until(question, waiter, growing.record)
+            sent_bytes = await growing.send(waiter.connection, waiter.request, private_until)
         finally:
             growing.users -= 1
             if not growing.users:
@@ -283,10 +302,10 @@ class Misses:
 
     def _pass(self, question: _Question, addresses: Sequence[str]) -> None:
         for waiter in question.waiters:
-            self._spawn(waiter, self._pass_one(waiter, addresses))
+            self._spawn(waiter, self._pass_one(waiter, _target(question, waiter.request), addresses))
 
-    async def _pass_one(self, waiter: _Waiter, addresses: Sequence[str]) -> None:
-        sent_bytes = await self._passing.run(waiter.connection, waiter.request, addresses)
+    async def _pass_one(self, waiter: _Waiter, target: str, addresses: Sequence[str]) -> None:
+        sent_bytes = await self._passing.run(waiter.connection, waiter.request, target, addresses)
         self._tally.add(Counter.PASSED)
         self._tally.add(Counter.PASSED_BYTES, sent_bytes)
         self._tally.took(Histogram.MISS, clock.now_ns() - waiter.started)
@@ -308,6 +327,13 @@ class Misses:
             waiter.connection.respond_error(503, str(problem), RETRY)
             problem = None
         waiter.connection.finish_deferred(problem)
+
+
+def _target(question: _Question, request: Request) -> str:
+    """What a Store is asked for in place of a client: what he asked for, but Stores know no photo ids."""
+    if not request.path.startswith(PHOTO_PREFIX) or not isinstance(question.what, Name):
+        return request.target.decode("ascii")
+    return f"/{Fid(*question.what)}" + (f"?{request.query}" if request.query else "")
 
 
 def _refuse_one(connection: HttpConnection, status: int, message: str) -> None:

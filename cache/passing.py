@@ -41,11 +41,12 @@ class Passing:
         self.running = 0
         """Requests that are being passed through now."""
 
-    async def run(self, connection: HttpConnection, request: Request, addresses: Sequence[str]) -> int:
+    async def run(self, connection: HttpConnection, request: Request, target: str, addresses: Sequence[str]) -> int:
         """Answer a request; returns the bytes of the body.
 
         Parameters
         ----------
+        target: what Stores are asked for: percent-encoded path, and query.
         addresses: of the Stores, in the order to try them.
 
         Raises VolumeUnavailable when no Store answers; ClientGone; StoreSilent when an answer was broken off.
@@ -56,7 +57,7 @@ class Passing:
             )
         self.running += 1
         try:
-            return await _Passage(self._upstreams, connection, request, addresses).run()
+            return await _Passage(self._upstreams, connection, request, target, addresses).run()
         finally:
             self.running -= 1
 
@@ -65,11 +66,17 @@ class _Passage:
     """One request on its way."""
 
     def __init__(
-        self, upstreams: Upstreams, connection: HttpConnection, request: Request, addresses: Sequence[str]
+        self,
+        upstreams: Upstreams,
+        connection: HttpConnection,
+        request: Request,
+        target: str,
+        addresses: Sequence[str],
     ) -> None:
         self._upstreams = upstreams
         self._connection = connection
-        self._request = request
+        self._method = request.method
+        self._target = target
         self._addresses = list(addresses)
         self._fields = {name: value for name in _FORWARDED if (value := request.headers.get(name)) is not None}
 
@@ -91,8 +98,7 @@ class _Passage:
     async def _ask(self, fields: Mapping[str, str]) -> _Taking:
         address = self._addresses.pop(0)
         taking = _Taking()
-        target = self._request.target.decode("ascii")
-        taking.call = self._upstreams.ask(address, self._request.method, target, taking, fields)
+        taking.call = self._upstreams.ask(address, self._method, self._target, taking, fields)
         try:
             await taking.head
         except BaseException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from haystack.config import CacheSettings
@@ -30,6 +30,7 @@ class WorkerSettings:
     worker: number of this worker, from 0.
     hot_records: request lines that it may remember.
     max_waiting: requests of its clients that may wait for Stores.
+    secret: of the cluster, which signatures of URLs are checked by.
 
     The others are as in :class:`haystack.config.CacheSettings`.
     """
@@ -39,6 +40,7 @@ class WorkerSettings:
     worker: int
     hot_records: int
     max_waiting: int
+    secret: bytes | None = field(default=None, repr=False)
     max_header_bytes: int
     max_connections: int
     header_timeout_seconds: float
@@ -54,12 +56,14 @@ class WorkerSettings:
             worker=worker,
             hot_records=hot_records,
             max_waiting=cache.max_waiting,
+            secret=cache.secret,
             **{name: getattr(cache, name) for name in _CARRIED_OVER},
         )
 
     def share(self) -> int:
         """Put the settings into a new memfd and return its descriptor, for :meth:`load` in the worker."""
-        return share_document(dataclasses.asdict(self))
+        secret = None if self.secret is None else self.secret.hex()
+        return share_document(dataclasses.asdict(self) | {"secret": secret})
 
     @classmethod
     def load(cls, fd: int) -> WorkerSettings:
@@ -68,6 +72,7 @@ class WorkerSettings:
         expected = {one.name for one in dataclasses.fields(cls)}
         if document.keys() != expected:
             raise ValueError(f"these are settings of another release: {sorted(document.keys() ^ expected)}")
+        document["secret"] = None if document["secret"] is None else bytes.fromhex(document["secret"])
         return cls(**document)
 
 

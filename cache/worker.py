@@ -28,10 +28,12 @@ from cache.metrics import render
 from cache.misses import Misses
 from cache.passing import Passing
 from cache.settings import WorkerSettings
+from cache.signatures import Signatures
 from cache.talk import Talk
 from cache.upstream import Upstreams
 from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
+from haystack.signed_urls import UrlSigner
 
 FLUSH_SECONDS = 0.25
 """How often counters move to the board, and the keeper is looked after."""
@@ -99,10 +101,13 @@ class Worker:
         settings, tally = self._settings, self._tally
         self._upstreams = Upstreams()
         self._passing = Passing(self._upstreams)
-        self._misses = Misses(self._board, self._reader, tally, self._passing, max_waiting=settings.max_waiting)
+        signatures = Signatures(UrlSigner(settings.secret), tally, time.time)
+        self._misses = Misses(
+            self._board, self._reader, tally, self._passing, signatures, max_waiting=settings.max_waiting
+        )
         self._hits = HitPath(self._board, self._reader, tally, settings.hot_records)
         handler = CacheHandler(
-            self._board, self._hits, self._reader, self._misses, tally, self._metrics_page, time.time
+            self._board, self._hits, self._reader, self._misses, signatures, tally, self._metrics_page, time.time
         )
         self._server = Server(handler, _http_limits(settings), observer=CacheObserver(tally))
         _, talk = await loop.create_unix_connection(

@@ -37,7 +37,7 @@ from haystack.store.read_threads import thread_buffer
 from haystack.store.replication.rules import Duty
 from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
-from haystack.store.targets import Target
+from haystack.store.targets import Target, not_here
 from haystack.volume.index import IndexEntry
 from haystack.volume.layout import HEADER_BYTES
 from haystack.volume.reading import Needle
@@ -103,7 +103,7 @@ class Reader:
         try:
             entry = served.find(target.fid.key, target.fid.alternate)
             if entry is not None and entry.deleted:
-                raise _not_found(target)
+                raise not_here(target.fid)
             needle = self._resident(served, target, entry) if entry is not None else None
         except HaystackError as error:
             self._note(served, error)
@@ -275,13 +275,13 @@ def _read(served: ServedVolume, target: Target, entry: IndexEntry | None, clock:
     fid = target.fid
     if entry is None:
         if target.offset is None:
-            raise _not_found(target)
+            raise not_here(target.fid)
         try:
             needle = served.volume.get_at(target.offset, fid.key, fid.cookie, alternate=fid.alternate)
             _require_current(target, needle, clock)
             return needle
         except NeedleNotFound:
-            raise _not_found(target) from None
+            raise not_here(target.fid) from None
     if entry.data_bytes > STREAM_BYTES:
         needle = served.volume.verify(entry)
         _require_named(served, target, entry, needle)
@@ -338,15 +338,15 @@ def _require_named(served: ServedVolume, target: Target, entry: IndexEntry, need
         problem = f"holds photo {header.key:x}, alternate {header.alternate}; the index says {fid.key:x} or other sizes"
         raise WrongNeedle(served.volume.file.path, needle.offset, problem)
     if header.cookie != fid.cookie:
-        raise _not_found(target)
+        raise not_here(target.fid)
 
 
 def _require_current(target: Target, needle: Needle, clock: Clock) -> None:
     header = needle.header
     if header.expires and header.expired(clock()):
-        raise _not_found(target)
+        raise not_here(target.fid)
     if header.is_signed and clock() >= target.signed_until:
-        raise _not_found(target)
+        raise not_here(target.fid)
 
 
 def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
@@ -354,7 +354,3 @@ def _if_certain(served: ServedVolume, error: HaystackError) -> HaystackError:
     if isinstance(error, NeedleNotFound) and served.membership.standing.duty in _UNCERTAIN:
         return VolumeUnavailable(f"volume {served.number} is not up to date here; ask another Store that has it")
     return error
-
-
-def _not_found(target: Target) -> NeedleNotFound:
-    return NeedleNotFound(f"{target.fid} is not here: unknown, deleted, expired, the cookie or the signature is wrong")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from haystack.errors import InvalidFid
+from haystack.errors import InvalidFid, NeedleNotFound
 from haystack.fid import Fid, Locator
 
 _ENDING = re.compile(r"\.[0-9A-Za-z]{1,10}$")
@@ -52,6 +52,11 @@ def parse_target(path: str) -> Target:
         locator = Locator.parse(text)
         return Target(locator.fid, locator.offset)
     return Target(Fid.parse(text))
+
+
+def not_here(fid: Fid) -> NeedleNotFound:
+    """The answer to all requests for what is not to be seen: they must not differ."""
+    return NeedleNotFound(f"{fid} is not here: unknown, deleted, expired, the cookie or the signature is wrong")
 
 
 def parse_multi(path: str) -> int | None:

@@ -22,8 +22,10 @@ from typing import Any
 
 from aiohttp import web
 from store_data_harness import MIB, Answer, Client, LocalStore, running
+from yarl import URL
 
 from haystack.fid import Fid
+from haystack.json_calls import signed_headers
 
 SECONDS = 20.0
 HERE = Path(__file__).parent
@@ -182,9 +184,11 @@ class CacheNode:
         workers: int = 1,
         memory_bytes: int = 256 * 2**20,
         timing: dict[str, float] | None = None,
+        secret: bytes | None = None,
         **settings: Any,
     ) -> None:
         folder.mkdir(exist_ok=True)
+        self._secret = secret
         self.log_path = folder / "cache.log"
         given = {
             "data": str(folder),
@@ -193,6 +197,7 @@ class CacheNode:
             "workers": workers,
             "memory_bytes": memory_bytes,
             "stop_timeout_seconds": 2.0,
+            "secret": secret and secret.hex(),
             **settings,
         }
         with self.log_path.open("ab") as log:
@@ -223,7 +228,9 @@ class CacheNode:
 
     def admin(self, path: str, document: object = None) -> Any:
         data = None if document is None else json.dumps(document).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.admin_port}{path}", data)
+        url = URL(f"http://127.0.0.1:{self.admin_port}{path}")
+        signed = signed_headers(self._secret, "GET" if data is None else "POST", url, data or b"")
+        request = urllib.request.Request(str(url), data, signed)
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
             return json.loads(answer.read())
 
@@ -294,14 +301,14 @@ class Behind:
 
 
 @contextlib.contextmanager
-def one_store(folder: Path, *, store_workers: int = 1, **options: Any) -> Iterator[Behind]:
+def one_store(folder: Path, *, store_workers: int = 1, secret: bytes | None = None, **options: Any) -> Iterator[Behind]:
     """A Cache in front of one Store."""
     with (
         FakeDirectory() as directory,
-        running(folder / "store", workers=store_workers, max_volume_bytes=512 * MIB) as store,
+        running(folder / "store", workers=store_workers, max_volume_bytes=512 * MIB, secret=secret) as store,
     ):
         directory.serve(store)
-        with cache_node(folder / "cache", directory, **options) as node:
+        with cache_node(folder / "cache", directory, secret=secret, **options) as node:
             node.vouched()
             yield Behind(directory, store, node)
 

@@ -18,6 +18,7 @@ from haystack.errors import HaystackError
 def main() -> None:
     settings, timing = json.loads(sys.argv[1]), json.loads(sys.argv[2])
     settings["data"] = Path(settings["data"])
+    settings["secret"] = bytes.fromhex(settings["secret"]) if settings["secret"] else None
     settings["directories"] = tuple(settings["directories"])
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     try:

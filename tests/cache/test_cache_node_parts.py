@@ -22,6 +22,7 @@ from cache.talk import Talk
 from cache.upstream import Call, StoreConnection, StoreSilent, Upstreams, parse_answer_head
 from haystack.errors import HaystackError, InvalidFid, NeedleNotFound
 from haystack.fid import Fid
+from haystack.signed_urls import UrlSigner
 from haystack.store.answers import etag
 from haystack.store.targets import Target
 from haystack.volume.layout import NEEDLE_TYPE, NeedleHeader, NeedleMeta, pack_needle
@@ -200,7 +201,7 @@ def take(
     """Receive answers one after the other, as from Stores of which all but the last break off. Raises what came."""
 
     async def run() -> Fetch:
-        fetch = Fetch(FID, None, None, memory, lambda place: True, notes or Notes())  # type: ignore[arg-type]
+        fetch = Fetch(FID, None, None, memory, UrlSigner(None), lambda place: True, notes or Notes())  # type: ignore[arg-type]
         if fetches is not None:
             fetches.append(fetch)
         for number, raw in enumerate(answers):
