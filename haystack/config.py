@@ -461,6 +461,55 @@ class FrontendSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IntakeOptions:
+    """Table ``[intake]``: what takes uploads for the photo service, beside one Store.
+
+    The command maps it onto the intake's own settings class, which ``haystack`` does not import.
+    """
+
+    data: Path = field(metadata=setting(FilePath(), "Folder for its outbox and for uploads on their way."))
+    store: str = field(metadata=setting(Text("host:port", "HOST:PORT", check_public_url), "The Store beside it."))
+    frontends: tuple[str, ...] = field(
+        metadata=setting(ListOf(_URL), "Front end that is told of photos; repeat it for others, asked in this order.")
+    )
+    host: str = field(default="127.0.0.1", metadata=setting(_HOST, "Address to listen on; 0.0.0.0 for all."))
+    port: int = field(default=DEFAULT_INTAKE_PORT, metadata=setting(PORT, "Port; 0: any free one."))
+    max_upload_bytes: int = field(default=20 * MIB, metadata=setting(Size(1, 1 * GIB), "Largest photo that is taken."))
+    max_pixels: int = field(
+        default=100_000_000, metadata=setting(Integer(1, 10**9), "Pixels of the largest picture that is decoded.")
+    )
+    avif: Literal["on", "off"] = field(
+        default="off", metadata=setting(Choice(("on", "off")), "Whether renditions are made in AVIF, too.")
+    )
+    image_processes: int | None = field(
+        default=None,
+        metadata=setting(Integer(1, 256), "Processes that work on pictures [default: one a processor]."),
+    )
+    image_seconds: float = field(
+        default=8.0, metadata=setting(Duration(0.1, 3600), "Time for one picture; above, it is refused.")
+    )
+    image_memory_bytes: int = field(
+        default=2 * GIB, metadata=setting(Size(256 * MIB, 1 * TIB), "Memory for one picture; above, it is refused.")
+    )
+    max_uploads: int = field(
+        default=500, metadata=setting(Integer(1, 1_000_000), "Uploads that are on their way at the same time.")
+    )
+    max_uploads_bytes: int = field(
+        default=8 * GIB, metadata=setting(Size(1 * MIB, 8 * TIB), "Bytes on disk of all of them together.")
+    )
+
+    def __post_init__(self) -> None:
+        _check_fields(self, "intake")
+        if not self.frontends:
+            raise ConfigError("intake.frontends: at least one front end is needed")
+
+    @property
+    def process_count(self) -> int:
+        """Processes for pictures: as set, or one for each processor that this process may use."""
+        return _worker_count(self.image_processes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
     """Table ``[up]``: a whole cluster on one machine."""
 
@@ -539,6 +588,7 @@ TABLES: Mapping[str, type[Any]] = {
     "store": StoreSettings,
     "cache": CacheSettings,
     "frontend": FrontendSettings,
+    "intake": IntakeOptions,
     "up": UpSettings,
 }
 _SHORT_VARIABLES = {
@@ -549,6 +599,7 @@ _SHORT_VARIABLES = {
 _SHORT_FLAGS = {
     ("cluster", "directories"): "directory",
     ("store", "services"): "service",
+    ("intake", "frontends"): "frontend",
     ("cache", "memory_bytes"): "memory",
     ("up", "cache_memory_bytes"): "cache-memory",
 }
@@ -605,6 +656,10 @@ class Configuration:
     def frontend(self) -> FrontendSettings:
         """Return the front end's settings, with secret and Directories of the cluster. Raises ConfigError."""
         return self._build(FrontendSettings, "frontend", secret=self.secret(), directories=self.directories())
+
+    def intake(self) -> IntakeOptions:
+        """Return the intake's settings. Raises ConfigError."""
+        return self._build(IntakeOptions, "intake")
 
     def directory(self) -> DirectoryOptions:
         """Return the Directory's settings. Raises ConfigError."""

@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "directory": ("tools.roles:directory", "Run one Directory; back its data up; rebuild it."),
     "store": ("tools.roles:store", "Run one Store."),
     "cache": ("tools.roles:cache", "Run one Cache; show, purge and warm the Caches."),
+    "intake": ("tools.intake:intake", "Run one intake: takes uploads for the photo service, beside a Store."),
     "put": ("tools.put:put", "Store files."),
     "get": ("tools.get:get", "Fetch a photo."),
     "rm": ("tools.rm:rm", "Delete photos."),

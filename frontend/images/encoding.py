@@ -18,7 +18,7 @@ _OPTIONS: dict[Format, dict[str, Any]] = {
 }
 """Method 2 of WebP takes less than half the time of 4, for the same bytes within a hundredth."""
 
-_ORIGINAL_QUALITIES = (88, 82, 74, 66)
+ORIGINAL_QUALITIES = (88, 82, 74, 66)
 _LEAST_EDGE = 320
 _PNG_PIXELS = 1_000_000
 """Larger pictures are tried as PNG for nothing: they have more than a megabyte unless they are nearly empty."""
@@ -53,7 +53,7 @@ def _original_of_this_size(image: Image.Image, max_bytes: int) -> Encoded | None
     else:
         options = {"progressive": True, "subsampling": "4:2:0"}
         format_ = Format.JPEG
-    for quality in _ORIGINAL_QUALITIES:
+    for quality in ORIGINAL_QUALITIES:
         data = _file(image, format_.pillow, quality=quality, **options)
         if len(data) <= max_bytes:
             return Encoded(ORIGINAL, format_.mime, *image.size, data)

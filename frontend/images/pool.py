@@ -11,6 +11,7 @@ import concurrent.futures
 import multiprocessing
 import resource
 import signal
+from pathlib import Path
 from types import TracebackType
 
 from pebble import ProcessExpired, ProcessPool
@@ -30,7 +31,7 @@ class ImagePool:
     ----------
     settings: for :func:`~frontend.images.preparing.prepare`.
     processes: how many work at the same time.
-    waiting: how many uploads may wait beyond those; each holds its bytes in memory.
+    waiting: how many uploads may wait beyond those.
     task_seconds: after this a picture is given up, and its process ended.
     memory_bytes: address space of one process.
     """
@@ -70,8 +71,12 @@ class ImagePool:
         """Uploads that are worked on or wait."""
         return self._busy
 
-    async def prepare(self, data: bytes) -> Prepared:
+    async def prepare(self, source: bytes | Path) -> Prepared:
         """:func:`~frontend.images.preparing.prepare`, in another process.
+
+        Parameters
+        ----------
+        source: the upload, or a file with it: what waits then takes no memory.
 
         Raises
         ------
@@ -83,12 +88,12 @@ class ImagePool:
             raise ImagesBusy("too many pictures are being worked on; try again in a moment")
         self._busy += 1
         try:
-            return await self._run(data)
+            return await self._run(source)
         finally:
             self._busy -= 1
 
-    async def _run(self, data: bytes) -> Prepared:
-        future = self._pool.schedule(prepare, args=(data, self._settings), timeout=self._task_seconds)
+    async def _run(self, source: bytes | Path) -> Prepared:
+        future = self._pool.schedule(_prepare, args=(source, self._settings), timeout=self._task_seconds)
         try:
             found = await asyncio.wrap_future(future)
         except concurrent.futures.TimeoutError:
@@ -104,6 +109,11 @@ class ImagePool:
         """End all processes; what is being worked on is given up."""
         self._pool.stop()  # type: ignore[no-untyped-call]  # pebble leaves it untyped
         await asyncio.to_thread(self._pool.join)
+
+
+def _prepare(source: bytes | Path, settings: ImageSettings) -> Prepared:
+    """In a process of the pool."""
+    return prepare(source.read_bytes() if isinstance(source, Path) else source, settings)
 
 
 def _begin(memory_bytes: int) -> None:

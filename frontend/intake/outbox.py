@@ -91,8 +91,15 @@ class Outbox:
         )
 
     def stored(self, ticket: bytes) -> None:
-        """Its needles are durable."""
-        self._write("UPDATE notes SET state = ? WHERE ticket = ? AND state = ?", (STORED, ticket, INTENDED))
+        """Its needles are durable.
+
+        Raises
+        ------
+        DiskError: also when nothing was intended: then the photo must not be acknowledged.
+        """
+        changed = self._write("UPDATE notes SET state = ? WHERE ticket = ? AND state = ?", (STORED, ticket, INTENDED))
+        if changed != 1:
+            raise DiskError(f"{self.path}: the note of an upload that was just stored is gone")
 
     def published(self, ticket: bytes) -> None:
         """The front end has its record."""
@@ -121,6 +128,19 @@ class Outbox:
         """Stored ones that the front end is to be told of now, in the order of their next attempt."""
         return self._notes("state = ? AND retry_ms <= ? ORDER BY retry_ms LIMIT ?", (STORED, now_ms, limit))
 
+    def next_ms(self) -> int | None:
+        """When the next attempt to tell the front end of one is due, ms since 1970; None when all are published."""
+
+        def act() -> int | None:
+            row = self._connection.execute("SELECT min(retry_ms) FROM notes WHERE state = ?", (STORED,)).fetchone()
+            return None if row[0] is None else int(row[0])
+
+        return self._guarded("read it", act)
+
+    def check(self) -> None:
+        """Raises DiskError when nothing can be noted."""
+        self._write("UPDATE notes SET attempts = 0 WHERE ticket = ?", (b"",))
+
     def unpublished(self) -> int:
         """How many photos are stored that the front end does not know yet."""
 
@@ -137,8 +157,9 @@ class Outbox:
 
         return self._guarded("read it", act)
 
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        self._guarded("write it", lambda: self._connection.execute(statement, values))
+    def _write(self, statement: str, values: tuple[object, ...]) -> int:
+        """Run a statement; returns how many notes it has changed."""
+        return self._guarded("write it", lambda: self._connection.execute(statement, values).rowcount)
 
     def _guarded(self, what: str, act: Callable[[], Result]) -> Result:
         try:

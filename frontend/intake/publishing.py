@@ -6,18 +6,28 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
 
 import aiohttp
 
 from frontend.intake.outbox import Note, Outbox
 from haystack.json_calls import NoAnswer, json_call
 
+Result = TypeVar("Result")
+
 _log = logging.getLogger(__name__)
 
 AT_ONCE = 20
-IDLE_SECONDS = 5.0
+IDLE_SECONDS = 60.0
+"""How often old notes are removed, when nothing else is to be done."""
 CALL_TIMEOUT = aiohttp.ClientTimeout(total=10)
 PATH = "/internal/photos"
+
+
+class OnDisk(Protocol):
+    """Runs a call of the outbox on its thread."""
+
+    def __call__(self, act: Callable[..., Result], *args: object) -> Awaitable[Result]: ...
 
 
 class Publisher:
@@ -35,7 +45,7 @@ class Publisher:
         frontends: Sequence[str],
         secret: bytes,
         outbox: Outbox,
-        on_disk: Callable[..., Awaitable[list[Note]]],
+        on_disk: OnDisk,
         now_ms: Callable[[], int],
     ) -> None:
         self._session = session
@@ -45,6 +55,7 @@ class Publisher:
         self._on_disk = on_disk
         self._now_ms = now_ms
         self._wake = asyncio.Event()
+        self.published = self.failures = 0
 
     def wake(self) -> None:
         """There is something to publish."""
@@ -62,8 +73,11 @@ class Publisher:
                 await self._sleep()
 
     async def _sleep(self) -> None:
+        """Until the next attempt is due, or something new is there."""
+        next_ms = await self._on_disk(self._outbox.next_ms)
+        seconds = IDLE_SECONDS if next_ms is None else (next_ms - self._now_ms()) / 1000
         try:
-            async with asyncio.timeout(IDLE_SECONDS):
+            async with asyncio.timeout(min(IDLE_SECONDS, max(0.0, seconds))):
                 await self._wake.wait()
         except TimeoutError:
             return
@@ -85,7 +99,9 @@ class Publisher:
                 continue
             if answer.status in (200, 201):
                 await self._on_disk(self._outbox.published, note.ticket)
+                self.published += 1
                 return
             problem = f"{url}: {answer.status}: {answer.reason}"
+        self.failures += 1
         _log.warning("a stored photo is not published yet: %s", problem)
         await self._on_disk(self._outbox.failed, note, self._now_ms())

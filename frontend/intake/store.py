@@ -19,6 +19,7 @@ from haystack.signed_urls import UrlSigner
 
 _MAX_ANSWER_BYTES = 256 * 1024
 _QUESTION_SECONDS = 60
+_READY_TIMEOUT = aiohttp.ClientTimeout(total=2)
 
 
 class NotStored(HaystackError):
@@ -76,7 +77,7 @@ class StoreWriter:
     Parameters
     ----------
     session: for the calls.
-    address: ``host:port``.
+    address: ``host:port``, or with http:// before it.
     signer: asks for what is signed.
     timeout_seconds: for one call.
     """
@@ -85,7 +86,7 @@ class StoreWriter:
         self, session: aiohttp.ClientSession, address: str, signer: UrlSigner, *, timeout_seconds: float = 30.0
     ) -> None:
         self._session = session
-        self._base = f"http://{address}"
+        self._base = address.rstrip("/") if "://" in address else f"http://{address}"
         self._signer = signer
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
 
@@ -118,10 +119,21 @@ class StoreWriter:
                 raw = await read_limited(response, _MAX_ANSWER_BYTES)
         except CONNECTION_ERRORS as error:
             raise MaybeStored(f"the Store was not heard of: {in_words(error)}; try again") from error
-        if response.status == 409:
-            raise NotStored("the place of this photo was taken meanwhile; ask for another ticket")
-        if response.status != 201:
-            raise NotStored(f"the Store did not take the photo: {reason_given(raw, response.status)}")
+        if response.status == 201:
+            return
+        reason = reason_given(raw, response.status)
+        if response.status == 507 or response.status < 500:
+            raise NotStored(f"the Store did not take the photo: {reason}; ask the front end for another ticket")
+        # A Store that waited for other copies in vain has written its own.
+        raise MaybeStored(f"the Store did not say that it has the photo: {reason}; try again")
+
+    async def ready(self) -> bool:
+        """Whether the Store takes requests."""
+        try:
+            async with self._session.get(f"{self._base}/readyz", timeout=_READY_TIMEOUT) as response:
+                return response.status == 200
+        except CONNECTION_ERRORS:
+            return False
 
     async def has(self, fid: Fid) -> bool:
         """Whether the photo's record is there, and so all of the photo. Raises MaybeStored when nobody says."""
