@@ -28,6 +28,7 @@ def _node(service: Service, state: StoreState, waits: dict[int, str]) -> dict[st
         "storeId": store_id,
         "url": document.url,
         "publicUrl": document.public_url,
+        "services": document.services,
         "adminUrl": document.admin_url,
         "dataCenter": document.data_center,
         "rack": document.rack,

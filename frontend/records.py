@@ -30,7 +30,8 @@ class Record:
 
     Parameters
     ----------
-    fid: of its original; the photo's id is its key.
+    fid: of its original; the photo's id is its key, unless ``original_id`` says another one: a photo that is stored
+        anew, under another fid, keeps its id.
     owner_id, owner_name, owner_shown: who uploaded it: id, user name, and the name that is shown.
     created_ms: when it was published; taken_ms: when it was taken, if that is known.
     latitude, longitude: where, if that is known and may be kept.
@@ -62,10 +63,11 @@ class Record:
     placeholder: str
     exact_hash: str
     near_hash: str
+    original_id: int | None = None
 
     @property
     def photo_id(self) -> int:
-        return Fid.parse(self.fid).key
+        return Fid.parse(self.fid).key if self.original_id is None else self.original_id
 
 
 def dump(record: Record) -> str:

@@ -102,6 +102,11 @@ class Database:
         """As :meth:`write`, on the calling thread: for commands and migrations."""
         return _in_transaction(self._write_engine, act, args)
 
+    @staticmethod
+    def shown(url: str) -> str:
+        """The URL of a database without its password, for people."""
+        return parse_url(url).render_as_string(hide_password=True)
+
     def close(self) -> None:
         """Finish what runs, and let go of all connections."""
         for threads in (self._readers, self._writers):

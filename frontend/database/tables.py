@@ -182,6 +182,32 @@ removals = Table(
 )
 """Needles that are still to be deleted from the store: written with the transaction that gave the photo up."""
 
+moved_photos = Table(
+    "moved_photos",
+    metadata,
+    Column("store_key", BigInteger, primary_key=True, autoincrement=False),
+    Column("photo_id", BigInteger, ForeignKey("photos.id", ondelete="CASCADE"), nullable=False, index=True),
+)
+"""Keys in the store of photos that were stored anew, and so have another key than their id."""
+
+record_writes = Table(
+    "record_writes",
+    metadata,
+    Column("photo_id", BigInteger, ForeignKey("photos.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("retry_ms", BigInteger, nullable=False, index=True),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+)
+"""Records that are still to be stored beside their photos, since something in them was changed."""
+
+deleted_photos = Table(
+    "deleted_photos",
+    metadata,
+    Column("photo_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("deleted_ms", BigInteger, nullable=False, index=True),
+)
+"""Photos that were deleted not long ago: an intake that publishes one once more does not bring it back."""
+
 seen_counters = Table(
     "seen_counters",
     metadata,

@@ -26,6 +26,7 @@ from haystack.client.locations import (
     LocationCache,
     for_reading,
     for_writing,
+    with_scheme,
 )
 from haystack.client.names import PhotoName, fid_of, parse_photo_name
 from haystack.client.photo import PhotoInfo, StoredPhoto, disposition
@@ -149,6 +150,18 @@ class HaystackClient:
         bases = [node.base(internal=self._internal) for node in caches]
         bases += [store.base(internal=self._internal) for store in stores]
         return [f"{base}/{fid}" for base in bases]
+
+    async def read_bases(self) -> list[str]:
+        """Return the addresses of all Caches and Stores that photos may be read from. Raises Unreachable."""
+        known = await self._caches.known() if self._via_cache else None
+        bases = [node.base(internal=self._internal) for node in known.nodes] if known is not None else []
+        stores = await self._policy.run(self._directory.stores)
+        return bases + [store.location.base(internal=self._internal) for store in stores]
+
+    async def services(self, name: str) -> list[str]:
+        """Return the addresses of a service on all machines of Stores that have it. Raises Unreachable."""
+        stores = await self._policy.run(self._directory.stores)
+        return [with_scheme(store.services[name]) for store in stores if name in store.services]
 
     async def photo(self, photo_id: int) -> PhotoRecord:
         """Return what the Directory knows of a photo. Raises NeedleNotFound, Unreachable."""

@@ -44,6 +44,14 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownStore:
+    """A Store, and other servers on its machine: name → address."""
+
+    location: Location
+    services: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoRecord:
     """What the Directory knows of a photo: its original (or first rendition), and all of its answer."""
 
@@ -121,6 +129,16 @@ class DirectoryCalls:
 
         return await self._any(ask)
 
+    async def stores(self) -> list[KnownStore]:
+        """Ask for all Stores. Raises Transient."""
+
+        async def ask(base: str) -> list[KnownStore]:
+            answer = await self._transport.fetch("GET", f"{base}/cluster/nodes")
+            nodes = [one for one in answer.field("nodes", list) if isinstance(one, dict)]
+            return [KnownStore(_location(one, answer.request), _services(one)) for one in nodes]
+
+        return await self._any(ask)
+
     async def status(self) -> dict[str, Any]:
         """Return the answer of ``/cluster/status``. Raises Transient."""
 
@@ -149,9 +167,15 @@ def _assignments(answer: Answer, texts: Any, count: int) -> list[Assignment]:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
         raise UnexpectedAnswer(f"{answer.request}: the answer has no text 'fid' and no list of texts 'fids'")
     document = answer.json()
-    location, services = _location(document, answer.request), document.get("services")
-    named = {name: text for name, text in services.items() if isinstance(text, str)} if services else {}
-    return [Assignment(_fid(text, answer.request), location, count, named) for text in texts]
+    location, services = _location(document, answer.request), _services(document)
+    return [Assignment(_fid(text, answer.request), location, count, services) for text in texts]
+
+
+def _services(document: dict[str, Any]) -> dict[str, str]:
+    found = document.get("services")
+    if not isinstance(found, dict):
+        return {}
+    return {name: address for name, address in found.items() if isinstance(address, str)}
 
 
 def _fid(text: str, request: str) -> Fid:

@@ -1,0 +1,66 @@
+"""Lists of photos: feed, explore, top, search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+
+from frontend.database import feed, finding, photos, top
+from frontend.database.engine import Database
+from frontend.database.finding import Found
+from frontend.database.paging import Page, Position
+from frontend.database.people import User
+from frontend.database.photos import Photo
+from frontend.services.errors import Invalid
+from frontend.services.following import user_named
+from frontend.services.talking import id_of
+
+DAY_MS = 86_400_000
+PERIODS = {"day": 1, "week": 7, "month": 30, "year": 365, "ever": None}
+"""Days back, today included."""
+
+
+class Lists:
+    """What shows many photos at once; never one that the viewer may not see. ``now_ms``: milliseconds since 1970."""
+
+    def __init__(self, database: Database, *, now_ms: Callable[[], int]) -> None:
+        self._database = database
+        self._now_ms = now_ms
+
+    async def feed(self, user: User, after: Position | None, limit: int) -> Page[Photo]:
+        """Photos of those whom the user follows, newest first."""
+        return await self._database.read(feed.feed, user.id, after, limit)
+
+    async def explore(self, after: Position | None, limit: int) -> Page[Photo]:
+        """Everybody's public photos, newest first."""
+        return await self._database.read(photos.newest_public, after, limit)
+
+    async def of_user(self, viewer: User | None, username: str, after: Position | None, limit: int) -> Page[Photo]:
+        """A user's photos, newest first. Raises NotFound."""
+        return await self._database.read(_of_user, id_of(viewer), username, after, limit)
+
+    async def top(self, viewer: User | None, username: str | None, period: str, limit: int) -> list[Photo]:
+        """The best photos of a user, or of all, by views and likes of a period. Raises NotFound, Invalid."""
+        if period not in PERIODS:
+            raise Invalid("period", f"there are {', '.join(PERIODS)}")
+        days = PERIODS[period]
+        first_day = None if days is None else self._now_ms() // DAY_MS - days + 1
+        return await self._database.read(_top, id_of(viewer), username, first_day, limit)
+
+    async def search(self, viewer: User | None, query: str, after: Position | None, limit: int) -> Found:
+        """Photos by words, #tags, @user, dates and place, best first. Raises InvalidRequest."""
+        return await self._database.read(finding.find, finding.parse_query(query), id_of(viewer), after, limit)
+
+
+def _of_user(
+    connection: Connection, viewer_id: int | None, username: str, after: Position | None, limit: int
+) -> Page[Photo]:
+    return photos.of_user(connection, user_named(connection, username).id, viewer_id, after, limit)
+
+
+def _top(
+    connection: Connection, viewer_id: int | None, username: str | None, first_day: int | None, limit: int
+) -> list[Photo]:
+    owner_id = None if username is None else user_named(connection, username).id
+    return top.top(connection, viewer_id, owner_id, first_day, limit)

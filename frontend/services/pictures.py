@@ -1,0 +1,185 @@
+"""URLs of pictures: straight at the Cache, Store or CDN that has them, signed when not everybody may see them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
+
+from frontend.database.photos import Photo
+from frontend.images.renditions import KEYS, ORIGINAL, SIZES, UNTOUCHED, Format, alternate_key
+from frontend.visibility import Visibility
+from haystack.client import HaystackClient
+from haystack.errors import HaystackError
+from haystack.fid import Fid
+from haystack.signed_urls import UrlSigner
+
+HOUR_SECONDS = 3600
+KNOWN_SECONDS = 30.0
+"""How long it is believed which machines there are."""
+
+INTAKE = "intake"
+"""Under this name Stores tell of the intake on their machine."""
+
+_log = logging.getLogger(__name__)
+
+SIZE_NAMES = (*(size.name for size in SIZES), "original")
+FORMATS = {format_.name.lower(): format_ for format_ in Format}
+_EDGES = {size.name: size.edge for size in SIZES}
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The pictures of one photo.
+
+    Parameters
+    ----------
+    base: where they are; with the photo's fid behind it.
+    until: seconds since 1970 until which signed URLs hold.
+    """
+
+    photo: Photo
+    base: str
+    signer: UrlSigner
+    until: int
+
+    def formats(self, size: str) -> tuple[str, ...]:
+        """The formats that there are of a size, the smallest files first."""
+        found = [name for name, one in reversed(FORMATS.items()) if KEYS.get((size, one)) in self.photo.renditions]
+        return tuple(found)
+
+    def url(self, size: str, format_name: str | None = None, *, download: bool = False) -> str:
+        """The URL of a picture.
+
+        Parameters
+        ----------
+        size: of ``SIZE_NAMES``.
+        format_name: of ``FORMATS``; JPEG when there is none of it.
+        download: browsers save it instead of showing it.
+        """
+        return self._url(self._alternate(size, format_name), download)
+
+    def untouched_url(self) -> str | None:
+        """Where its owner downloads the upload as it came, when that was kept."""
+        return self._url(UNTOUCHED, True) if UNTOUCHED in self.photo.renditions else None
+
+    def srcset(self, format_name: str) -> str:
+        """All sizes of a format, for the attribute ``srcset``; empty when there is none of it."""
+        found = []
+        for size in SIZES:
+            if alternate_key(size.name, FORMATS[format_name]) in self.photo.renditions:
+                found.append(f"{self.url(size.name, format_name)} {self.width(size.name)}w")
+        return ", ".join(found)
+
+    def width(self, size: str) -> int:
+        """How wide a size is, in pixels."""
+        return self._scaled(size, self.photo.width)
+
+    def height(self, size: str) -> int:
+        """How high a size is, in pixels."""
+        return self._scaled(size, self.photo.height)
+
+    def _scaled(self, size: str, pixels: int) -> int:
+        longer = max(self.photo.width, self.photo.height)
+        edge = _EDGES.get(size, longer)
+        return pixels if longer <= edge else max(1, round(pixels * edge / longer))
+
+    def _alternate(self, size: str, format_name: str | None) -> int:
+        if size == "original":
+            return ORIGINAL
+        for format_ in (FORMATS.get(format_name or "jpeg", Format.JPEG), Format.JPEG):
+            key = KEYS[size, format_]
+            if key in self.photo.renditions:
+                return key
+        return ORIGINAL
+
+    def _url(self, alternate: int, download: bool) -> str:
+        fid = replace(Fid.parse(self.photo.fid), alternate=alternate)
+        query = ["dl=true"] if download else []
+        if self.photo.visibility is not Visibility.PUBLIC or alternate == UNTOUCHED:
+            query.insert(0, self.signer.query(fid, self.until))
+        return f"{self.base}/{fid}" + ("?" + "&".join(query) if query else "")
+
+
+class PictureUrls:
+    """Makes the URLs of pictures.
+
+    Parameters
+    ----------
+    client: knows where volumes are, for a while; with public addresses.
+    cdn: base of all URLs instead, when there is one.
+    now: unix seconds.
+    """
+
+    def __init__(self, client: HaystackClient, signer: UrlSigner, *, cdn: str | None, now: Callable[[], float]) -> None:
+        self._client = client
+        self._signer = signer
+        self._cdn = cdn.rstrip("/") if cdn else None
+        self._now = now
+        self._learnt = float("-inf")
+        self._learning = asyncio.Lock()
+        self._images: tuple[str, ...] = ()
+        self._intakes: tuple[str, ...] = ()
+
+    async def of(self, photos: Sequence[Photo]) -> list[Pictures]:
+        """The pictures of some photos. Raises Unreachable, VolumeUnavailable when nobody says where they are."""
+        # The same URL for an hour, so that browsers find it in their caches; good for another one.
+        until = (int(self._now()) // HOUR_SECONDS + 2) * HOUR_SECONDS
+        bases = await asyncio.gather(*(self._base(photo) for photo in photos))
+        return [Pictures(photo, base, self._signer, until) for photo, base in zip(photos, bases, strict=True)]
+
+    async def _base(self, photo: Photo) -> str:
+        if self._cdn is not None:
+            return self._cdn
+        fid = Fid.parse(photo.fid)
+        # Drawn by the photo: all pages name the same place for it, and all places are named by some.
+        urls = await self._client.read_urls(fid, uniform=random.Random(fid.key).random)
+        return urls[0].rpartition("/")[0]
+
+    async def origins(self) -> tuple[str, ...]:
+        """Where pictures may come from, for a page's Content-Security-Policy."""
+        await self._learn()
+        return (self._cdn,) if self._cdn is not None else self._images
+
+    async def intake_origins(self) -> tuple[str, ...]:
+        """Where photos may be uploaded to, for a page's Content-Security-Policy."""
+        await self._learn()
+        return self._intakes
+
+    async def _learn(self) -> None:
+        async with self._learning:
+            if self._now() >= self._learnt + KNOWN_SECONDS:
+                self._learnt = self._now()
+                await self._ask()
+
+    async def _ask(self) -> None:
+        try:
+            images, intakes = await self._client.read_bases(), await self._client.services(INTAKE)
+        except HaystackError as error:
+            _log.warning("the cluster's machines are not known, pages name those of before: %s", error)
+            return
+        self._images = tuple(sorted({_origin(url) for url in images}))
+        self._intakes = tuple(sorted({_origin(url) for url in intakes}))
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def choose_format(accept: str, there: Sequence[str]) -> str:
+    """The format to send to who accepts this.
+
+    Parameters
+    ----------
+    accept: the header; ``image/*`` says nothing of WebP and AVIF, as old browsers send it.
+    there: the formats that there are, best first.
+    """
+    wanted = {part.partition(";")[0].strip().lower() for part in accept.split(",") if "q=0" not in part.split(";")[1:]}
+    for name in there:
+        if FORMATS[name].mime in wanted:
+            return name
+    return "jpeg"
