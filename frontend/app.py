@@ -57,7 +57,7 @@ def _counting(metrics: FrontendMetrics) -> Middleware:
             status = error.status
             raise
         finally:
-            metrics.took(str(request.get(CALL_NAME, "other")), status, time.perf_counter() - started)
+            metrics.took(request.get(CALL_NAME, "other"), status, time.perf_counter() - started)
 
     return count
 

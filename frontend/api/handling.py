@@ -21,7 +21,7 @@ from frontend.web.keys import SITE
 from frontend.web.who import Asked, address_of, asked_by
 from haystack.errors import HaystackError
 
-CALL_NAME = "haystack.call"
+CALL_NAME = web.RequestKey("call", str)
 _UNSIGNED = ("signUp", "logIn", "makeToken")
 """Calls that nobody needs to be logged in for, but that another site must not make a browser do either."""
 

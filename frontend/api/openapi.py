@@ -21,8 +21,9 @@ _ABOUT = """The API of a Haystack photo service.
 
 Errors are problem details (RFC 9457). Lists have cursors: give `next` of a page as `cursor` to get the one behind it.
 Programs send an API token as `Authorization: Bearer`; browsers have the cookie of a session, and their changes must
-come from the service's own pages. Every answer says in `RateLimit` and `RateLimit-Policy` how many more requests are taken;
-429 and 503 say in `Retry-After` when to come again. What somebody may not see is answered as if it were not there.
+come from the service's own pages. Every answer says in `RateLimit` and `RateLimit-Policy` how many more requests are
+taken; 429 and 503 say in `Retry-After` when to come again. What somebody may not see is answered as if it were not
+there.
 """
 
 

@@ -92,9 +92,9 @@ async def _read(request: web.Request, model: type[Fields], max_bytes: int, file:
             if part.name == "file":
                 if found is not None:
                     raise Invalid("file", "one photo at a time")
-                found = (part.filename or "", *await _spool(part, max_bytes, file))
+                found = (part.filename or "", *await spool(part, max_bytes, file))
             elif part.name is not None:
-                texts[part.name] = await _text(part)
+                texts[part.name] = await read_field(part)
         else:
             raise InvalidRequest(f"a form has at most {MAX_PARTS} parts")
     except TimeoutError:
@@ -107,7 +107,8 @@ async def _read(request: web.Request, model: type[Fields], max_bytes: int, file:
     return Form(checked(model, texts), name, size_bytes, content_hash, file)
 
 
-async def _spool(part: BodyPartReader, max_bytes: int, file: IO[bytes]) -> tuple[int, str]:
+async def spool(part: BodyPartReader, max_bytes: int, file: IO[bytes]) -> tuple[int, str]:
+    """Write a form's file to ``file``; its size and SHA-256 as hex. Raises TooLarge, TimeoutError."""
     size, digest = 0, hashlib.sha256()
     while True:
         async with asyncio.timeout(STALL_SECONDS):
@@ -121,7 +122,8 @@ async def _spool(part: BodyPartReader, max_bytes: int, file: IO[bytes]) -> tuple
         await asyncio.to_thread(file.write, piece)
 
 
-async def _text(part: BodyPartReader) -> str:
+async def read_field(part: BodyPartReader) -> str:
+    """The text of a form's field. Raises Invalid when it is too long, ValueError, TimeoutError."""
     raw = bytearray()
     while True:
         async with asyncio.timeout(STALL_SECONDS):

@@ -15,8 +15,6 @@ COOKIE = "haystack_session"
 SECURE_COOKIE = "__Host-haystack_session"
 """Under https: browsers take it from this host alone, and only over https."""
 
-_ASKED = "haystack.asked"
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -32,10 +30,13 @@ class Asked:
     by_cookie: bool
 
 
+_ASKED = web.RequestKey("asked", Asked)
+
+
 async def asked_by(request: web.Request) -> Asked:
     """Who asks. Raises NotLoggedIn when a token is given that is none."""
     known = request.get(_ASKED)
-    if isinstance(known, Asked):
+    if known is not None:
         return known
     asked = await _find(request)
     request[_ASKED] = asked
