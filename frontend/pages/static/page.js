@@ -1,0 +1,126 @@
+// What pages do better with script: placeholders, lists that go on by themselves, forms without a new page.
+// Everything here also works without it, by links and forms.
+
+import { paint } from "./thumbhash.js";
+
+const status = document.getElementById("status");
+document.documentElement.classList.add("scripted");
+
+/** Shows each picture's placeholder until the picture is there. */
+function placehold(root) {
+  for (const shot of root.querySelectorAll(".shot[data-hash]")) {
+    const image = shot.querySelector("img");
+    if (!image || (image.complete && image.naturalWidth) || !shot.dataset.hash || shot.querySelector("canvas")) continue;
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    if (!paint(canvas, shot.dataset.hash)) continue;
+    shot.prepend(canvas);
+    shot.classList.add("waiting");
+    const shown = () => shot.classList.replace("waiting", "shown");
+    image.addEventListener("load", shown, { once: true });
+    image.addEventListener("error", shown, { once: true });
+    // The picture is opaque once it is there, unless it has transparent parts: then it alone is to be seen.
+    image.addEventListener("load", () => setTimeout(() => canvas.remove(), 400), { once: true });
+  }
+}
+
+function say(text) {
+  if (status) status.textContent = text;
+}
+
+async function fetchPage(url, options = {}) {
+  const answer = await fetch(url, { credentials: "same-origin", ...options });
+  const type = answer.headers.get("Content-Type") || "";
+  if (!type.startsWith("text/html")) throw new Error(`no page, but ${type}`);
+  return { answer, page: new DOMParser().parseFromString(await answer.text(), "text/html") };
+}
+
+/** The next part of a list is put behind it when its end comes near; the link stays for those who use it. */
+function goOn(link) {
+  let busy = false;
+  const load = async () => {
+    if (busy) return;
+    busy = true;
+    try {
+      const { answer, page } = await fetchPage(link.href);
+      const items = page.getElementById("list");
+      if (!answer.ok || !items) throw new Error("no list");
+      const first = items.firstElementChild;
+      placehold(items);
+      document.getElementById("list").append(...items.children);
+      const box = link.closest(".more");
+      const focused = document.activeElement === link;
+      const following = page.querySelector("a[data-more]");
+      box.replaceChildren(...(following ? [following] : []));
+      watch(box);
+      if (focused) first?.querySelector("a")?.focus();
+      say("More was loaded.");
+    } catch {
+      watcher.unobserve(link); // The link still works, as a link.
+      busy = false;
+    }
+  };
+  link.addEventListener("click", (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey || busy) return;
+    event.preventDefault();
+    load();
+  });
+  link.load = load;
+}
+
+const watcher = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) if (entry.isIntersecting) entry.target.load();
+  },
+  { rootMargin: "1200px 0px" },
+);
+
+function watch(root) {
+  for (const link of root.querySelectorAll("a[data-more]")) {
+    goOn(link);
+    // Comments go on by a click alone: a form stands behind them.
+    if (!link.closest("#comments")) watcher.observe(link);
+  }
+}
+
+/** A form whose page differs in one part: it is sent, and that part alone is replaced. */
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  const part = form.dataset.part;
+  if (!part || form.dataset.sent) return;
+  event.preventDefault();
+  form.dataset.sent = "yes";
+  const pressed = form.querySelector("button");
+  try {
+    const { page } = await fetchPage(form.action, {
+      method: "POST",
+      headers: { "X-Part": part },
+      body: new URLSearchParams(new FormData(form)),
+    });
+    const fresh = page.getElementById(part);
+    const old = document.getElementById(part);
+    if (!fresh || !old) throw new Error("no such part");
+    const inside = old.contains(document.activeElement);
+    old.replaceWith(fresh);
+    placehold(fresh);
+    watch(fresh);
+    const problem = fresh.querySelector("[role=alert]");
+    if (inside) (fresh.querySelector(problem ? "textarea" : "button, textarea") || fresh).focus({ preventScroll: true });
+    say(problem ? problem.textContent : pressed?.closest(".like") ? fresh.querySelector("button").ariaLabel : "Done.");
+  } catch {
+    // As without script: the browser sends the form, and shows what comes.
+    form.submit();
+  }
+});
+
+/** Left and right go through photos where nothing is being written. */
+document.addEventListener("keydown", (event) => {
+  if (event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  if (event.target.closest?.("input, textarea, select, summary, [contenteditable]")) return;
+  const rel = { ArrowLeft: "prev", ArrowRight: "next" }[event.key];
+  const link = rel && document.querySelector(`.neighbours a[rel=${rel}]`);
+  if (link) link.click();
+});
+
+placehold(document);
+watch(document);
