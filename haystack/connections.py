@@ -33,11 +33,13 @@ class ConnectionLimits:
     connections: that are open at the same time.
     first_request_seconds: for the first request's headers to come.
     keepalive_seconds: between requests.
+    lingering_seconds: for a body that is not wanted to end, so that the client hears why.
     """
 
     connections: int
     first_request_seconds: float
     keepalive_seconds: float
+    lingering_seconds: float = 2.0
 
 
 def protocol_factory(
@@ -53,6 +55,7 @@ def protocol_factory(
             manager,
             loop=loop,
             keepalive_timeout=limits.keepalive_seconds,
+            lingering_time=limits.lingering_seconds,
             access_log=access_log,
             auto_decompress=False,
         )

@@ -8,8 +8,9 @@ import aiohttp
 from aiohttp import BodyPartReader, web
 
 from frontend.intake.desk import Desk, continued, on_thread, photo_name, require_plain
-from frontend.intake.errors import Unsupported, WrongLength
+from frontend.intake.errors import Unsupported, UploadInUse, UploadNotFound, WrongLength
 from frontend.intake.receiving import Piece
+from frontend.intake.taking import Taken
 from frontend.intake.uploads import Upload
 from frontend.records import Record
 from frontend.tickets import Ticket
@@ -34,15 +35,21 @@ class UploadHandler:
         known = await self._desk.before(ticket)
         if known is not None:
             return _answer(known, 200)
+        try:
+            taken = await self._take(request, ticket)
+        except UploadNotFound:  # an earlier call with this ticket has ended just now
+            raise UploadInUse("another upload with this ticket was under way; try again") from None
+        return _answer(taken.record, 200 if taken.again else 201)
+
+    async def _take(self, request: web.Request, ticket: Ticket) -> Taken:
         upload = await on_thread(self._desk.uploads.begin, ticket)
         async with self._desk.held(request, upload):
             try:
                 await on_thread(self._desk.uploads.cut, upload, 0)
                 await self._receive(request, ticket, upload)
-                taken = await self._desk.finish(ticket, upload)
+                return await self._desk.finish(ticket, upload)
             finally:
                 await on_thread(self._desk.uploads.remove, upload)
-        return _answer(taken.record, 200 if taken.again else 201)
 
     def _check(self, request: web.Request) -> Ticket:
         """What is known before the body comes."""

@@ -184,7 +184,8 @@ class Uploads:
         except TimeoutError:
             raise UploadInUse("this upload is still being received; ask again in a moment") from None
         try:
-            self.find(upload.id)
+            if self.find(upload.id) is not upload:  # it has ended, and was begun anew
+                raise UploadNotFound("this upload has ended; begin it again")
             upload.break_off = break_off
             yield upload
         finally:
