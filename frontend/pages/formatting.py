@@ -8,6 +8,7 @@ _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
 _WEEK_MS = 7 * _DAY_MS
+_HUES = 8
 _RATIO_STEP = 5
 _LEAST_RATIO, _MOST_RATIO = 40, 300
 """Hundredths of width to height that style.css has classes for."""
@@ -78,6 +79,11 @@ def place(latitude: float, longitude: float) -> str:
     """``43.4631° N, 11.8783° E``."""
     north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
     return f"{abs(latitude):.4f}° {north}, {abs(longitude):.4f}° {east}"
+
+
+def hue_class(name: str) -> str:
+    """The class in style.css of a name's colour: the same on all pages."""
+    return f"hue{sum(map(ord, name)) % _HUES}"
 
 
 def ratio_class(width: int, height: int) -> str:

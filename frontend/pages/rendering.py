@@ -69,6 +69,7 @@ class Renderer:
             machine_time=formatting.machine_time,
             count=formatting.count,
             size=formatting.size,
+            hue=formatting.hue_class,
             photo_id=photo_id_text,
         )
         self._environment.filters["ago"] = lambda time_ms: formatting.ago(time_ms, _now_ms())
