@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "store": ("tools.roles:store", "Run one Store."),
     "cache": ("tools.roles:cache", "Run one Cache; show, purge and warm the Caches."),
     "intake": ("tools.intake:intake", "Run one intake: takes uploads for the photo service, beside a Store."),
+    "frontend": ("tools.frontend:frontend", "Run the photo service's front end; rebuild its database; set passwords."),
     "put": ("tools.put:put", "Store files."),
     "get": ("tools.get:get", "Fetch a photo."),
     "rm": ("tools.rm:rm", "Delete photos."),

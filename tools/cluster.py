@@ -1,4 +1,7 @@
-"""A cluster of one machine: one Directory, its Stores and a Cache as children, kept running until told to stop."""
+"""A cluster of one machine as children, kept running until told to stop.
+
+One Directory, its Stores, a Cache; and for the photo service a front end, and an intake beside each Store.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ STOP_MARGIN_SECONDS = 10.0
 
 DIRECTORY = "directory"
 CACHE = "cache"
+FRONTEND = "frontend"
+INTAKE = "intake"
 
 
 class Commands(Protocol):
@@ -34,14 +39,22 @@ class Commands(Protocol):
     def cache(self, before: Ready | None, directory_url: str) -> Sequence[str]:
         """Command line of the Cache."""
 
+    def frontend(self, before: Ready | None, directory_url: str) -> Sequence[str]:
+        """Command line of the photo service's front end."""
+
+    def intake(self, number: int, before: Ready | None, store_url: str, frontend_url: str) -> Sequence[str]:
+        """Command line of the intake beside Store ``number``."""
+
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where everything listens; ``cache``: None without one."""
+    """Where everything listens; ``cache`` and ``frontend``: None without one."""
 
     directory: Ready
     stores: tuple[Ready, ...]
     cache: Ready | None = None
+    frontend: Ready | None = None
+    intakes: tuple[Ready, ...] = ()
 
     @property
     def directory_url(self) -> str:
@@ -57,6 +70,7 @@ class Cluster:
     commands: command lines of the children.
     store_count: how many Stores.
     with_cache: whether there is a Cache.
+    with_frontend: whether there are a front end and intakes.
     report: gets messages for the operator.
     on_line: gets child's name and each line that it logs.
     start_timeout_seconds: for one process to become ready.
@@ -75,43 +89,61 @@ class Cluster:
         environ: Mapping[str, str],
         pass_fds: Sequence[int] = (),
         with_cache: bool = False,
+        with_frontend: bool = False,
     ) -> None:
         self._commands = commands
         self._report = report
         self._start_timeout_seconds = start_timeout_seconds
         self._stop_timeout_seconds = stop_timeout_seconds
-        self._directory = Child(DIRECTORY, on_line, pass_fds=pass_fds, environ=environ)
-        self._stores = [
-            Child(f"store{number}", on_line, pass_fds=pass_fds, environ=environ) for number in range(1, store_count + 1)
-        ]
-        caches = [CACHE] if with_cache else []
-        self._caches = [Child(name, on_line, pass_fds=pass_fds, environ=environ) for name in caches]
+
+        def children(names: Sequence[str]) -> list[Child]:
+            return [Child(name, on_line, pass_fds=pass_fds, environ=environ) for name in names]
+
+        numbers = range(1, store_count + 1)
+        [self._directory] = children([DIRECTORY])
+        self._stores = children([f"store{number}" for number in numbers])
+        self._caches = children([CACHE] if with_cache else [])
+        self._frontends = children([FRONTEND] if with_frontend else [])
+        self._intakes = children([f"{INTAKE}{number}" for number in numbers] if with_frontend else [])
         self._keepers: list[asyncio.Task[None]] = []
 
     async def start(self) -> Running:
-        """Start the Directory, then all others at once. On failure all is stopped again; raises ChildFailed."""
+        """Start the Directory, then all others at once, the intakes last: they want to know where Stores and front end
+        are. On failure all is stopped again; raises ChildFailed."""
         try:
             directory = await self._directory.start(self._argv(self._directory), self._start_timeout_seconds)
-            results = await asyncio.gather(
-                *(child.start(self._argv(child), self._start_timeout_seconds) for child in self._others),
-                return_exceptions=True,
-            )
-            ready = []
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
-                ready.append(result)
+            stores, caches, frontends = await self._start_all(self._stores, self._caches, self._frontends)
+            [intakes] = await self._start_all(self._intakes)
         except BaseException:
             await self.stop()
             raise
         self._keepers = [asyncio.create_task(self._keep(child)) for child in (self._directory, *self._others)]
-        stores, caches = ready[: len(self._stores)], ready[len(self._stores) :]
-        return Running(directory, tuple(stores), caches[0] if caches else None)
+        return Running(
+            directory,
+            tuple(stores),
+            caches[0] if caches else None,
+            frontends[0] if frontends else None,
+            tuple(intakes),
+        )
+
+    async def _start_all(self, *groups: list[Child]) -> list[list[Ready]]:
+        """Start them at once, and return where they listen when all do. Raises the first failure."""
+        results = await asyncio.gather(
+            *(child.start(self._argv(child), self._start_timeout_seconds) for group in groups for child in group),
+            return_exceptions=True,
+        )
+        ready = []
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+            ready.append(result)
+        following = iter(ready)
+        return [[next(following) for _ in group] for group in groups]
 
     @property
     def _others(self) -> list[Child]:
         """All but the Directory."""
-        return [*self._stores, *self._caches]
+        return [*self._stores, *self._caches, *self._frontends, *self._intakes]
 
     async def failed(self) -> None:
         """Return never, unless watching the children itself fails; then raise its error."""
@@ -164,6 +196,13 @@ class Cluster:
         directory_url = local_url(self._directory.ready.url)
         if child in self._caches:
             return self._commands.cache(child.ready, directory_url)
+        if child in self._frontends:
+            return self._commands.frontend(child.ready, directory_url)
+        if child in self._intakes:
+            number = self._intakes.index(child) + 1
+            store, frontend = self._stores[number - 1].ready, self._frontends[0].ready
+            assert store is not None and frontend is not None
+            return self._commands.intake(number, child.ready, local_url(store.url), local_url(frontend.url))
         return self._commands.store(self._stores.index(child) + 1, child.ready, directory_url)
 
 

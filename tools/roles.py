@@ -70,7 +70,7 @@ def directory(context: click.Context, /, **flags: object) -> None:
     Settings come from the tables [cluster] and [directory] of the configuration file, then from HAYSTACK_DIRECTORY_…
     variables, then from flags.
     """
-    if _is_other_command(context, flags):
+    if is_other_command(context, flags):
         return
     log_to_stderr()
     settings = directory_settings(context.ensure_object(App).configuration().with_flags("directory", flags))
@@ -107,6 +107,16 @@ def directory_settings(configuration: Configuration) -> DirectorySettings:
         move_bytes_per_second=options.move_bytes_per_second,
         move_linger_seconds=options.move_linger_seconds,
         compact_garbage_share=options.compact_garbage_share,
+        rebalance_auto=options.rebalance_auto == "on",
+        rebalance_look_seconds=options.rebalance_look_seconds,
+        rebalance_watch_seconds=options.rebalance_watch_seconds,
+        rebalance_bytes=options.rebalance_bytes,
+        rebalance_moves=options.rebalance_moves,
+        rebalance_rest_seconds=options.rebalance_rest_seconds,
+        rebalance_payback_seconds=options.rebalance_payback_seconds,
+        rebalance_copies=options.rebalance_copies,
+        rebalance_fill_limit=options.rebalance_fill_limit,
+        rebalance_load_bytes=options.rebalance_load_bytes,
         cache_spread_reads_per_second=float(options.cache_spread_reads_per_second),
     )
 
@@ -143,7 +153,7 @@ def cache(context: click.Context, /, **flags: object) -> None:
     Settings come from the tables [cluster] and [cache] of the configuration file, then from HAYSTACK_CACHE_… variables,
     then from flags.
     """
-    if _is_other_command(context, flags):
+    if is_other_command(context, flags):
         return
     log_to_stderr()
     settings = context.ensure_object(App).configuration().with_flags("cache", flags).cache()
@@ -153,7 +163,7 @@ def cache(context: click.Context, /, **flags: object) -> None:
     run(settings)
 
 
-def _is_other_command(context: click.Context, flags: Mapping[str, object]) -> bool:
+def is_other_command(context: click.Context, flags: Mapping[str, object]) -> bool:
     """Whether a command beside the role was called. Raises UsageError when it was given the role's options."""
     if context.invoked_subcommand is None:
         return False

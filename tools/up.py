@@ -7,9 +7,10 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Coroutine
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -17,12 +18,31 @@ from urllib.parse import urlsplit
 import click
 
 from directory.decisions.replication import parse_replication
-from haystack.config import DEFAULT_CACHE_PORT, DEFAULT_DIRECTORY_URL, Configuration, StoreSettings, UpSettings
+from haystack.addresses import advertised_host, join
+from haystack.config import (
+    DEFAULT_CACHE_PORT,
+    DEFAULT_DIRECTORY_URL,
+    DEFAULT_FRONTEND_PORT,
+    DEFAULT_INTAKE_PORT,
+    Configuration,
+    StoreSettings,
+    UpSettings,
+)
 from haystack.errors import ConfigError
 from haystack.units import exact_size, format_size
 from tools.app import SECRET_FILE, App, config_option, json_option, pass_app, settings_options
 from tools.children import Ready
-from tools.cluster import CACHE, DIRECTORY, STOP_MARGIN_SECONDS, Cluster, Commands, Running, local_url
+from tools.cluster import (
+    CACHE,
+    DIRECTORY,
+    FRONTEND,
+    INTAKE,
+    STOP_MARGIN_SECONDS,
+    Cluster,
+    Commands,
+    Running,
+    local_url,
+)
 from tools.layout import Layout, check_count
 from tools.output import Output
 from tools.settle import wait_until_writable
@@ -45,17 +65,21 @@ _Result = TypeVar("_Result")
 @click.command()
 @settings_options("up")
 @click.option("--no-cache", is_flag=True, help="Start no Cache.")
+@click.option("--no-frontend", is_flag=True, help="Start no photo service: no front end, and no intakes.")
 @config_option
 @json_option
 @pass_app
-def up(app: App, /, *, no_cache: bool, **flags: object) -> int:
-    """Start a whole cluster on this machine: one Directory, some Stores and a Cache.
+def up(app: App, /, *, no_cache: bool, no_frontend: bool, **flags: object) -> int:
+    """Start a whole cluster on this machine: one Directory, some Stores, a Cache, and a photo service.
 
     Everything is kept in the folder --data, which is made when it is not there, with a new secret for the cluster.
     Ctrl-C stops all of it cleanly; a second Ctrl-C kills it. A process that dies is started again.
 
-    Settings of the roles come from [store], [directory] and [cache] of the configuration file and from the environment.
+    Settings of the roles come from [store], [directory], [cache], [frontend] and [intake] of the configuration file and
+    from the environment.
     """
+    if no_frontend:
+        flags["frontend"] = "off"
     if no_cache:
         flags["cache_memory_bytes"] = "0"
     configuration = app.configuration().with_flags("up", flags)
@@ -95,6 +119,8 @@ class RoleCommands:
     config_path: Path | None
     own_secret: bool
     layout: Layout = Layout()  # noqa: RUF009 - immutable
+    free_ports: dict[int, int] = field(default_factory=dict)
+    """Number of an intake → the port that was found for it."""
 
     def directory(self, before: Ready | None) -> list[str]:
         """Return the Directory's command line."""
@@ -123,6 +149,8 @@ class RoleCommands:
             argv += ["--workers", str(workers)]
         if self.settings.durability is not None:
             argv += ["--durability", self.settings.durability]
+        if self.with_frontend:
+            argv += ["--service", f"{INTAKE}={self._intake_address(number, directory_url)}"]
         return argv
 
     def cache(self, before: Ready | None, directory_url: str) -> list[str]:
@@ -138,6 +166,51 @@ class RoleCommands:
             # Clients, Stores and the Directory want the same processors, and each worker takes of the Cache's memory.
             argv += ["--workers", str(min(MAX_CACHE_WORKERS, max(1, len(os.sched_getaffinity(0)) // 2)))]
         return argv
+
+    def frontend(self, before: Ready | None, directory_url: str) -> list[str]:
+        """Return the front end's command line."""
+        port = urlsplit(before.url).port if before else self._frontend_port
+        argv = self._role(FRONTEND, None, port)
+        if not self.configuration.source(FRONTEND, "database"):
+            argv += ["--database", f"sqlite:///{(self.settings.data / FRONTEND / 'photos.db').absolute()}"]
+        return [*argv, "--directory", directory_url]
+
+    def intake(self, number: int, before: Ready | None, store_url: str, frontend_url: str) -> list[str]:
+        """Return the command line of the intake beside Store ``number``, counted from 1."""
+        argv = self._role(INTAKE, self.settings.data / f"{INTAKE}{number}", self._intake_port(number))
+        argv += ["--store", urlsplit(store_url).netloc, "--frontend", frontend_url]
+        if not self.configuration.source(INTAKE, "image_processes"):
+            argv += ["--image-processes", str(max(1, len(os.sched_getaffinity(0)) // self.store_count))]
+        return argv
+
+    def _intake_port(self, number: int) -> int:
+        """The port is wanted before the intake is started: its Store has to tell of it."""
+        base = self.settings.intake_port
+        if base is None:
+            base = DEFAULT_INTAKE_PORT if self.settings.store_port else 0
+        if base:
+            return self._port(base, number - 1)
+        if number not in self.free_ports:
+            family = socket.AF_INET6 if ":" in self.settings.host else socket.AF_INET
+            with socket.socket(family) as probe:
+                probe.bind((self.settings.host, 0))
+                self.free_ports[number] = probe.getsockname()[1]
+        return self.free_ports[number]
+
+    def _intake_address(self, number: int, directory_url: str) -> str:
+        return join(advertised_host(self.settings.host, (directory_url,)), self._intake_port(number))
+
+    @property
+    def with_frontend(self) -> bool:
+        """Whether there is a photo service."""
+        return self.settings.frontend == "on"
+
+    @property
+    def _frontend_port(self) -> int:
+        port = self.settings.frontend_port
+        if port is None:
+            port = DEFAULT_FRONTEND_PORT if self.settings.store_port else 0
+        return self._port(port)
 
     @property
     def _cache_port(self) -> int:
@@ -158,8 +231,12 @@ class RoleCommands:
         for number in range(1, self.store_count + 1):
             names.append((f"store{number}", self._port(self.settings.store_port, number - 1)))
         last_port = names[-1][1]
+        cache_port = self._cache_port
         if self.with_cache:
-            names.append((CACHE, self._cache_port))
+            names.append((CACHE, cache_port))
+        if self.with_frontend:
+            names.append((FRONTEND, self._frontend_port))
+            names += [(f"{INTAKE}{n}", self._intake_port(n)) for n in range(1, self.store_count + 1)]
         taken: dict[int, str] = {}
         for name, port in names:
             if port and port in taken:
@@ -172,8 +249,11 @@ class RoleCommands:
         directory = {"data": str(self.settings.data), "port": names[0][1]}
         self.configuration.with_flags("directory", directory).directory()
         if self.with_cache:
-            cache = {"data": str(self.settings.data), "port": names[-1][1]}
-            self.configuration.with_flags(CACHE, cache).cache()
+            self.configuration.with_flags(CACHE, {"data": str(self.settings.data), "port": cache_port}).cache()
+        if self.with_frontend:
+            database = self.configuration.source(FRONTEND, "database")
+            given = {} if database else {"database": "sqlite:////photos.db"}
+            self.configuration.with_flags(FRONTEND, given).frontend()
         last = {"data": (str(self.settings.data),), "port": last_port}
         return self.configuration.with_flags("store", last).store()
 
@@ -181,9 +261,11 @@ class RoleCommands:
         # 0 is any free port for each of them, wherever it is counted from.
         return base + self.settings.port_offset + distance if base else 0
 
-    def _role(self, role: str, data: Path, port: int | None) -> list[str]:
+    def _role(self, role: str, data: Path | None, port: int | None) -> list[str]:
         # -P: a folder named "tools" where the user happens to stand must not be taken for ours.
-        argv = [sys.executable, "-P", "-m", "tools.cli", role, "--data", str(data)]
+        argv = [sys.executable, "-P", "-m", "tools.cli", role]
+        if data is not None:
+            argv += ["--data", str(data)]
         argv += ["--host", self.settings.host, "--port", str(port)]
         if self.config_path is not None:
             argv += ["--config", str(self.config_path)]
@@ -215,6 +297,7 @@ class _Up:
             environ={**os.environ, "PYTHONUNBUFFERED": "1"},
             pass_fds=(self._folder.lock_fd,),
             with_cache=self._settings.cache_memory_bytes > 0,
+            with_frontend=self._settings.frontend == "on",
         )
         for number in STOP_SIGNALS:
             # nohup and the shell's "&" have a signal ignored on purpose.
@@ -273,6 +356,7 @@ class _Up:
                     for number, one in enumerate(running.stores, 1)
                 ],
                 "cache": local_url(running.cache.url) if running.cache else None,
+                "frontend": local_url(running.frontend.url) if running.frontend else None,
                 "replication": self._layout.replication,
                 "data": str(data),
             }
@@ -286,6 +370,8 @@ class _Up:
         if running.cache:
             memory = format_size(self._settings.cache_memory_bytes)
             out.say(f"  {CACHE:<9}  {running.cache.url}  {memory} of memory")
+        if running.frontend:
+            out.say(f"  {FRONTEND:<9}  {running.frontend.url}  the photo service")
         promise = parse_replication(self._layout.replication)
         if promise.copies > 1:
             out.say(f"Copies of each photo ({self._layout.replication}): {promise.in_words()}.")
@@ -296,6 +382,8 @@ class _Up:
             (f"{program} status --data {data}", "says how the cluster is"),
             (f"{running.directory_url}/<fid>", "shows a photo in your browser; without <fid>, the cluster"),
         ]
+        if running.frontend:
+            lines.insert(0, (local_url(running.frontend.url), "is a photo site: sign up and upload photos"))
         width = max(len(what) for what, _ in lines)
         out.say("Next, while this runs:")
         for what, why in lines:

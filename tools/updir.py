@@ -6,6 +6,8 @@
       secret       the cluster's secret, mode 0600. Loss: give the same secret to all roles anew, photos are not touched
       directory/   data folder of the Directory
       store1/ …    data folders of the Stores; the photos
+      frontend/    the photo service's database. Loss: `haystack frontend rebuild` makes photos and people again
+      intake1/ …   data folders of the intakes: uploads that are on their way
       layout.json  replication, and how the Stores are spread over racks and data centers, as of the last start. Loss:
                    give --replication, --racks and --data-centers once more
       up.lock      flock'ed by `haystack up` and by its children, so until the last of them has ended; holds up's pid
@@ -155,6 +157,8 @@ class UpFolder:
             "directory": running.directory_url,
             "stores": [asdict(store) for store in running.stores],
             "cache": asdict(running.cache) if running.cache else None,
+            "frontend": asdict(running.frontend) if running.frontend else None,
+            "intakes": [asdict(intake) for intake in running.intakes],
         }
         self._replace(RUNNING_FILE, document)
 

@@ -95,6 +95,12 @@ def set_fid(connection: Connection, photo_id: int, old_fid: str, new_fid: str, s
     return True
 
 
+def remove_needles(connection: Connection, photo_id: int, fid: str, renditions: Iterable[int], now_ms: int) -> None:
+    """Note down that needles are to be removed, unless they are noted already."""
+    keep(connection, photo_id, fid)
+    expect_removal(connection, photo_id, fid, renditions, now_ms)
+
+
 def expect_removal(connection: Connection, photo_id: int, fid: str, renditions: Iterable[int], retry_ms: int) -> None:
     """Note down needles that are to be removed then, unless :func:`keep` says otherwise before."""
     connection.execute(

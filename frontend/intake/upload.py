@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import json
 
 import aiohttp
 from aiohttp import BodyPartReader, web
@@ -12,7 +12,7 @@ from frontend.intake.errors import Unsupported, UploadInUse, UploadNotFound, Wro
 from frontend.intake.receiving import Piece
 from frontend.intake.taking import Taken
 from frontend.intake.uploads import Upload
-from frontend.records import Record
+from frontend.records import Record, dump
 from frontend.tickets import Ticket
 from haystack.errors import InvalidRequest
 
@@ -105,4 +105,4 @@ async def _pass_over(part: BodyPartReader) -> None:
 
 
 def _answer(record: Record, status: int) -> web.Response:
-    return web.json_response({"photo": photo_name(record), "record": asdict(record)}, status=status)
+    return web.json_response({"photo": photo_name(record), "record": json.loads(dump(record))}, status=status)

@@ -28,6 +28,7 @@ from frontend.services.pictures import INTAKE
 from frontend.tickets import Ticket, TicketOffice
 from haystack.client import HaystackClient
 from haystack.client.locations import with_scheme
+from haystack.errors import InvalidRequest
 from haystack.json_calls import CONNECTION_ERRORS, in_words, parsed, read_limited, reason_given
 
 TICKET_SECONDS = 3600
@@ -160,10 +161,7 @@ class Uploads:
                 problem = in_words(error)
                 continue
             if status in (200, 201):
-                document = parsed(raw)
-                if not isinstance(document, dict) or not isinstance(document.get("record"), dict):
-                    raise Busy("the intake answers with something that is no photo; is it of this release?")
-                record = load(json.dumps(document["record"]))
+                record = _record_in(raw)
                 await self._photos.publish(record)
                 return record
             problem = reason_given(raw, status)
@@ -225,6 +223,14 @@ class Uploads:
             caption=clean_caption(wish.caption),
             tags=clean_tags(wish.tags),
         )
+
+
+def _record_in(raw: bytes) -> Record:
+    document = parsed(raw)
+    try:
+        return load(json.dumps(document["record"]))
+    except (TypeError, KeyError, InvalidRequest) as error:
+        raise Busy(f"the intake answers with something that is no photo; is it of this release? {error}") from error
 
 
 def _known(connection: Connection, user_id: int, key: str, asked: bytes, now_ms: int) -> Offer | None:

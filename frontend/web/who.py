@@ -35,7 +35,7 @@ _ASKED = web.RequestKey("asked", Asked)
 
 async def asked_by(request: web.Request) -> Asked:
     """Who asks. Raises NotLoggedIn when a token is given that is none."""
-    known = request.get(_ASKED)
+    known: Asked | None = request.get(_ASKED)
     if known is not None:
         return known
     asked = await _find(request)

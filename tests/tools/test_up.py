@@ -49,7 +49,7 @@ class Up:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("HAYSTACK_")}
         self.data = data
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, "up", "--data", str(data), "--host", host, *arguments],
+            [sys.executable, "-c", DRIVER, "up", "--no-frontend", "--data", str(data), "--host", host, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

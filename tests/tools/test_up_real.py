@@ -31,7 +31,7 @@ class Cluster:
         ports = ("--directory-port", "0", "--store-port", "0")
         with (data.parent / "up.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*HAYSTACK, "up", "--json", "--data", str(data), *ports, *arguments],
+                [*HAYSTACK, "up", "--json", "--no-frontend", "--data", str(data), *ports, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
@@ -193,7 +193,8 @@ def test_a_port_in_use_is_told_in_one_line(clusters: list[Cluster], tmp_path: Pa
     clusters.append(cluster)
     port = cluster.directory.rpartition(":")[2]
     result = subprocess.run(
-        [*HAYSTACK, "up", "--data", str(tmp_path / "other"), "--directory-port", port, "--store-port", "0"],
+        [*HAYSTACK, "up", "--no-frontend", "--data", str(tmp_path / "other"), "--directory-port", port]
+        + ["--store-port", "0"],
         capture_output=True,
         text=True,
         env=ENVIRON,
