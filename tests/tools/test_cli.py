@@ -174,7 +174,7 @@ class TestSecret:
 
 def test_every_command_of_the_table_is_there_with_help_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     context = click.Context(cli.cli, obj=App())
-    long_running = {"store", "directory"}
+    long_running = {"store", "directory", "intake"}
     for name in cli.COMMANDS:
         command = cli.cli.get_command(context, name)
         assert command is not None

@@ -37,6 +37,14 @@ class Standins:
         assert directory_url == "http://127.0.0.1:1"
         return self._argv("cache", before)
 
+    def frontend(self, before: Ready | None, directory_url: str) -> Sequence[str]:
+        assert directory_url == "http://127.0.0.1:1"
+        return self._argv("frontend", before)
+
+    def intake(self, number: int, before: Ready | None, store_url: str, frontend_url: str) -> Sequence[str]:
+        assert store_url == frontend_url == "http://127.0.0.1:1"
+        return self._argv(f"intake{number}", before)
+
     def _argv(self, name: str, before: Ready | None) -> Sequence[str]:
         self.asked.append((name, before))
         return [sys.executable, str(STANDIN), name, str(self.folder), *self.behaviours.get(name, "").split()]
@@ -73,6 +81,7 @@ def make(
     stop_timeout_seconds: float = 30,
     *,
     with_cache: bool = False,
+    with_frontend: bool = False,
 ) -> Cluster:
     return Cluster(
         standins,
@@ -83,6 +92,7 @@ def make(
         stop_timeout_seconds=stop_timeout_seconds,
         environ={**os.environ, "PYTHONUNBUFFERED": "1"},
         with_cache=with_cache,
+        with_frontend=with_frontend,
     )
 
 
@@ -119,6 +129,21 @@ async def test_a_cache_is_a_child_like_the_others(
     await cluster.stop()
     events = [(name, event) for name, event, _ in standins.journal()]
     assert events[-1] == ("directory", "stopping") and ("cache", "stopping") in events
+
+
+async def test_the_photo_service_starts_last(tmp_path: Path, reports: Reports, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "RESTART_DELAY_FIRST_SECONDS", 0.01)
+    standins = Standins(tmp_path)
+    cluster = make(standins, reports, with_frontend=True)
+    running = await cluster.start()
+    assert running.frontend is not None and len(running.intakes) == 2
+    names = [name for name, _ in standins.asked]
+    assert names[0] == "directory" and names[-2:] == ["intake1", "intake2"] and "frontend" in names
+    os.kill(next(pid for who, _, pid in standins.journal() if who == "intake2"), signal.SIGKILL)
+    await reports.wait_for("intake2 is up again")
+    assert standins.asked[-1] == ("intake2", running.intakes[1])
+    await cluster.stop()
+    assert [(name, event) for name, event, _ in standins.journal()][-1] == ("directory", "stopping")
 
 
 async def test_when_one_does_not_start_all_are_stopped(tmp_path: Path, reports: Reports) -> None:

@@ -221,8 +221,37 @@ class TestCommandLines:
         )
         assert " ".join(made.store(2, None, "http://10.0.0.1:9338")[1:]) == (
             "-P -m tools.cli store --data /d/store2 --host 10.0.0.1 --port 8086 --secret-file /d/secret "
-            "--directory http://10.0.0.1:9338 --workers 2 --durability os"
+            "--directory http://10.0.0.1:9338 --workers 2 --durability os --service intake=10.0.0.1:8306"
         )
+
+    def test_the_photo_service(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
+        made = commands(Path("/d"), port_offset=5, count=2)
+        assert " ".join(made.frontend(None, "http://d")[1:]) == (
+            "-P -m tools.cli frontend --host 127.0.0.1 --port 8005 --secret-file /d/secret "
+            "--database sqlite:////d/frontend/photos.db --directory http://d"
+        )
+        assert " ".join(made.intake(2, None, "http://127.0.0.1:8086", "http://127.0.0.1:8005")[1:]) == (
+            "-P -m tools.cli intake --data /d/intake2 --host 127.0.0.1 --port 8306 --secret-file /d/secret "
+            "--store 127.0.0.1:8086 --frontend http://127.0.0.1:8005 --image-processes 3"
+        )
+        assert "--port 41001" in " ".join(made.frontend(Ready("http://127.0.0.1:41001", None, "d"), "http://d"))
+        without = commands(Path("/d"), frontend="off")
+        assert not without.with_frontend and "--service" not in without.store(1, None, "http://d")
+
+    def test_a_store_tells_of_the_port_that_its_intake_will_have(self) -> None:
+        made = commands(Path("/d"), store_port=0, count=2)
+        ports = []
+        for number in (1, 2):
+            argv = made.intake(number, None, "http://127.0.0.1:1", "http://127.0.0.1:2")
+            ports.append(argv[argv.index("--port") + 1])
+            assert made.store(number, None, "http://d")[-1] == f"intake=127.0.0.1:{ports[-1]}"
+        assert "0" not in ports and ports[0] != ports[1]
+
+    def test_a_configured_database_is_left_alone(self) -> None:
+        configuration = Configuration.load(None, {"HAYSTACK_FRONTEND_DATABASE": "postgresql://u:secret@h/photos"})
+        argv = commands(Path("/d"), configuration).frontend(None, "http://d")
+        assert "--database" not in argv and "secret@" not in " ".join(argv)
 
     def test_the_cache(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)))
@@ -313,6 +342,8 @@ class TestPlan:
             ({"store_port": 56_000}, 1, "store.admin_port: port 56000"),
             ({"port_offset": 60_000}, 1, "too large"),
             ({"cache_port": 8080}, 1, "store1 and cache would both listen on port 8080"),
+            ({"frontend_port": 8100}, 1, "cache and frontend would both listen on port 8100"),
+            ({"intake_port": 8079}, 2, "store1 and intake2 would both listen on port 8080"),
             ({"cache_memory_bytes": 0, "cache_port": 9333, "directory_port": 9333, "store_port": 9333}, 1, "Directory"),
         ],
     )
