@@ -23,9 +23,8 @@ class HttpLimits:
     max_lingering_refusals: connections over the limit that may wait for their 503 to be read; more are reset.
     max_pipeline_bytes: received but not yet processed input of a connection, above which its socket is not read.
     max_requests_per_turn: pipelined requests answered in a row before other connections get their turn.
-    write_buffer_bytes: unsent output of a connection above which handlers have to wait (``drain``). Output up to here
-        is also gathered until the end of the loop's turn: a client on another core is woken once for the answers of
-        the turn, and not for each of them. 0 writes every answer at once.
+    write_buffer_bytes: unsent output of a connection above which handlers have to wait (``drain``). Older releases of
+        uvloop also gather output up to here until the end of the loop's turn; 0 writes every answer at once.
     max_cached_blocks, max_cached_block_bytes: the cache of parsed header blocks.
     header_timeout_seconds: from the first byte of a request to the end of its header section; then 408.
     idle_timeout_seconds: without a request; then a silent close.
@@ -45,7 +44,7 @@ class HttpLimits:
     max_lingering_refusals: int = 64
     max_pipeline_bytes: int = 64 * 1024
     max_requests_per_turn: int = 64
-    write_buffer_bytes: int = 16 * 1024
+    write_buffer_bytes: int = 0
     max_cached_blocks: int = 1024
     max_cached_block_bytes: int = 2 * 1024
     header_timeout_seconds: float = 10.0
