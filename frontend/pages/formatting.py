@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 
+from haystack.units import MIB
+
 _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
@@ -73,6 +75,11 @@ def size(size_bytes: int) -> str:
     if size_bytes >= 1_000_000:
         return f"{size_bytes / 1_000_000:.1f} MB"
     return f"{max(1, round(size_bytes / 1000))} KB"
+
+
+def limit(limit_bytes: int) -> str:
+    """``20 MiB`` for a limit that is so many exactly, else as :func:`size`."""
+    return f"{limit_bytes // MIB} MiB" if limit_bytes % MIB == 0 else size(limit_bytes)
 
 
 def place(latitude: float, longitude: float) -> str:

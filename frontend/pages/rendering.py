@@ -69,6 +69,7 @@ class Renderer:
             machine_time=formatting.machine_time,
             count=formatting.count,
             size=formatting.size,
+            limit=formatting.limit,
             hue=formatting.hue_class,
             photo_id=photo_id_text,
         )
