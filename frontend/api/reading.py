@@ -50,7 +50,7 @@ async def body_of(request: web.Request, model: type[Model]) -> Model:
         raise web.HTTPUnsupportedMediaType(reason="send application/json")
     raw = await request.read()
     try:
-        return model.model_validate_json(raw)
+        return model.model_validate_json(raw, strict=True)
     except ValidationError as error:
         wrong = _wrong(error)
         if any(one["type"] == "json_invalid" for one in error.errors(include_url=False, include_input=False)):
