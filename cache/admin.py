@@ -13,7 +13,7 @@ from cache import clock
 from cache.board import KEEPER_START, Board, Cell, KeeperCell
 from cache.desk import Desk
 from cache.fetch import End
-from cache.memory import PhotoMemory
+from cache.levels import Levels
 from cache.metrics import render
 from haystack.errors import HaystackError, InvalidRequest
 from haystack.fid import MAX_VOLUME_ID, Fid
@@ -41,14 +41,14 @@ class AdminApi:
     def __init__(
         self,
         board: Board,
-        memory: PhotoMemory,
+        levels: Levels,
         desk: Desk,
         *,
         secret: bytes | None,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._board = board
-        self._memory = memory
+        self._levels = levels
         self._desk = desk
         self._status = status
         self._verifier = None if secret is None else Verifier(secret)
@@ -73,11 +73,11 @@ class AdminApi:
         document = await _body(request)
         if document.keys() == {"fids"}:
             fids = _fids(document["fids"])
-            count = sum(self._memory.drop(fid.volume, fid.key, fid.alternate) for fid in fids)
+            count = sum(self._levels.drop(fid.volume, fid.key, fid.alternate) for fid in fids)
         elif document.keys() == {"volumes"}:
-            count = sum(self._memory.drop_volume(volume) for volume in _volumes(document["volumes"]))
+            count = sum(self._levels.drop_volume(volume) for volume in _volumes(document["volumes"]))
         elif document == {"all": True}:
-            count = self._memory.drop_all()
+            count = self._levels.drop_all()
         else:
             raise InvalidRequest('a purge needs one of {"fids": [...]}, {"volumes": [...]} and {"all": true}')
         self._board.cells[KEEPER_START + KeeperCell.PURGED] += count

@@ -58,6 +58,12 @@ class KeeperCell(enum.IntEnum):
     NOT_KEPT = 7  # passed through: too large, not admitted, or no room
     FAILOVERS = 8
     DELETES_TAKEN = 9
+    SSD_HITS = 10
+    SSD_HIT_BYTES = 11
+    SSD_WRITTEN = 12
+    SSD_WRITTEN_BYTES = 13
+    SSD_NOT_WRITTEN = 14
+    SSD_EVICTIONS = 15
     LIMIT_BYTES = 16
     USED_BYTES = 17
     DATA_BYTES = 18
@@ -68,6 +74,11 @@ class KeeperCell(enum.IntEnum):
     HITS_LOST = 23
     FETCHING = 24
     NEGATIVE_ENTRIES = 25
+    SSD_FAILURES = 26
+    SSD_ENTRIES = 27
+    SSD_BYTES = 28
+    SSD_LIMIT_BYTES = 29  # 0 without a second level
+    SSD_ON = 30
 
 
 class Counter(enum.IntEnum):

@@ -3,7 +3,8 @@
 - A photo that is here and vouched for: the worker is told where.
 - One that is here, but may have been deleted (see :mod:`cache.feed_state`): a Store is asked by HEAD, once for all who
   wait, and its answer counts for half a second. No answer: the photo is served stale, if that is allowed.
-- A photo that is not here is fetched, once for all who wait. That it is not there is remembered for a second.
+- A photo that is not in memory is looked for on the second level, and fetched, once for all who wait. That it is not
+  there is remembered for a second.
 
 Bounds: ``max_fetches`` at the same time, and ``max_waiting`` questions in all; then workers hear 503.
 """
@@ -23,7 +24,8 @@ from cache import clock
 from cache.board import FETCH_HISTOGRAM_START, HISTOGRAM_BUCKETS, KEEPER_START, Board, KeeperCell
 from cache.feed_state import Change, Vouching
 from cache.fetch import End, Fetch, Result
-from cache.memory import Kept, PhotoMemory
+from cache.levels import Levels
+from cache.memory import Kept
 from cache.places import Place, Places
 from cache.signatures import own_path
 from cache.talk import Message, Said, Talk
@@ -83,7 +85,7 @@ class Desk:
     def __init__(
         self,
         board: Board,
-        memory: PhotoMemory,
+        levels: Levels,
         places: Places,
         upstreams: Upstreams,
         vouching: Vouching,
@@ -96,7 +98,8 @@ class Desk:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._cells = board.cells
-        self._memory = memory
+        self._levels = levels
+        self._memory = levels.memory
         self._places = places
         self._upstreams = upstreams
         self._vouching = vouching
@@ -136,7 +139,7 @@ class Desk:
         self._count(KeeperCell.DELETES_TAKEN, len(changes))
         for change in changes:
             if change.key is not None:
-                self._memory.drop(change.volume, change.key, change.alternate)
+                self._levels.drop(change.volume, change.key, change.alternate)
             else:
                 self._places.forget(change.volume)
             for fid, under in list(self._under.items()):
@@ -194,7 +197,7 @@ class Desk:
         if kept is None or kept.cookie != fid.cookie:
             return None
         if kept.expires and self._wall_clock() >= kept.expires:
-            self._memory.drop(fid.volume, fid.key, fid.alternate)
+            self._levels.drop(fid.volume, fid.key, fid.alternate)
             return None
         return kept
 
@@ -226,7 +229,7 @@ class Desk:
         if under is not None:
             return under
         admits = _admits_all if admits_all else self._admits
-        fetch = Fetch(fid, self._places, self._upstreams, self._memory, self._signer, admits, self)
+        fetch = Fetch(fid, self._places, self._upstreams, self._levels, self._signer, admits, self)
         under = self._under[fid] = self._by_fetch[fetch] = _Under(fetch, [], [], clock.now_ns(), set())
         if self._running < self._max_fetches:
             self._start(under)
@@ -253,6 +256,10 @@ class Desk:
         self._tell(under, result)
 
     def _tell(self, under: _Under, result: Result) -> None:
+        if result.here:
+            for asker in under.askers:  # now that it is in memory it is judged like all that is
+                self._ask(asker, under.fetch.fid, False, False)
+            under.askers = []
         if result.end is End.KEPT:
             said: Sequence[Any] = (Said.HAVE, result.entry, result.generation, True)
         elif result.end is End.PASS:
@@ -268,6 +275,8 @@ class Desk:
             done(result)
 
     def _note(self, under: _Under, result: Result) -> None:
+        if result.here:
+            return  # no Store was asked
         microseconds = (clock.now_ns() - under.began_ns) // 1000
         self._count(KeeperCell.FETCHES)
         self._count(KeeperCell.FETCHED_BYTES, under.fetch.received_bytes)
@@ -342,7 +351,7 @@ class Desk:
                 talk.say(int(Said.HAVE), number, kept.entry, kept.generation, False)
             return
         if not there:
-            self._memory.drop(fid.volume, fid.key, fid.alternate)
+            self._levels.drop(fid.volume, fid.key, fid.alternate)
         for asker in askers:  # gone or replaced: a fetch finds out which
             self._ask(asker, fid, False, False)
 

@@ -1,5 +1,7 @@
 """Fetching one photo: from one Store after the other, straight into the memory, verified as a Store verifies it.
 
+The second level, where there is one, is looked into first.
+
 What has come stays when a Store breaks its answer off: the needle is the same at all of them, so the next one's answer
 is skipped up to there. The checksum at the end covers what was kept, whoever it is from.
 """
@@ -16,16 +18,17 @@ from typing import Protocol
 import xxhash
 
 from cache import clock
-from cache.answers import VIA
-from cache.memory import Filling, NewPhoto, PhotoMemory
+from cache.levels import Levels
+from cache.memory import Filling
+from cache.new_photo import new_photo
 from cache.places import Place, Places
-from cache.signatures import SIGNED, own_path
+from cache.signatures import own_path
 from cache.upstream import StoreSilent, Upstreams
 from haystack.errors import HaystackError, NeedleNotFound, TooLarge, VolumeNotFound, VolumeUnavailable
 from haystack.fid import Fid
 from haystack.json_calls import reason_given
 from haystack.signed_urls import UrlSigner
-from haystack.store.answers import etag, photo_head
+from haystack.store.answers import etag
 from haystack.volume.layout import (
     FOOTER_BYTES,
     HEADER_BYTES,
@@ -69,6 +72,7 @@ class Result:
     Parameters
     ----------
     entry, generation: of a photo that is kept.
+    here: it was on the second level; whether it may be given out is not looked at yet.
     addresses: of its Stores, when it is to be passed through.
     message: why there is nothing.
     """
@@ -76,6 +80,7 @@ class Result:
     end: End
     entry: int = 0
     generation: int = 0
+    here: bool = False
     addresses: tuple[str, ...] = ()
     message: str = ""
 
@@ -119,7 +124,7 @@ class Fetch:
         fid: Fid,
         places: Places,
         upstreams: Upstreams,
-        memory: PhotoMemory,
+        levels: Levels,
         signer: UrlSigner,
         admits: Admits,
         notes: FetchNotes,
@@ -137,7 +142,8 @@ class Fetch:
         """What was wrong came from several Stores: the last one may be right."""
         self._places = places
         self._upstreams = upstreams
-        self._memory = memory
+        self._memory = levels.memory
+        self._second = levels.second
         self._signer = signer
         self._admits = admits
         self._notes = notes
@@ -156,6 +162,9 @@ class Fetch:
     async def run(self) -> Result:
         """Fetch it. Never raises a HaystackError."""
         try:
+            found = await self._from_second()
+            if found is not None:
+                return found
             for _ in range(MAX_ROUNDS):
                 result = await self._round()
                 if result is not None:
@@ -167,6 +176,34 @@ class Fetch:
         finally:
             self.give_up()
         return Result(End.FAILED, message=f"{self.fid} is replaced all the time")
+
+    async def _from_second(self) -> Result | None:
+        """Take it from the second level into memory; None when it is not there, or there is no room."""
+        photo = None if self._second is None else await self._second.read(self.fid)
+        if self._second is None or photo is None or photo.header.expired(time.time()):
+            return None
+        located = photo.located
+        for _ in range(ROOM_ATTEMPTS):
+            verified_ns = 0 if self._doubted else located.verified_ns
+            filling = self._memory.begin(
+                new_photo(
+                    located.volume,
+                    photo.header,
+                    photo.meta,
+                    located.checksum,
+                    stored_ms=located.stored_ms,
+                    verified_ns=verified_ns,
+                )
+            )
+            if filling is not None:
+                filling.write(photo.data)
+                self._second.gave(photo)
+                return Result(End.KEPT, filling.entry, filling.generation, here=True) if filling.finish() else None
+            await asyncio.sleep(ROOM_PAUSE_SECONDS)
+            self._memory.reclaim()
+            if not self._second.still(located):
+                break  # deleted meanwhile, for instance
+        return None
 
     async def _round(self) -> Result | None:
         """Fetch it once; None when it was deleted or replaced meanwhile."""
@@ -240,6 +277,8 @@ class Fetch:
         if self._tainted:
             filling.dropped = True
         kept = filling.finish()
+        if self._second is not None:
+            self._second.came(self.fid, filling.photo.checksum)
         if kept and self._doubted:
             self._memory.set_verified(filling.entry, filling.generation, 0)
         if self.streams:
@@ -266,25 +305,9 @@ class Fetch:
             return self.filling
         if header.data_bytes > self._memory.plan.max_photo_bytes:
             raise _PassThrough("too large to be kept")
-        head = b""  # what is for signed URLs alone has none that is right for everybody
-        if not header.is_signed:
-            head = photo_head(meta, checksum, header.time_ms, header.data_bytes) + VIA
+        stored_ms = time.time_ns() // 1_000_000
         self.filling = self._memory.begin(
-            NewPhoto(
-                volume=self.fid.volume,
-                key=header.key,
-                cookie=header.cookie,
-                alternate=header.alternate,
-                checksum=checksum,
-                time_ms=header.time_ms,
-                expires=header.expires,
-                stored_ms=time.time_ns() // 1_000_000,
-                verified_ns=self._began_ns,
-                head=head,
-                meta=meta,
-                data_bytes=header.data_bytes,
-                flags=header.flags & SIGNED,
-            )
+            new_photo(self.fid.volume, header, meta, checksum, stored_ms=stored_ms, verified_ns=self._began_ns)
         )
         if self.filling is None:
             raise _NoRoom("no room now")

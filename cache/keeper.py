@@ -32,12 +32,15 @@ from cache.feed import Feed
 from cache.feed_state import NEVER, Answer, Vouching
 from cache.heat import with_heat
 from cache.identity import locked_folder
+from cache.levels import Levels
 from cache.memory import MemoryPlan, PhotoMemory, plan_memory
 from cache.metrics import counters, fetch_latency, ratios
 from cache.places import Places
 from cache.policies import make_policy
 from cache.registration import Registration
 from cache.settings import Timing, WorkerSettings
+from cache.ssd import SecondLevel, SsdPlan, plan_ssd
+from cache.ssd.admission import with_asked
 from cache.talk import Talk
 from cache.upstream import Upstreams
 from haystack.addresses import advertised_host, join, reserve_address
@@ -86,9 +89,11 @@ async def keep(
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
     raise_file_limit()
-    plan = plan_memory(settings.memory_bytes, settings.worker_count, settings.max_share)
+    ssd = None if settings.ssd is None else plan_ssd(settings.ssd_size_bytes, settings.memory_bytes)
+    beside_bytes = 0 if ssd is None else ssd.memory_bytes
+    plan = plan_memory(settings.memory_bytes, settings.worker_count, settings.max_share, beside_bytes=beside_bytes)
     with locked_folder(settings.data) as cache_id, _reserved(settings) as port:
-        await _Cache(settings, timing or Timing(), plan, cache_id, port).run(stop, announce or _say)
+        await _Cache(settings, timing or Timing(), plan, ssd, cache_id, port).run(stop, announce or _say)
 
 
 class PublishedVouching(Vouching):
@@ -114,7 +119,15 @@ class PublishedVouching(Vouching):
 class _Cache:
     """All parts of one running Cache, put together."""
 
-    def __init__(self, settings: CacheSettings, timing: Timing, plan: MemoryPlan, cache_id: str, port: int) -> None:
+    def __init__(
+        self,
+        settings: CacheSettings,
+        timing: Timing,
+        plan: MemoryPlan,
+        ssd: SsdPlan | None,
+        cache_id: str,
+        port: int,
+    ) -> None:
         self._settings = settings
         self._timing = timing
         self._plan = plan
@@ -122,8 +135,14 @@ class _Cache:
         self._port = port
         self._started_ms = time.time_ns() // 1_000_000
         self._board = Board.create(settings.worker_count)
-        self._heat = with_heat(make_policy(settings.policy), time.monotonic)
+        policy = make_policy(settings.policy)
+        asked = None if ssd is None else with_asked(policy)
+        self._heat = with_heat(policy if asked is None else asked, time.monotonic)
         self._memory = PhotoMemory(plan, self._heat)
+        self._second: SecondLevel | None = None
+        if ssd is not None and asked is not None:
+            self._second = SecondLevel(ssd, self._memory, asked, bytes_per_second=settings.ssd_write_bytes_per_second)
+        self._levels = Levels(self._memory, self._second)
         self._heat.key_of = self._key_of
         self._vouching = PublishedVouching(self._board)
         self._talks: dict[int, Talk] = {}
@@ -142,9 +161,12 @@ class _Cache:
             places = await stack.enter_async_context(Places(settings.directories, settings.secret))
             upstreams = Upstreams()
             stack.callback(upstreams.close)
+            if self._second is not None and settings.ssd is not None:
+                stack.callback(self._second.close)
+                await self._second.open(settings.ssd)
             self._desk = Desk(
                 self._board,
-                self._memory,
+                self._levels,
                 places,
                 upstreams,
                 self._vouching,
@@ -270,6 +292,8 @@ class _Cache:
             (KeeperCell.FETCHING, self._desk.fetching),
         ):
             cells[KEEPER_START + cell] = value
+        if self._second is not None:
+            publish_ssd(self._board, self._second)
         now_ns = clock.now_ns()
         for number in range(self._board.workers):
             base = self._board.base(number)
@@ -324,6 +348,7 @@ class _Cache:
             "admission": self._settings.admission,
             "vouched": clock.now_ns() < self._board.cells[Cell.FRESH_UNTIL_NS],
             "feed": self._feed.status(),
+            "ssd": ssd_status(self._settings, self._second),
             "directories": self._registration.status(),
             "fetchLatency": fetch_latency(self._board),
             **ratios(document["counters"]),
@@ -332,7 +357,7 @@ class _Cache:
     @asynccontextmanager
     async def _admin(self) -> AsyncIterator[int]:
         api = AdminApi(
-            self._board, self._memory, self._desk, secret=self._settings.secret, status=self._status
+            self._board, self._levels, self._desk, secret=self._settings.secret, status=self._status
         ).application()
         runner = web.AppRunner(api, access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
         await runner.setup()
@@ -348,6 +373,39 @@ class _Cache:
             yield runner.addresses[0][1]
         finally:
             await runner.cleanup()
+
+
+def publish_ssd(board: Board, second: SecondLevel) -> None:
+    """Put what the second level has done on the board."""
+    usage = second.usage
+    for cell, value in (
+        (KeeperCell.SSD_HITS, usage.hits),
+        (KeeperCell.SSD_HIT_BYTES, usage.hit_bytes),
+        (KeeperCell.SSD_WRITTEN, usage.written),
+        (KeeperCell.SSD_WRITTEN_BYTES, usage.written_bytes),
+        (KeeperCell.SSD_NOT_WRITTEN, usage.not_written),
+        (KeeperCell.SSD_EVICTIONS, usage.evictions),
+        (KeeperCell.SSD_FAILURES, usage.failures),
+        (KeeperCell.SSD_ENTRIES, len(second)),
+        (KeeperCell.SSD_BYTES, second.live_bytes),
+        (KeeperCell.SSD_LIMIT_BYTES, second.plan.file_bytes),
+        (KeeperCell.SSD_ON, not second.off),
+    ):
+        board.cells[KEEPER_START + cell] = value
+
+
+def ssd_status(settings: CacheSettings, second: SecondLevel | None) -> dict[str, Any] | None:
+    """What people are told of the second level; None without one."""
+    if second is None:
+        return None
+    return {
+        "path": str(settings.ssd),
+        "sizeBytes": second.plan.file_bytes,
+        "maxPhotos": second.plan.max_entries,
+        "writeBytesPerSecond": settings.ssd_write_bytes_per_second,
+        "on": not second.off,
+        "why": second.off,
+    }
 
 
 def _ns(seconds: float) -> int:

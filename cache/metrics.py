@@ -46,6 +46,13 @@ _KEEPER_COUNTERS = (
     ("purged", "Photos purged by operators.", KeeperCell.PURGED),
     ("evictions", "Photos that made room for others.", KeeperCell.EVICTIONS),
     ("evicted_bytes", "Bytes of these photos.", KeeperCell.EVICTED_BYTES),
+    ("ssd_hits", "Photos that were not in memory, but on the SSD.", KeeperCell.SSD_HITS),
+    ("ssd_hit_bytes", "Bytes of these photos.", KeeperCell.SSD_HIT_BYTES),
+    ("ssd_written", "Photos written to the SSD.", KeeperCell.SSD_WRITTEN),
+    ("ssd_written_bytes", "Bytes written to the SSD.", KeeperCell.SSD_WRITTEN_BYTES),
+    ("ssd_not_written", "Photos beyond the SSD's budget, or its speed.", KeeperCell.SSD_NOT_WRITTEN),
+    ("ssd_evictions", "Photos on the SSD that made room for others.", KeeperCell.SSD_EVICTIONS),
+    ("ssd_failures", "Reads and writes of the SSD that failed, were wrong, or took too long.", KeeperCell.SSD_FAILURES),
     ("hits_lost", "Hits that the policy did not hear of.", KeeperCell.HITS_LOST),
 )
 _KEEPER_GAUGES = (
@@ -54,6 +61,10 @@ _KEEPER_GAUGES = (
     ("photo_bytes", "Bytes of photos that are kept.", KeeperCell.DATA_BYTES),
     ("photos", "Photos that are kept.", KeeperCell.ENTRIES),
     ("waiting_bytes", "Memory that was given up and is still being read.", KeeperCell.WAITING_BYTES),
+    ("ssd_photos", "Photos on the SSD.", KeeperCell.SSD_ENTRIES),
+    ("ssd_bytes", "Bytes of the photos on the SSD.", KeeperCell.SSD_BYTES),
+    ("ssd_limit_bytes", "Size of the file on the SSD; 0 without one.", KeeperCell.SSD_LIMIT_BYTES),
+    ("ssd_on", "1 while the SSD is used; 0 without one, or when it was switched off.", KeeperCell.SSD_ON),
     ("fetching", "Photos that are being fetched.", KeeperCell.FETCHING),
 )
 
@@ -132,6 +143,15 @@ def counters(board: Board) -> dict[str, int | float]:
         "notKept": keeper(KeeperCell.NOT_KEPT),
         "usedBytes": keeper(KeeperCell.USED_BYTES),
         "entries": keeper(KeeperCell.ENTRIES),
+        "ssdHits": keeper(KeeperCell.SSD_HITS),
+        "ssdHitBytes": keeper(KeeperCell.SSD_HIT_BYTES),
+        "ssdWritten": keeper(KeeperCell.SSD_WRITTEN),
+        "ssdWrittenBytes": keeper(KeeperCell.SSD_WRITTEN_BYTES),
+        "ssdNotWritten": keeper(KeeperCell.SSD_NOT_WRITTEN),
+        "ssdEvictions": keeper(KeeperCell.SSD_EVICTIONS),
+        "ssdFailures": keeper(KeeperCell.SSD_FAILURES),
+        "ssdEntries": keeper(KeeperCell.SSD_ENTRIES),
+        "ssdBytes": keeper(KeeperCell.SSD_BYTES),
     }
 
 

@@ -358,6 +358,17 @@ class CacheSettings:
         default=0.015625,
         metadata=setting(Share(), "Largest part of the memory for one photo; larger ones pass through."),
     )
+    ssd: Path | None = field(
+        default=None,
+        metadata=setting(FilePath(), "File for a second level, on a solid-state disk; it is emptied at each start."),
+    )
+    ssd_size_bytes: int = field(
+        default=64 * GIB, metadata=setting(Size(16 * MIB, 64 * TIB), "Size of that file; it is taken at the start.")
+    )
+    ssd_write_bytes_per_second: int = field(
+        default=8 * MIB,
+        metadata=setting(Size(0, TIB), "What may be written to it, so that it does not wear out; 0: no limit."),
+    )
     serve_stale: Literal["on", "off"] = field(
         default="on",
         metadata=setting(
@@ -601,6 +612,7 @@ _SHORT_FLAGS = {
     ("store", "services"): "service",
     ("intake", "frontends"): "frontend",
     ("cache", "memory_bytes"): "memory",
+    ("cache", "ssd_size_bytes"): "ssd-size",
     ("up", "cache_memory_bytes"): "cache-memory",
 }
 _Settings = TypeVar("_Settings")

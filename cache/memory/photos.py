@@ -38,7 +38,7 @@ from cache.memory.layout import (
 )
 from cache.memory.limbo import Limbo
 from cache.memory.plan import MemoryPlan
-from cache.memory.runs_of import data_views, runs_of
+from cache.memory.runs_of import data_views, meta_of, runs_of
 from cache.memory.shared import SharedMemory
 from cache.memory.space import Space
 from cache.memory.table import NameTable
@@ -222,6 +222,12 @@ class PhotoMemory:
         if self.descriptors.generation(kept.entry) != kept.generation:
             return []
         return data_views(self.arena, self.descriptors.fields(kept.entry))
+
+    def meta(self, kept: Kept) -> bytes:
+        """The packed metadata of a photo; empty when it is gone."""
+        if self.descriptors.generation(kept.entry) != kept.generation:
+            return b""
+        return meta_of(self.arena, self.descriptors.fields(kept.entry))
 
     def set_verified(self, entry: int, generation: int, verified_ns: int) -> bool:
         """The photo is known to be in force up to that moment; False when it is not kept any more."""

@@ -86,7 +86,7 @@ class MemoryPlan:
         return self.arena_granules // RESERVE_PART
 
 
-def plan_memory(memory_bytes: int, workers: int, max_share: float = 1 / 64) -> MemoryPlan:
+def plan_memory(memory_bytes: int, workers: int, max_share: float = 1 / 64, *, beside_bytes: int = 0) -> MemoryPlan:
     """Share out the memory of a node.
 
     Parameters
@@ -94,6 +94,7 @@ def plan_memory(memory_bytes: int, workers: int, max_share: float = 1 / 64) -> M
     memory_bytes: the limit for all processes of the node together.
     workers: at least 1.
     max_share: photos larger than this share of the memory are not kept.
+    beside_bytes: what the keeper needs for other things, such as a second level.
 
     Raises ConfigError when the processes would leave too little for photos.
     """
@@ -101,6 +102,7 @@ def plan_memory(memory_bytes: int, workers: int, max_share: float = 1 / 64) -> M
     hot_records = max(MIN_HOT_RECORDS, min(hot_records, MAX_HOT_RECORDS))
     page_tables_bytes = int(memory_bytes * PAGE_TABLE_SHARE * (workers + 1))
     processes_bytes = KEEPER_BYTES + workers * (WORKER_BYTES + hot_records * HOT_RECORD_BYTES) + page_tables_bytes
+    processes_bytes += beside_bytes
     max_entries = min(MAX_ENTRIES, max(ENTRY_BLOCK, memory_bytes // BYTES_AN_ENTRY_AT_LEAST))
     table_bytes = table_cells(max_entries) * CELL_BYTES + workers * PINS_START
     arena_bytes = memory_bytes - processes_bytes - table_bytes

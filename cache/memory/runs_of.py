@@ -35,6 +35,12 @@ def slices_of(arena: memoryview, runs: Runs, skipped: int, start: int, end: int)
     return slices
 
 
+def meta_of(arena: memoryview, fields: tuple[int, ...]) -> bytes:
+    """The packed metadata of a photo."""
+    start = fields[14] * GRANULE_BYTES + fields[12]
+    return bytes(arena[start : start + fields[13]])
+
+
 def data_views(arena: memoryview, fields: tuple[int, ...]) -> list[memoryview]:
     """All data of a photo in its order."""
     runs = runs_of(arena, fields)

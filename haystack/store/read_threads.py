@@ -40,14 +40,17 @@ class ReadThreads:
     ----------
     count: how many; they are started with the first call.
     name: of the threads, for whoever looks at them.
+    daemon: whether the process may end while they hang in a disk.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, *, daemon: bool = False) -> None:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._finished: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
         self._waking = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._threads = [threading.Thread(target=self._work, name=f"{name}-{number}") for number in range(count)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=daemon) for number in range(count)
+        ]
 
     def run(self, function: Callable[..., _Result], *args: Any) -> asyncio.Future[_Result]:
         """Call ``function`` on one of the threads; the future gets what it returns or raises."""

@@ -19,6 +19,7 @@ def main() -> None:
     settings, timing = json.loads(sys.argv[1]), json.loads(sys.argv[2])
     settings["data"] = Path(settings["data"])
     settings["secret"] = bytes.fromhex(settings["secret"]) if settings["secret"] else None
+    settings["ssd"] = Path(settings["ssd"]) if settings.get("ssd") else None
     settings["directories"] = tuple(settings["directories"])
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
     try:

@@ -15,6 +15,7 @@ from photo_memory import small_plan
 
 from cache.board import ALL_SPECIAL, MAX_SPECIAL_VOLUMES, NEVER_NS, STATUS_CELL, Board, Cell, Counter, Histogram, Tally
 from cache.fetch import STREAM_BYTES, Fetch, _NeedleTaker
+from cache.levels import Levels
 from cache.memory import PhotoMemory
 from cache.names import PhotoTarget, parse_path
 from cache.policies import make_policy
@@ -201,7 +202,7 @@ def take(
     """Receive answers one after the other, as from Stores of which all but the last break off. Raises what came."""
 
     async def run() -> Fetch:
-        fetch = Fetch(FID, None, None, memory, UrlSigner(None), lambda place: True, notes or Notes())  # type: ignore[arg-type]
+        fetch = Fetch(FID, None, None, Levels(memory, None), UrlSigner(None), lambda place: True, notes or Notes())  # type: ignore[arg-type]
         if fetches is not None:
             fetches.append(fetch)
         for number, raw in enumerate(answers):

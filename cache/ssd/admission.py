@@ -1,0 +1,133 @@
+"""What is worth being written to the SSD, and how much may be written. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from cache.policies import Policy
+from cache.policies.ghosts import Ghosts
+
+ENOUGH: Final = 2
+"""A photo that was asked for so often is worth being written."""
+
+REWRITE_AGE: Final = 0.5
+"""A photo that was read from the SSD and leaves memory again is written anew when its needle is older than this part of
+the log: the second chance."""
+
+BURST_SECONDS: Final = 10.0
+"""What was not used of the budget is saved for so long."""
+
+
+class Admission:
+    """Decides what is written.
+
+    Parameters
+    ----------
+    log_bytes: of the SSD. What left memory is remembered until as much again has left it.
+    max_entries: photos that the SSD can have.
+    """
+
+    def __init__(self, log_bytes: int, max_entries: int) -> None:
+        self._window_bytes = log_bytes
+        self._once = Ghosts()
+        self._once.fit(max_entries)
+
+    def wants(self, name_hash: int, size_bytes: int, asked: int, age: float | None) -> bool:
+        """Whether a photo that leaves memory is to be written.
+
+        Parameters
+        ----------
+        asked: how often it was asked for while it was in memory.
+        age: of its needle, when it is on the SSD already.
+        """
+        if age is not None:
+            return age > REWRITE_AGE
+        if asked >= ENOUGH or (asked and self._once.take(name_hash, self._window_bytes)):
+            return True
+        if asked:
+            self._once.add(name_hash, size_bytes)
+        return False
+
+
+class Budget:
+    """So many bytes a second may be written.
+
+    Parameters
+    ----------
+    bytes_per_second: 0 for no limit.
+    least_bytes: what may be saved at least.
+    """
+
+    def __init__(self, bytes_per_second: int, least_bytes: int, now: float) -> None:
+        self._bytes_per_second = bytes_per_second
+        self._most_bytes = max(least_bytes, bytes_per_second * BURST_SECONDS)
+        self._left_bytes = self._most_bytes
+        self._at = now
+
+    def take(self, size_bytes: int, now: float) -> bool:
+        """Whether so much may be written now; it is counted then."""
+        if not self._bytes_per_second:
+            return True
+        earned = (now - self._at) * self._bytes_per_second
+        self._left_bytes = min(self._most_bytes, self._left_bytes + earned)
+        self._at = now
+        if size_bytes > self._left_bytes:
+            return False
+        self._left_bytes -= size_bytes
+        return True
+
+
+class AskedPolicy:
+    """A policy that counts how often each photo was asked for, on the way to another one."""
+
+    name: ClassVar[str] = "asked"
+    entry_bytes: ClassVar[int] = 0
+
+    def __init__(self, inner: Policy) -> None:
+        self._inner = inner
+        self._asked = array("B")
+
+    def asked(self, entry: int) -> int:
+        """How often a photo was asked for since it was added, up to :data:`ENOUGH`; also of one that has just gone."""
+        return self._asked[entry] if entry < len(self._asked) else 0
+
+    def resize(self, capacity_bytes: int) -> None:
+        self._inner.resize(capacity_bytes)
+
+    def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
+        if entry >= len(self._asked):
+            self._asked.frombytes(bytes(entry + 1 - len(self._asked)))
+        self._asked[entry] = 0
+        self._inner.add(entry, name_hash, size_bytes)
+
+    def hits(self, entries: Iterable[int]) -> None:
+        taken = list(entries)
+        self._inner.hits(taken)
+        asked = self._asked
+        for entry in taken:
+            if entry < len(asked) and asked[entry] < ENOUGH:
+                asked[entry] += 1
+
+    def remove(self, entry: int) -> None:
+        self._inner.remove(entry)
+
+    def victim(self) -> int | None:
+        return self._inner.victim()
+
+    def __len__(self) -> int:
+        return len(self._inner)
+
+    @property
+    def total_bytes(self) -> int:
+        return self._inner.total_bytes
+
+
+def with_asked(inner: Policy) -> AskedPolicy:
+    """A policy around another one, with the memory that both take an entry."""
+
+    class _Asked(AskedPolicy):
+        entry_bytes: ClassVar[int] = inner.entry_bytes + 1
+
+    return _Asked(inner)
