@@ -55,6 +55,11 @@ class Card:
         """Where it is downloaded instead of shown."""
         return self.pictures.url("original", download=True)
 
+    @property
+    def untouched_url(self) -> str | None:
+        """Where the upload is downloaded as it came, when that was kept: for its owner."""
+        return self.pictures.untouched_url()
+
 
 async def cards_of(request: web.Request, viewer: User | None, photos: Sequence[Photo]) -> list[Card]:
     """The photos with all that a page shows of them."""

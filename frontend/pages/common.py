@@ -14,7 +14,7 @@ from frontend.pages.rendering import Look, Renderer
 from frontend.services.errors import Invalid
 from frontend.web.csrf import check_csrf
 from frontend.web.keys import SITE
-from frontend.web.who import viewer_of
+from frontend.web.who import own_origin, viewer_of
 from haystack.errors import HaystackError
 
 RENDERER = web.AppKey("pages_renderer", Renderer)
@@ -63,9 +63,15 @@ async def needed_user(request: web.Request) -> User:
     """Who asks. Raises a redirect to where one logs in, and comes back from."""
     user = await viewer_of(request)
     if user is None:
-        back = request.path_qs if request.method == "GET" else "/"
+        back = request.path_qs if request.method == "GET" else _came_from(request)
         raise web.HTTPSeeOther(f"/log-in?next={quote(back, safe='')}")
     return user
+
+
+def _came_from(request: web.Request) -> str:
+    """The page whose form was sent; ``/`` when that is not known."""
+    referrer, origin = request.headers.get("Referer", ""), own_origin(request)
+    return own_path(referrer.removeprefix(origin)) if referrer.startswith(f"{origin}/") else "/"
 
 
 def own_path(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from frontend.database.paging import Position
 from frontend.database.people import User
 from frontend.database.photos import Photo
 from frontend.pages.cards import cards_of, picture_origins
@@ -27,11 +28,19 @@ from frontend.services.browsing import Browsing
 from frontend.services.errors import Invalid, NotFound
 from frontend.services.names import parse_photo_id, split_tags
 from frontend.services.photos import NO_PLACE, Changes
+from frontend.services.site import now_ms
 from frontend.web.csrf import csrf_token
 from frontend.web.keys import SITE
 from frontend.web.who import viewer_of
 
+ALIKE_SHOWN_MS = 24 * 3_600_000
+"""How long after an upload its owner is told of photos that look like it: looking for them reads all of his."""
+
 _EDITABLE = ("title", "caption", "tags", "visibility")
+
+
+def _comments_scope(photo_id: int) -> str:
+    return f"page comments {photo_id}"
 
 
 def _photo_id(request: web.Request) -> int:
@@ -49,10 +58,11 @@ async def _page(
     viewer = await viewer_of(request)
     site = request.app[SITE]
     found = await site.photos.get(viewer, _photo_id(request))
-    scope = f"page comments {found.id}"
+    scope = _comments_scope(found.id)
     comments = await site.talk.comments(viewer, found.id, position(request, scope), COMMENTS)
     own = viewer is not None and viewer.id == found.owner_id
-    alike = await site.photos.alike(viewer, found) if viewer is not None and own else []
+    fresh = now_ms() - found.created_ms < ALIKE_SHOWN_MS
+    alike = await site.photos.alike(viewer, found) if viewer is not None and own and fresh else []
     (card,) = await cards_of(request, viewer, [found])
     values: dict[str, Any] = {
         "card": card,
@@ -61,6 +71,7 @@ async def _page(
         "alike": await cards_of(request, viewer, alike),
         "comments": comments.items,
         "more_url": more_url(request, scope, comments),
+        "all_url": photo_url(found.id) if "after" in request.query else None,
         "errors": errors or {},
         "draft": draft,
     }
@@ -103,7 +114,12 @@ async def comment(request: web.Request) -> web.Response:
         written = await request.app[SITE].talk.comment(user, photo_id, form.text("text"))
     except Invalid as error:
         return await _page(request, errors=errors_of(error, ()), draft=form.text("text"), status=error.http_status)
-    return go(f"{photo_url(photo_id)}#c{written.id}")
+    found = await request.app[SITE].photos.get(user, photo_id)
+    query = ""
+    if found.comment_count > COMMENTS:  # the first page does not show it
+        before = Position(written.created_ms, written.id - 1)
+        query = f"?after={request.app[SITE].cursors.write(_comments_scope(photo_id), before)}"
+    return go(f"{photo_url(photo_id)}{query}#c{written.id}")
 
 
 async def delete_comment(request: web.Request) -> web.Response:

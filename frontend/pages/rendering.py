@@ -17,6 +17,7 @@ from frontend.pages.assets import Assets
 from frontend.pages.policy import content_security_policy
 from frontend.services.names import photo_id_text
 from frontend.web.csrf import csrf_token
+from frontend.web.keys import SITE
 from frontend.web.who import viewer_of
 
 FOLDER = Path(__file__).parent / "templates"
@@ -85,7 +86,14 @@ class Renderer:
 
     def answer(self, request: web.Request, look: Look, viewer: User | None, token: str) -> web.Response:
         """The page for a viewer who is known."""
-        values = {"viewer": viewer, "csrf": token, "here": request.path_qs, "path": request.path, **look.values}
+        shared = {
+            "viewer": viewer,
+            "csrf": token,
+            "here": request.path_qs,
+            "path": request.path,
+            "open_to_all": request.app[SITE].accounts.open_to_all,
+        }
+        values = {**shared, **look.values}
         text = self._environment.get_template(look.template).render(values)
         headers = {
             "Content-Security-Policy": content_security_policy(look.origins.pictures, look.origins.uploads),
@@ -94,7 +102,13 @@ class Renderer:
             "Cross-Origin-Opener-Policy": "same-origin",
             "Permissions-Policy": "geolocation=(), camera=(), microphone=()",
         }
-        return web.Response(text=text, status=look.status, content_type="text/html", charset="utf-8", headers=headers)
+        response = web.Response(
+            text=text, status=look.status, content_type="text/html", charset="utf-8", headers=headers
+        )
+        if viewer is None:
+            # Not with somebody's token beside words of others: the length of what is compressed would tell (BREACH).
+            response.enable_compression()
+        return response
 
 
 def photo_url(photo_id: int) -> str:

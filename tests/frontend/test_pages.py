@@ -298,6 +298,42 @@ async def test_lists_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             await visitor.close()
 
 
+async def test_a_new_comment_is_shown_also_behind_many(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("frontend.pages.photo.COMMENTS", 2)
+    owner = scene.people["owner"]
+    for number in range(4):
+        said = await owner.post(f"{scene.photo}/comments", {"text": f"comment {number}"})
+        assert f"comment {number}" in said.html.text
+    assert "comment 0" not in said.html.text and "All comments" in said.html.text
+    check_page(said)
+    first = await owner.get(scene.photo)
+    assert "comment 0" in first.html.text and "comment 3" not in first.html.text and "More comments" in first.html.text
+
+
+async def test_who_has_to_log_in_comes_back(scene: Scene) -> None:
+    nobody = scene.people["nobody"]
+    answer = await nobody.post(f"{scene.photo}/like", {}, Referer=f"{scene.place.url}{scene.photo}")
+    fields = {one.attributes["name"]: one.attributes.get("value") for one in answer.html.all("input")}
+    assert fields["next"] == scene.photo
+    elsewhere = await nobody.post(f"{scene.photo}/like", {}, Referer="https://evil.example/x")
+    fields = {one.attributes["name"]: one.attributes.get("value") for one in elsewhere.html.all("input")}
+    assert fields["next"] == "/"
+
+
+async def test_where_nobody_signs_up_nothing_asks_to(tmp_path: Path) -> None:
+    async with running(tmp_path, sign_up="off") as place:
+        visitor = Visitor(place)
+        try:
+            for path in ("/", "/log-in", "/explore"):
+                assert 'href="/sign-up"' not in (await visitor.get(path)).html.source
+            answer = await visitor.post("/sign-up", {"username": "anna", "password": PASSWORD})
+            assert answer.status == 403
+            check_page(answer)
+            assert "ask who runs this service" in (await visitor.get("/sign-up")).html.text
+        finally:
+            await visitor.close()
+
+
 async def test_static_files_are_kept_for_ever_and_named_by_what_they_hold(scene: Scene) -> None:
     html = (await scene.people["nobody"].get("/")).html
     links = [str(one.attributes["href"]) for one in html.all("link")] + [

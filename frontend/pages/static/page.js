@@ -87,31 +87,50 @@ function watch(root) {
 document.addEventListener("submit", async (event) => {
   const form = event.target;
   const part = form.dataset.part;
-  if (!part || form.dataset.sent) return;
+  if (!part) return;
   event.preventDefault();
+  if (form.dataset.sent) return;
   form.dataset.sent = "yes";
-  const pressed = form.querySelector("button");
+  const liked = form.classList.contains("like");
   try {
-    const { page } = await fetchPage(form.action, {
+    const { answer, page } = await fetchPage(form.action, {
       method: "POST",
       headers: { "X-Part": part },
       body: new URLSearchParams(new FormData(form)),
     });
     const fresh = page.getElementById(part);
     const old = document.getElementById(part);
-    if (!fresh || !old) throw new Error("no such part");
-    const inside = old.contains(document.activeElement);
-    old.replaceWith(fresh);
-    placehold(fresh);
-    watch(fresh);
-    const problem = fresh.querySelector("[role=alert]");
-    if (inside) (fresh.querySelector(problem ? "textarea" : "button, textarea") || fresh).focus({ preventScroll: true });
-    say(problem ? problem.textContent : pressed?.closest(".like") ? fresh.querySelector("button").ariaLabel : "Done.");
+    if (fresh && old) {
+      const inside = old.contains(document.activeElement);
+      old.replaceWith(fresh);
+      placehold(fresh);
+      watch(fresh);
+      const problem = fresh.querySelector("[role=alert]");
+      const next = fresh.querySelector(problem ? "textarea" : "button, textarea");
+      if (inside && next) next.focus({ preventScroll: true });
+      say(problem ? problem.textContent : liked ? next.ariaLabel : "Done.");
+    } else if (answer.redirected) {
+      location.assign(answer.url); // such as to where one logs in
+    } else {
+      complain(form, page.querySelector("main .empty p:not(.big)")?.textContent || "That did not work.");
+    }
   } catch {
-    // As without script: the browser sends the form, and shows what comes.
-    form.submit();
+    complain(form, "There is no connection. Try again.");
   }
 });
+
+/** Says at a form why it was not taken; it can be sent again. */
+function complain(form, text) {
+  delete form.dataset.sent;
+  let alert = form.querySelector("[role=alert]");
+  if (!alert) {
+    alert = document.createElement("p");
+    alert.className = "alert";
+    alert.setAttribute("role", "alert");
+    form.prepend(alert);
+  }
+  alert.textContent = text;
+}
 
 /** Left and right go through photos where nothing is being written. */
 document.addEventListener("keydown", (event) => {

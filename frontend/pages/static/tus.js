@@ -7,7 +7,7 @@ const ATTEMPTS = 6;
 const FIRST_WAIT_MS = 700;
 const MOST_WAIT_MS = 10_000;
 const MOST_ASKED_WAIT_MS = 60_000;
-const FINISH_TIMEOUT_MS = 120_000;
+const QUIET_MS = 90_000;
 const KEPT = "haystack-upload:";
 const SPARE_SECONDS = 60;
 
@@ -137,19 +137,38 @@ async function refusal(answer) {
   return problem;
 }
 
-/** One request to the intake. XMLHttpRequest, because fetch does not tell how much was sent. */
-function call(method, url, place, { headers = {}, body = null, onProgress = null, timeout = 0 } = {}) {
+/**
+ * One request to the intake. XMLHttpRequest, because fetch does not tell how much was sent.
+ * It is given up when nothing happens for long, however long it takes as a whole.
+ */
+function call(method, url, place, { headers = {}, body = null, onProgress = () => {} } = {}) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
+    let watch = setTimeout(() => request.abort(), QUIET_MS);
+    const alive = () => {
+      clearTimeout(watch);
+      watch = setTimeout(() => request.abort(), QUIET_MS);
+    };
+    const fail = (words) => () => {
+      clearTimeout(watch);
+      reject(new UploadProblem(words, false));
+    };
     request.open(method, url);
-    request.timeout = timeout;
     request.setRequestHeader("Tus-Resumable", "1.0.0");
     request.setRequestHeader("Authorization", `Bearer ${place.ticket}`);
     for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    if (onProgress) request.upload.addEventListener("progress", (event) => onProgress(event.loaded));
-    request.addEventListener("load", () => resolve(request));
-    request.addEventListener("error", () => reject(new UploadProblem("The connection broke.", false)));
-    request.addEventListener("timeout", () => reject(new UploadProblem("The service does not answer.", false)));
+    if (body) {
+      request.upload.addEventListener("progress", (event) => {
+        alive();
+        onProgress(event.loaded);
+      });
+    }
+    request.addEventListener("load", () => {
+      clearTimeout(watch);
+      resolve(request);
+    });
+    request.addEventListener("error", fail("The connection broke."));
+    request.addEventListener("abort", fail("The service does not answer."));
     request.send(body);
   });
 }
@@ -176,7 +195,6 @@ async function transfer(file, place, tell) {
     const request = await call("PATCH", place.url, place, {
       headers: { "Upload-Offset": String(offset), "Content-Type": "application/offset+octet-stream" },
       body: piece,
-      timeout: FINISH_TIMEOUT_MS,
       onProgress: (sent) => {
         const there = Math.min(file.size, offset + sent);
         tell(there, there < file.size ? `${Math.floor((100 * there) / file.size)} %` : last ? "Making the pictures…" : "");

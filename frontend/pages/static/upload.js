@@ -149,7 +149,7 @@ async function preview(upload) {
   }
 }
 
-async function go() {
+function go() {
   while (running < AT_ONCE) {
     const following = uploads.find((one) => one.state === STATES.waiting);
     if (!following) return;
