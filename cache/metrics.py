@@ -115,23 +115,24 @@ def render(board: Board, now_ns: int) -> bytes:
     return page.bytes()
 
 
-def counters(board: Board) -> dict[str, int | float]:
-    """What a heartbeat and the admin API say: since the start, but for ``entries`` and ``usedBytes``."""
+def counters(board: Board) -> dict[str, int]:
+    """What a heartbeat and the admin API say: since the start, but for ``entries`` and ``usedBytes``,
+    and those of the SSD."""
     total, keeper = board.sum, board.keeper
     return {
         "requests": total(Counter.GET) + total(Counter.HEAD),
         "hits": total(Counter.HITS),
         "misses": total(Counter.MISSES),
         "stale": total(Counter.STALE),
-        "passed": total(Counter.PASSED),
+        "passes": total(Counter.PASSED),
         "negative": total(Counter.NEGATIVE),
         "refused": total(Counter.REFUSED),
         "hitBytes": total(Counter.HIT_BYTES),
         "missBytes": total(Counter.MISS_BYTES),
-        "passedBytes": total(Counter.PASSED_BYTES),
+        "passBytes": total(Counter.PASSED_BYTES),
         "staleBytes": total(Counter.STALE_BYTES),
         "fetches": keeper(KeeperCell.FETCHES),
-        "fetchSeconds": keeper(KeeperCell.FETCH_MICROSECONDS) / 1e6,
+        "fetchMicroseconds": keeper(KeeperCell.FETCH_MICROSECONDS),
         "fetchFailures": keeper(KeeperCell.FETCH_FAILURES),
         "fetchedBytes": keeper(KeeperCell.FETCHED_BYTES),
         "failovers": keeper(KeeperCell.FAILOVERS),
@@ -155,10 +156,10 @@ def counters(board: Board) -> dict[str, int | float]:
     }
 
 
-def ratios(found: dict[str, int | float]) -> dict[str, float]:
+def ratios(found: dict[str, int]) -> dict[str, float]:
     """Hit ratios of :func:`counters`; 0 when nothing was asked for."""
-    photos = found["hits"] + found["misses"] + found["stale"] + found["passed"]
-    size = found["hitBytes"] + found["missBytes"] + found["staleBytes"] + found["passedBytes"]
+    photos = found["hits"] + found["misses"] + found["stale"] + found["passes"]
+    size = found["hitBytes"] + found["missBytes"] + found["staleBytes"] + found["passBytes"]
     return {
         "hitRatio": found["hits"] / photos if photos else 0.0,
         "byteHitRatio": found["hitBytes"] / size if size else 0.0,

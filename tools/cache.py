@@ -15,7 +15,7 @@ from haystack.client.names import fid_of, parse_photo_name
 from haystack.errors import HaystackError, InvalidRequest, VolumeUnavailable
 from haystack.fid import MAX_VOLUME_ID, Fid
 from tools.app import EXIT_FAILED, App, cluster_options, pass_app
-from tools.caches import COLUMNS, CacheView, parse_caches, row
+from tools.caches import COLUMNS, CacheView, parse_caches, row, ssd_line
 from tools.control import Control
 from tools.output import Output
 from tools.plans import NOTHING_CHANGED, apply_option
@@ -44,6 +44,8 @@ def stats(app: App) -> int:
     for view in views:
         if (detail := details.get(view.cache_id)) is not None and not detail.get("vouched", True):
             app.output.say(f"{view.url}: follows no Directory at the moment, and asks Stores about what it holds.")
+        if detail is not None and detail.get("ssd"):
+            app.output.say(f"{view.url}: {ssd_line(detail.get('counters') or view.counters, detail['ssd'])}")
     return 0 if all(view.alive for view in views) else EXIT_FAILED
 
 

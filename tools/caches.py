@@ -19,12 +19,24 @@ COLUMNS = (
     Column("requests", right=True),
     Column("hits", right=True),
     Column("by bytes", right=True),
+    Column("from ssd", right=True),
     Column("evicted", right=True),
     Column("fetches", right=True),
     Column("took", right=True),
     Column("joined", right=True),
 )
-"""joined: requests that waited for a fetch which was under way already."""
+"""from ssd: hits that came from the second level. joined: requests that waited for a fetch under way already."""
+
+
+SSD_COUNTERS = (
+    "ssdEntries",
+    "ssdBytes",
+    "ssdHits",
+    "ssdWrittenBytes",
+    "ssdNotWritten",
+    "ssdEvictions",
+    "ssdFailures",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +95,25 @@ def ratios(counters: Mapping[str, float]) -> Ratios:
     return Ratios(hits / served if served else None, hit_bytes / served_bytes if served_bytes else None)
 
 
+def ssd_share(counters: Mapping[str, float]) -> float | None:
+    """Return the share of the hits that came from an SSD; None when none of them did."""
+    from_ssd, hits = counters.get("ssdHits", 0), counters.get("hits", 0)
+    return min(1.0, from_ssd / hits) if from_ssd and hits else None
+
+
+def ssd_line(counters: Mapping[str, float], ssd: Mapping[str, Any]) -> str:
+    """Say what a Cache's second level holds and does; ``ssd`` as its admin API has it."""
+    if not ssd.get("on"):
+        return f"{ssd.get('path')} is switched off: {ssd.get('why')}"
+    count = {name: int(counters.get(name, 0)) for name in SSD_COUNTERS}
+    return (
+        f"{ssd.get('path')} has {count['ssdEntries']:,} photos, {format_size(count['ssdBytes'])} of "
+        f"{format_size(int(ssd.get('sizeBytes') or 0))}; {count['ssdHits']:,} hits, "
+        f"{format_size(count['ssdWrittenBytes'])} written, {count['ssdNotWritten']:,} photos not (budget), "
+        f"{count['ssdEvictions']:,} given up, {count['ssdFailures']:,} failures"
+    )
+
+
 def fetch_milliseconds(counters: Mapping[str, float]) -> float | None:
     """Return how long a fetch from a Store took on average, None when there was none."""
     fetches = counters.get("fetches", 0)
@@ -108,6 +139,7 @@ def row(view: CacheView) -> list[object]:
         f"{view.count('requests'):,}",
         percent(found.requests),
         percent(found.bytes),
+        percent(ssd_share(view.counters)),
         f"{view.count('evictions'):,}",
         f"{view.count('fetches'):,}",
         "-" if took is None else f"{took:.1f} ms",
@@ -148,7 +180,17 @@ class CacheRates:
         }
 
 
-RATES = ("requests", "fetches", "coalesced", "evictions", "hitBytes", "missBytes", "passBytes")
+RATES = (
+    "requests",
+    "fetches",
+    "coalesced",
+    "evictions",
+    "hitBytes",
+    "missBytes",
+    "passBytes",
+    "ssdHits",
+    "ssdWrittenBytes",
+)
 
 RATE_COLUMNS = (
     Column("cache"),
@@ -156,6 +198,7 @@ RATE_COLUMNS = (
     Column("reads/s", right=True),
     Column("hits", right=True),
     Column("by bytes", right=True),
+    Column("from ssd", right=True),
     Column("out/s", right=True),
     Column("fetches/s", right=True),
     Column("took", right=True),
@@ -199,6 +242,7 @@ def rate_row(rates: CacheRates) -> list[str]:
         f"{rates.per_second('requests'):,.0f}",
         percent(found.requests),
         percent(found.bytes),
+        percent(ssd_share(rates.counted)),
         format_size(int(out_bytes)),
         f"{rates.per_second('fetches'):,.1f}",
         "-" if took is None else f"{took:.1f} ms",

@@ -200,7 +200,7 @@ def test_memory_stays_within_its_limit(tmp_path: Path, pytestconfig: pytest.Conf
         counters = node.status()["counters"]
     turned = counters["evictedBytes"] / MEMORY_BYTES
     print(f"\n{policy}: {load.answers:,} answers, filled anew {turned:.1f} times; highest {_text(highest)}")
-    print({name: counters[name] for name in ("hits", "misses", "passed", "evictions", "entries", "usedBytes")})
+    print({name: counters[name] for name in ("hits", "misses", "passes", "evictions", "entries", "usedBytes")})
     assert not load.wrong, load.wrong[:5]
     assert sum(highest.values()) <= TOLERANCE * MEMORY_BYTES
     assert sum(highest.values()) >= 0.8 * MEMORY_BYTES

@@ -10,11 +10,15 @@ import pytest
 from aiohttp import web
 from fake_cluster import FakeCluster
 
+from cache.board import Board
+from cache.metrics import counters as counters_of_a_cache
 from haystack.fid import Fid
 from haystack.rendezvous import Node, order
 from tools import cli
 from tools.caches import (
     RATE_COLUMNS,
+    RATES,
+    SSD_COUNTERS,
     CacheView,
     CacheWatch,
     difference,
@@ -22,6 +26,8 @@ from tools.caches import (
     parse_caches,
     rate_row,
     ratios,
+    ssd_line,
+    ssd_share,
 )
 
 Capture = pytest.CaptureFixture[str]
@@ -264,6 +270,29 @@ def view(ago_seconds: float = 0.0, **counters: float) -> CacheView:
         "counters": counters,
     }
     return parse_caches({"Caches": [document]})[0]
+
+
+def test_the_counters_are_those_that_a_cache_tells() -> None:
+    told = counters_of_a_cache(Board.create(1)).keys()
+    named = {"requests", "hits", "stale", "misses", "passes", "hitBytes", "missBytes", "passBytes", "usedBytes"}
+    named |= {"entries", "evictions", "fetches", "fetchMicroseconds", "coalesced", *RATES, *SSD_COUNTERS}
+    assert named <= told
+
+
+def test_what_the_second_level_does_is_said() -> None:
+    counters = {
+        "hits": 40,
+        "ssdHits": 10,
+        "ssdEntries": 1234,
+        "ssdBytes": 2**20,
+        "ssdWrittenBytes": 2**30,
+        "ssdFailures": 2,
+    }
+    assert ssd_share(counters) == 0.25 and ssd_share({"hits": 40}) is None and ssd_share({}) is None
+    line = ssd_line(counters, {"path": "/ssd/level", "on": True, "sizeBytes": 2**36})
+    for part in ("/ssd/level", "1,234 photos", "1.00 MiB of 64.0 GiB", "10 hits", "1.00 GiB written", "2 failures"):
+        assert part in line
+    assert "off: it broke" in ssd_line({}, {"path": "/ssd/level", "on": False, "why": "it broke"})
 
 
 def test_rates_are_of_the_time_between_heartbeats() -> None:
