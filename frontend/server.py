@@ -34,6 +34,7 @@ def run(settings: FrontendSettings) -> None:
     ConfigError: the database or the address cannot be used, or there is no secret.
     """
     raise_file_limit()
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)  # eight lines about itself
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_run(settings))
 
