@@ -17,6 +17,7 @@ from frontend.services.errors import Forbidden, Invalid, NotFound, NotLoggedIn
 from frontend.services.limits import LOG_IN_ACCOUNT, LOG_IN_ADDRESS, SIGN_UP, Limits
 from frontend.services.names import (
     MAX_BIO,
+    MAX_EMAIL,
     MAX_NAME,
     MAX_PASSWORD,
     check_password,
@@ -100,6 +101,7 @@ class Accounts:
         ------
         NotLoggedIn: wrong password, or no such account: the same answer after the same time. TooMany, Busy.
         """
+        login = clean_line(login, "login", MAX_EMAIL)
         self._limits.take(LOG_IN_ADDRESS, address)
         self._limits.take(LOG_IN_ACCOUNT, hashlib.sha256(login.strip().lower().encode()).hexdigest())
         user = await self._database.read(people.by_login, login)

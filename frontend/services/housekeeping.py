@@ -134,7 +134,9 @@ class Housekeeping:
             return await act()
         except HaystackError as error:
             _log.warning("%s; trying again", error)
-            return False
+        except Exception:
+            _log.exception("work beside the requests failed; it goes on")
+        return False
 
     async def _sleep(self, seconds: float) -> None:
         try:

@@ -14,6 +14,7 @@ from frontend.database.people import User
 from frontend.database.photos import Photo
 from frontend.services.errors import Invalid
 from frontend.services.following import user_named
+from frontend.services.names import clean_line
 from frontend.services.talking import id_of
 
 DAY_MS = 86_400_000
@@ -50,7 +51,8 @@ class Lists:
 
     async def search(self, viewer: User | None, query: str, after: Position | None, limit: int) -> Found:
         """Photos by words, #tags, @user, dates and place, best first. Raises InvalidRequest."""
-        return await self._database.read(finding.find, finding.parse_query(query), id_of(viewer), after, limit)
+        asked = finding.parse_query(clean_line(query, "q", finding.MAX_QUERY))
+        return await self._database.read(finding.find, asked, id_of(viewer), after, limit)
 
 
 def _of_user(

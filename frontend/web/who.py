@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from aiohttp import web
@@ -113,5 +114,16 @@ def address_of(request: web.Request) -> str:
     if proxies:
         hops = [hop.strip() for line in request.headers.getall("X-Forwarded-For", []) for hop in line.split(",")]
         if len(hops) >= proxies:
-            return hops[-proxies][:64]
-    return request.remote or ""
+            return network_of(hops[-proxies])
+    return network_of(request.remote or "")
+
+
+def network_of(address: str) -> str:
+    """What limits are counted for: an IPv4 address, or the network of an IPv6 address, all of which one client has."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is None:
+        return str(ipaddress.ip_network((parsed, 64), strict=False))
+    return str(getattr(parsed, "ipv4_mapped", None) or parsed)

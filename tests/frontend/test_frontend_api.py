@@ -279,6 +279,20 @@ async def test_limits_are_told_and_kept(tmp_path: Path) -> None:
             assert response.headers["RateLimit"].startswith('"any";r=11')
 
 
+async def test_the_address_is_counted_past_the_proxies(tmp_path: Path) -> None:
+    async with running(tmp_path, rate_limits="on", proxies=1) as place:
+        login = {"login": "x%d", "password": "wrong password"}
+
+        async def attempt(number: int, forwarded: str) -> int:
+            sent = {**login, "login": f"user{number}"}
+            return (await place.nobody.call("POST", "/sessions", sent, headers={"X-Forwarded-For": forwarded}))[0]
+
+        # What the client itself puts in front does not help.
+        answers = [await attempt(number, f"10.9.9.{number}, 192.0.2.1") for number in range(31)]
+        assert answers == [401] * 30 + [429]
+        assert await attempt(99, "192.0.2.1, 192.0.2.2") == 401
+
+
 async def test_errors_are_problems(place: Place) -> None:
     nobody = place.nobody
     for method, path, document, status in (

@@ -32,6 +32,7 @@ from frontend.services.rebuilding import StoredRecord, rebuild
 from frontend.services.site import Site, open_site
 from frontend.services.uploads import Wish
 from frontend.tickets import Ticket
+from frontend.web.who import network_of
 from haystack.config import FrontendSettings
 from haystack.fid import Fid
 
@@ -137,6 +138,38 @@ class TestNames:
         assert choose_format("image/webp;q=0.8", there) == "webp"
         assert choose_format("image/avif;q=0, image/webp", there) == "webp"
         assert choose_format("image/avif", ("webp", "jpeg")) == choose_format("*/*", there) == "jpeg"
+
+
+@pytest.mark.parametrize(
+    "address, key",
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("unknown" * 20, ("unknown" * 20)[:64]),
+    ],
+)
+def test_limits_count_networks_of_ipv6(address: str, key: str) -> None:
+    assert network_of(address) == key
+
+
+async def test_odd_characters_find_nothing(tmp_path: Path) -> None:
+    async with site_of(tmp_path) as (site, _):
+        for query in ("a\0b", "from:x\0y", "tag:\0a", "@\0 z"):
+            assert (await site.lists.search(None, query, None, 5)).page.items == ()
+        with pytest.raises(NotLoggedIn):
+            await site.accounts.log_in("al\0ice", "password", "a")
+
+
+async def test_work_that_fails_oddly_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with site_of(tmp_path) as (site, _):
+
+        async def break_down() -> bool:
+            raise ZeroDivisionError
+
+        assert await site.housekeeping._guarded(break_down) is False
+    assert "ZeroDivisionError" in caplog.text
 
 
 async def test_passwords() -> None:
