@@ -45,6 +45,7 @@ def add_pages(app: web.Application) -> None:
             post(f"/settings/tokens/{{token_id:{_NUMBER}}}/delete", account.remove_token),
             get("/upload", uploading.upload_page),
             post("/upload", uploading.upload),
+            get("/upload/{photo_id:[0-9a-f]{1,16}}", uploading.uploaded),
             get(_ONE_PHOTO, photo.photo),
             post(f"{_ONE_PHOTO}/like", photo.like),
             post(f"{_ONE_PHOTO}/unlike", photo.unlike),

@@ -15,8 +15,8 @@ from frontend.api.spooling import PIECE_BYTES, SLOTS, STALL_SECONDS, read_field,
 from frontend.database.people import User
 from frontend.pages.common import errors_of, needed_user, show
 from frontend.pages.rendering import Look, Origins
-from frontend.services.errors import Busy, Conflict, Invalid, UploadRefused
-from frontend.services.names import clean_tags, parse_visibility, split_tags
+from frontend.services.errors import Busy, Conflict, Invalid, NotFound, UploadRefused
+from frontend.services.names import clean_tags, parse_photo_id, parse_visibility, split_tags
 from frontend.services.uploads import Wish
 from frontend.web.csrf import check_csrf
 from frontend.web.keys import SITE
@@ -54,6 +54,20 @@ class _Sent:
 async def upload_page(request: web.Request) -> web.Response:
     """Where one chooses photos."""
     return await _form(request, {"tags": "", "visibility": "public", "keep_place": "yes"}, {}, 200)
+
+
+async def uploaded(request: web.Request) -> web.Response:
+    """Whether a photo that went straight to an intake is there by now, and how many of one's others look like it."""
+    user = await needed_user(request)
+    photos = request.app[SITE].photos
+    headers = {"Cache-Control": "no-store"}
+    try:
+        found = await photos.get(user, parse_photo_id(request.match_info["photo_id"]))
+    except NotFound:
+        # Not an error: the script asks until it is there.
+        return web.json_response({"there": False, "alike": 0}, headers=headers)
+    alike = await photos.alike(user, found) if found.owner_id == user.id else []
+    return web.json_response({"there": True, "alike": len(alike)}, headers=headers)
 
 
 async def upload(request: web.Request) -> web.Response:

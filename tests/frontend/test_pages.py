@@ -216,6 +216,22 @@ async def test_plain_form_uploads_several_and_tells_what_was_refused(scene: Scen
     assert refused.status == 422 and "bad.txt: this is no picture" in refused.html.text
 
 
+async def test_the_script_learns_when_a_photo_is_published(scene: Scene) -> None:
+    owner, follower = scene.people["owner"], scene.people["follower"]
+    number = scene.photo.rpartition("/")[2]
+
+    async def asked(visitor: Visitor, photo: str) -> Any:
+        async with visitor.session.get(f"{scene.place.url}/upload/{photo}") as response:
+            assert response.status == 200 and response.headers["Cache-Control"] == "no-store"
+            return await response.json()
+
+    assert await asked(owner, number) == {"there": True, "alike": 0}
+    assert await asked(owner, "abc") == {"there": False, "alike": 0}
+    await owner.upload("again.jpg", visibility="private")  # the same bytes once more
+    assert await asked(owner, number) == {"there": True, "alike": 1}
+    assert await asked(follower, number) == {"there": True, "alike": 0}
+
+
 async def test_a_file_that_is_too_large_is_told_and_the_others_are_taken(tmp_path: Path) -> None:
     async with running(tmp_path, max_upload_bytes=1000) as place:
         visitor = Visitor(place)

@@ -5,6 +5,7 @@ import { send, STATES } from "./tus.js";
 
 const AT_ONCE = 3;
 const MAX_FILES = 500;
+const PUBLISH_ATTEMPTS = 15;
 const form = document.getElementById("upload");
 const chooser = document.getElementById("files");
 const queue = document.getElementById("queue");
@@ -49,6 +50,10 @@ class Upload {
     summarise();
   }
 
+  say(text) {
+    this.find(".upload-state").textContent = text;
+  }
+
   dropOut() {
     const beside = this.row.nextElementSibling || this.row.previousElementSibling;
     uploads.splice(uploads.indexOf(this), 1);
@@ -69,18 +74,40 @@ class Upload {
     try {
       const photo = await send(this.file, { title: this.title.value, ...shared() }, (sent, text) => {
         this.progress.value = (100 * sent) / this.file.size;
-        if (text) this.find(".upload-state").textContent = text;
+        if (text) this.say(text);
       });
       this.progress.value = 100;
       const see = this.find(".see");
       see.href = `/photos/${photo}`;
       see.setAttribute("aria-label", `See ${this.title.value || this.file.name}`);
       see.hidden = false;
-      this.show(STATES.finished, "Done.");
+      this.show(STATES.finished, inWords(await published(photo, (text) => this.say(text))));
     } catch (problem) {
       this.show(problem.forGood ? STATES.refused : STATES.failed, problem.message);
     }
   }
+}
+
+/** Asks until the photo is published, which follows its being stored within moments, mostly. */
+async function published(photo, tell) {
+  tell("Publishing…");
+  for (let attempt = 1; attempt <= PUBLISH_ATTEMPTS; attempt++) {
+    try {
+      const answer = await fetch(`/upload/${photo}`, { credentials: "same-origin" });
+      const found = await answer.json();
+      if (found.there) return found;
+    } catch {
+      // It is stored; whether it is shown already can wait.
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100 * attempt));
+  }
+  return { there: false, alike: 0 };
+}
+
+function inWords({ there, alike }) {
+  if (!there) return "Stored. It will be shown in a moment.";
+  if (alike) return `Done. It looks like ${alike === 1 ? "another" : `${alike} others`} of your photos.`;
+  return "Done.";
 }
 
 function shared() {
