@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from postgres_server import new_database, postgres_server
 from site_harness import Person, Place, running
 
 VISIBILITIES = ("public", "followers", "private")
@@ -44,9 +45,16 @@ class Scene:
         self.place, self.people, self.photos = place, people, photos
 
 
-@pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with running(tmp_path) as place:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_server() as socket:
+        yield socket
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
+    given = {} if request.param == "sqlite" else {"database": new_database(request.getfixturevalue("postgres"))}
+    async with running(tmp_path, **given) as place:
         people = {role: await place.person(role) for role in ROLES[:-1]} | {"nobody": place.nobody}
         await people["follower"].ok("PUT", "/users/owner/follow")
         photos = {

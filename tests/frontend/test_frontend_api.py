@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from postgres_server import new_database, postgres_server
 from site_harness import PASSWORD, Place, running
 
 
-@pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
-    async with running(tmp_path) as found:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[str]:
+    with postgres_server() as socket:
+        yield socket
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+    given = {} if request.param == "sqlite" else {"database": new_database(request.getfixturevalue("postgres"))}
+    async with running(tmp_path, **given) as found:
         yield found
 
 
