@@ -132,7 +132,9 @@ def _frame_count(image: Image.Image, settings: ImageSettings) -> int:
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 when there is none or nonsense."""
+    """What is still to be done for the EXIF orientation, 1 to 8; 1 when there is none or nonsense."""
+    if image.format == "TIFF":
+        return 1  # Pillow itself sets these upright
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except _DECODER_ERRORS:
@@ -210,8 +212,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     wide = image.convert("F")
     low, high = wide.getextrema()
     assert isinstance(low, float) and isinstance(high, float)  # of one band
-    scale = 255.0 if high <= 1.0 and image.mode == "F" else 1.0 if high <= 255 and image.mode == "F" else 1 / 257
-    if high * scale > 255:
+    scale = 1 / 257
+    if not image.mode.startswith("I;16") and high <= 255:  # wide pixels, narrow values
+        scale = 255.0 if image.mode == "F" and high <= 1.0 else 1.0
+    elif high * scale > 255:
         scale = 255 / high
     return wide.point(lambda value: value * scale + 0.5).convert("L")
 

@@ -34,15 +34,19 @@ def encode_original(image: Image.Image, max_bytes: int) -> Encoded:
     """The picture in at most ``max_bytes``: quality is given up before size; transparency is kept (PNG, else WebP)."""
     while True:
         found = _original_of_this_size(image, max_bytes)
-        if found is not None:
+        if len(found.data) <= max_bytes:
             return found
-        smaller = max(_LEAST_EDGE, math.floor(max(image.size) * 0.8))
-        if smaller >= max(image.size):  # cannot be: such a picture has some 100 KB
+        edge = max(image.size)
+        # Bytes go with the area; a little larger than that, because quality may be given up, too.
+        part = min(0.8, 1.2 * math.sqrt(max_bytes / len(found.data)))
+        smaller = max(_LEAST_EDGE, math.floor(edge * part))
+        if smaller >= edge:  # cannot be: such a picture has some 100 KB
             raise ValueError(f"a picture of {image.size} pixels does not fit into {max_bytes} bytes")
         image = contained(image, smaller)
 
 
-def _original_of_this_size(image: Image.Image, max_bytes: int) -> Encoded | None:
+def _original_of_this_size(image: Image.Image, max_bytes: int) -> Encoded:
+    """The first quality that fits; the last that was tried when none does."""
     if image.mode == "RGBA":
         if image.width * image.height <= _PNG_PIXELS:
             data = _file(image, "PNG")
@@ -55,11 +59,9 @@ def _original_of_this_size(image: Image.Image, max_bytes: int) -> Encoded | None
         format_ = Format.JPEG
     for quality in ORIGINAL_QUALITIES:
         data = _file(image, format_.pillow, quality=quality, **options)
-        if len(data) <= max_bytes:
-            return Encoded(ORIGINAL, format_.mime, *image.size, data)
-        if len(data) > 2 * max_bytes:
-            break  # the least quality halves it at most
-    return None
+        if len(data) <= max_bytes or len(data) > 2 * max_bytes:  # the least quality halves it at most
+            break
+    return Encoded(ORIGINAL, format_.mime, *image.size, data)
 
 
 def encode_animation(frames: list[Image.Image], durations_ms: list[int], loop: int, alternate: int) -> Encoded:

@@ -86,7 +86,7 @@ def parse_time_ms(text: str, offset: str = "") -> int | None:
     shift = datetime.timedelta()
     if zone is not None:
         shift = datetime.timedelta(hours=int(zone[2]), minutes=int(zone[3])) * (1 if zone[1] == "+" else -1)
-    return round((moment - shift).timestamp() * 1000)
+    return round((moment.timestamp() - shift.total_seconds()) * 1000)  # no date: the year 9999 has an end
 
 
 def _place(gps: Mapping[int, Any]) -> Place | None:
@@ -99,8 +99,10 @@ def _place(gps: Mapping[int, Any]) -> Place | None:
 
 def _degrees(parts: Any, reference: Any, negative: str, limit: int) -> float | None:
     """Degrees from degrees, minutes and seconds; None for whatever is no such thing."""
+    if isinstance(parts, str | bytes):
+        return None
     try:
-        values = [float(part) for part in parts]
+        values = [float(part) for part in parts] if isinstance(parts, tuple | list) else [float(parts)]
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     if not 1 <= len(values) <= 3:

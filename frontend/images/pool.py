@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import multiprocessing
 import resource
 import signal
@@ -19,6 +20,9 @@ from pebble import ProcessExpired, ProcessPool
 from frontend.images.errors import ImagesBusy, ImageWorkFailed
 from frontend.images.preparing import Prepared, prepare
 from frontend.images.settings import MIB, ImageSettings
+from haystack.errors import HaystackError
+
+_log = logging.getLogger(__name__)
 
 MAX_TASKS_PER_PROCESS = 500
 """A process is replaced after so many pictures, so that what a decoder leaks is given back."""
@@ -102,6 +106,11 @@ class ImagePool:
             raise ImageWorkFailed(f"the picture crashed its decoder (exit code {error.exitcode})") from None
         except MemoryError:
             raise ImageWorkFailed("the picture takes too much memory to decode") from None
+        except HaystackError:
+            raise
+        except Exception as error:  # whatever a hostile file has found in a decoder, or in our own code
+            _log.exception("working on a picture failed")
+            raise ImageWorkFailed("the picture could not be worked on; it may be damaged") from error
         assert isinstance(found, Prepared)
         return found
 

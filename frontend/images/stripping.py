@@ -11,8 +11,9 @@ _EOI = 0xD9
 _SOS = 0xDA
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 """Markers without a length: TEM and the restart markers."""
-_KEPT_APPS = frozenset((0xE0, 0xEE))
-"""JFIF (pixel density) and Adobe (how colours are to be read); others hold metadata, previews, or unknown things."""
+_JFIF, _ADOBE = 0xE0, 0xEE
+"""Pixel density, and how colours are to be read. Other segments hold metadata, previews, or unknown things; these two
+may have a preview, too, and anything behind what they should have."""
 _APPS = range(0xE0, 0xF0)
 _COMMENT = 0xFE
 _MAX_SEGMENTS = 10_000
@@ -43,10 +44,23 @@ def strip_jpeg(data: bytes) -> bytes:
         end = at + 2 if marker in _STANDALONE else _segment_end(data, at)
         if marker == _SOS:
             end = _scan_end(data, end)
-        if not (marker == _COMMENT or (marker in _APPS and marker not in _KEPT_APPS)):
+        if marker in _APPS:
+            kept.append(_known_app(marker, data[at + 4 : end]))
+        elif marker != _COMMENT:
             kept.append(data[at:end])
         at = end
     raise ImageRefused("the picture is damaged: a JPEG has too many segments")
+
+
+def _known_app(marker: int, body: bytes) -> bytes:
+    """What is kept of an application's segment: what decoders need, and nothing else."""
+    if marker == _JFIF and body.startswith(b"JFIF\0") and len(body) >= 14:
+        body = body[:12] + b"\0\0"  # no preview
+    elif marker == _ADOBE and body.startswith(b"Adobe") and len(body) >= 12:
+        body = body[:12]
+    else:
+        return b""
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
 def _segment_end(data: bytes, at: int) -> int:

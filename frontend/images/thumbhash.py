@@ -15,6 +15,8 @@ from PIL import Image
 
 _EDGE = 32
 """Pixels of the longer edge that are looked at. The highest wave has 7 halves, so more pixels add nothing but time."""
+_LEAST_EDGE = 8
+"""Fewer pixels than waves would show waves that are not there: such pictures are enlarged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ def thumbhash(image: Image.Image) -> bytes:
     """The hash of a picture of any size, in mode RGB or RGBA."""
     small = image.convert("RGBA")
     small.thumbnail((_EDGE, _EDGE), Image.Resampling.BOX, reducing_gap=4.0)
+    most = 5 if small.getchannel("A").getextrema() != (255, 255) else 7
+    across, down = (max(1, _rounded(most * edge / max(small.size))) for edge in small.size)
+    landscape = small.width > small.height
+    if min(small.size) < _LEAST_EDGE:
+        small = small.resize((max(small.width, _LEAST_EDGE), max(small.height, _LEAST_EDGE)), Image.Resampling.BOX)
     width, height = small.size
     red, green, blue, alpha = ([value / 255 for value in small.getchannel(name).tobytes()] for name in "RGBA")
     opacity = sum(alpha)
@@ -37,13 +44,10 @@ def thumbhash(image: Image.Image) -> bytes:
     if seen_through:
         red, green, blue = (_on_its_average(channel, alpha, opacity) for channel in (red, green, blue))
     pixels = list(zip(red, green, blue, strict=True))
-    most = 5 if seen_through else 7
-    across, down = (max(1, _rounded(most * edge / max(width, height))) for edge in (width, height))
     lightness = _analyse([sum(rgb) / 3 for rgb in pixels], width, height, max(3, across), max(3, down))
     yellow = _analyse([(r + g) / 2 - b for r, g, b in pixels], width, height, 3, 3)
     red_green = _analyse([r - g for r, g, _ in pixels], width, height, 3, 3)
     opaque = _analyse(alpha, width, height, 5, 5) if seen_through else None
-    landscape = width > height
     first = (
         _rounded(63 * lightness.mean)
         | _rounded(31.5 + 31.5 * yellow.mean) << 6

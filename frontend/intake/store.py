@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -108,7 +109,7 @@ class StoreWriter:
             }
             for needle in needles
         ]
-        body = msgpack.packb(items)
+        body = io.BytesIO(msgpack.packb(items))  # a file is written in pieces; bytes would hold up the loop
         try:
             async with self._session.post(
                 f"{self._base}/{fid.volume}/multi",

@@ -1,0 +1,77 @@
+"""Hostile files sent to an intake with its real pool: refused with a reason, no answer of 5xx, and it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from hostile_pictures import FORMATS, lies, odd_ones, polyglots, scans_without_end, truncated, wrong_types
+from intake_harness import Frontend, Intake, LocalStore, bearer, store_and_frontend, ticket
+from pictures import file_of, soft
+
+MOST_SECONDS = 10.0
+MOST_INTAKE_MIB = 400
+MOST_WORKER_MIB = 1200
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalStore, Frontend, Intake]]:
+    folder: Path = tmp_path_factory.mktemp("hostile")
+    with store_and_frontend(folder) as (store, front):
+        intake = Intake(folder / "intake", store, front, here=False, image_processes=2, image_seconds=2.0)
+        yield store, front, intake
+        assert intake.stop() == 0
+        intake.end()
+
+
+def corpus() -> dict[str, bytes]:
+    cut = [truncated(format_, 4) for format_ in FORMATS]
+    found = {
+        name: data for part in (lies(), wrong_types(), polyglots(), odd_ones(), *cut) for name, data in part.items()
+    }
+    return found | {"scans without end": scans_without_end(20_000)}
+
+
+def peak_mib(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*children, *(one for child in children for one in descendants(child))]
+
+
+async def test_hostile_uploads(parts: tuple[LocalStore, Frontend, Intake]) -> None:
+    intake = parts[2]
+    limit = asyncio.Semaphore(4)
+    wrong: list[str] = []
+    async with aiohttp.ClientSession(intake.url) as client:
+
+        async def upload(name: str, data: bytes) -> int:
+            one = ticket(len(data))
+            async with limit:
+                started = time.monotonic()
+                async with client.post("/upload", data=io.BytesIO(data), headers=bearer(one)) as answer:
+                    document = await answer.json()
+                took = time.monotonic() - started
+            if answer.status not in (201, 413, 422) or took > MOST_SECONDS:
+                wrong.append(f"{name}: {answer.status} after {took:.1f} s: {document}")
+            if answer.status != 201 and len(document["error"]) < 10:
+                wrong.append(f"{name}: no reason")
+            return answer.status
+
+        statuses = await asyncio.gather(*(upload(name, data) for name, data in corpus().items()))
+        assert not wrong
+        assert statuses.count(201) >= 10 and statuses.count(422) > 50
+        assert await upload("a good one", file_of(soft(300, 200))) == 201
+    assert peak_mib(intake.process.pid) < MOST_INTAKE_MIB
+    assert all(peak_mib(pid) < MOST_WORKER_MIB for pid in descendants(intake.process.pid))
+    assert "Traceback" not in intake.log, intake.log
