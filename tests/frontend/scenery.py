@@ -19,7 +19,7 @@ GROUNDS = ((38, 70, 52), (86, 62, 50), (44, 62, 92), (96, 82, 44), (62, 44, 70))
 
 
 def landscape(seed: int, width: int = 1800, height: int = 1200) -> Image.Image:
-    """Sky, a sun or moon, and rows of hills, each nearer and darker."""
+    """Sky, a sun or moon, and rows of hills, each nearer and darker; with the grain of film."""
     dice = random.Random(seed)
     top, bottom = SKIES[seed % len(SKIES)]
     sky = Image.linear_gradient("L").resize((width, height))
@@ -32,7 +32,8 @@ def landscape(seed: int, width: int = 1800, height: int = 1200) -> Image.Image:
     ground = GROUNDS[dice.randrange(len(GROUNDS))]
     for row in range(4):
         _hills(ImageDraw.Draw(image), dice, width, height, row, ground, bottom)
-    return image
+    grain = Image.frombytes("L", image.size, dice.randbytes(width * height)).convert("RGB")
+    return Image.blend(image, grain, 0.06)
 
 
 def _hills(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from chromium import Chromium, Tab, chromium, find_chromium
+from pictures import file_of, noise
 from real_cluster import haystack_up, host_of
 from scenery import landscape, photo_file
 
@@ -107,7 +108,7 @@ async def test_ten_photos_from_the_chooser_to_a_follower(
 async def upload_ten(tab: Tab, site: str, folder: Path) -> None:
     await tab.go(f"{site}/upload")
     await tab.call(
-        "Network.emulateNetworkConditions", offline=False, latency=5, downloadThroughput=-1, uploadThroughput=1_500_000
+        "Network.emulateNetworkConditions", offline=False, latency=5, downloadThroughput=-1, uploadThroughput=400_000
     )
     await tab.fill("#tags", "hills evening")
     await tab.choose("#files", photos(folder, PHOTOS))
@@ -218,7 +219,7 @@ async def on_a_phone(tab: Tab, site: str) -> None:
         )
         assert small == []
         bar = await tab.run("innerHeight - document.querySelector('.main-nav').getBoundingClientRect().bottom")
-        assert bar == 0, "the bar is where a thumb reaches it"
+        assert abs(bar) < 1, "the bar is where a thumb reaches it"
         await shot(tab, f"phone-{name}")
     await tab.look(**PHONE, dark=True)
     await tab.go(f"{site}/explore")
@@ -234,13 +235,14 @@ async def test_an_upload_goes_on_after_the_connection_broke(
     await tab.go(f"{site}/upload")
     slow = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": 1_000_000}
     await tab.call("Network.emulateNetworkConditions", offline=False, **slow)
-    (path,) = photos(tmp_path, 1, first=50)
     large = tmp_path / "large.jpg"
-    large.write_bytes(path.read_bytes() + bytes(6_000_000))  # what is behind a JPEG's end does not matter
+    large.write_bytes(file_of(noise(2400, 1800), quality=95))
+    first_piece = 100 * 4 * 2**20 / large.stat().st_size
+    assert first_piece < 95
     await tab.choose("#files", [large])
     await tab.until("document.querySelector('.upload')")
     await tab.click("#start")
-    await tab.until("document.querySelector('.upload progress').value > 70")  # the first piece of 4 MiB is there
+    await tab.until("document.querySelector('.upload progress').value > " + str(first_piece + 2))
     await tab.call("Network.emulateNetworkConditions", offline=True, **slow)
     await tab.until("/Trying again/.test(document.querySelector('.upload-state').textContent)")
     await tab.call("Network.emulateNetworkConditions", offline=False, **{**slow, "uploadThroughput": -1})
@@ -305,7 +307,7 @@ async def test_placeholders_look_like_their_pictures(cluster: dict[str, Any], br
         "return [width, height, ...canvas.getContext('2d').getImageData(0, 0, width, height).data]; })"
     )
     width, height, *pixels = painted
-    assert (width, height) == (32, 21)
+    assert (width, height) == (32, 23)
     small = image.resize((width, height)).tobytes()
     apart = [abs(pixels[at * 4 + band] - small[at * 3 + band]) for at in range(width * height) for band in range(3)]
     assert sum(apart) / len(apart) < 20
