@@ -161,4 +161,4 @@ async def _settings(
         "notice": notice,
         "new_token": new_token,
     }
-    return await show(request, Look("settings.html", shown, status=error.http_status if error else 200))
+    return await show(request, Look("settings.html", shown, status=error.http_status if error else 200, secret=True))

@@ -43,12 +43,14 @@ class Look:
     values: what stands in it.
     origins: what it loads from elsewhere.
     status: of the answer.
+    secret: not even the browser may keep it.
     """
 
     template: str
     values: dict[str, Any] = field(default_factory=dict)
     origins: Origins = Origins()
     status: int = 200
+    secret: bool = False
 
 
 class Renderer:
@@ -97,7 +99,8 @@ class Renderer:
         text = self._environment.get_template(look.template).render(values)
         headers = {
             "Content-Security-Policy": content_security_policy(look.origins.pictures, look.origins.uploads),
-            "Cache-Control": "no-store" if viewer is not None else "no-cache",
+            # Going back shows a page as it was, at the place in it where one was.
+            "Cache-Control": "no-store" if look.secret else "private, no-cache",
             "Vary": "Cookie",
             "Cross-Origin-Opener-Policy": "same-origin",
             "Permissions-Policy": "geolocation=(), camera=(), microphone=()",

@@ -13,6 +13,9 @@ import pytest
 from pages_harness import LABELLED, Answer, Html, Visitor
 from site_harness import PASSWORD, Place, running
 
+from frontend.database.engine import DatabaseUnavailable
+from frontend.services.accounts import Accounts
+
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}&amp;"
 PAGES = (
     "/", "/explore", "/top", "/top?period=ever&user=owner", "/search", "/search?q=subject", "/search?q=after:nonsense",
@@ -368,9 +371,34 @@ async def test_static_files_are_kept_for_ever_and_named_by_what_they_hold(scene:
         assert response.status == 404
 
 
-async def test_an_error_page_is_made_also_when_the_database_is_gone(scene: Scene) -> None:
-    lookup = scene.place.machine
-    lookup.address = "127.0.0.1:1"
-    answer = await scene.people["nobody"].get("/photos/1")
-    assert answer.status == 404
+async def test_an_error_page_is_made_also_when_the_database_is_gone(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(*_: object) -> None:
+        raise DatabaseUnavailable("the database does not answer")
+
+    monkeypatch.setattr(Accounts, "session_user", gone)
+    answer = await scene.people["owner"].get("/settings")
+    assert answer.status == 503 and "The database does not answer." in answer.html.text
     check_page(answer)
+
+
+async def test_a_cdn_is_in_the_policy(tmp_path: Path) -> None:
+    async with running(tmp_path, images_url="https://cdn.example") as place:
+        visitor = Visitor(place)
+        try:
+            await visitor.sign_up("owner")
+            await visitor.upload("one.jpg", visibility="public")
+            answer = await visitor.get("/@owner")
+            check_page(answer)
+            assert "img-src 'self' https://cdn.example;" in answer.headers["Content-Security-Policy"]
+            assert answer.html.all("img")[0].attributes["src"].startswith("https://cdn.example/1,")
+        finally:
+            await visitor.close()
+
+
+async def test_what_is_secret_is_not_kept(scene: Scene) -> None:
+    owner = scene.people["owner"]
+    assert (await owner.get("/settings")).headers["Cache-Control"] == "no-store"
+    assert (await owner.get("/")).headers["Cache-Control"] == "private, no-cache"
+    assert "Content-Encoding" not in (await owner.get(scene.photo)).headers
