@@ -17,6 +17,7 @@ from typing import Final
 from cache.answers import fast_head
 from cache.board import Board, Cell, Tally, Vouched
 from cache.memory import MemoryReader, Record
+from cache.memory.layout import LOOKING_CELL
 from cache.signatures import SIGNED
 from haystack.bounded import BoundedCache
 from haystack.http.connection import HttpConnection
@@ -37,7 +38,7 @@ _BOOTTIME: Final = time.CLOCK_BOOTTIME
 class _Hot:
     """A line that was answered, with its photo and its head as of ``tick``."""
 
-    __slots__ = ("body", "cell", "generation", "head", "record", "size_bytes", "tick", "volume", "vouched")
+    __slots__ = ("body", "cell", "generation", "head", "looking", "record", "size_bytes", "tick", "volume", "vouched")
 
     def __init__(self, record: Record, body: memoryview, volume: int, vouched: int, head: bytes, tick: float) -> None:
         self.record = record
@@ -45,6 +46,7 @@ class _Hot:
         self.size_bytes = len(body)
         self.cell = record.generation_cell
         self.generation = record.generation
+        self.looking = record.entry + 1
         self.volume = volume
         self.vouched = vouched
         self.head = head
@@ -64,7 +66,7 @@ class HitPath:
         self._board_cells = board.cells
         self._reader = reader
         self._cells = reader.cells
-        self._valid = reader.valid
+        self._area = reader.area
         self._note = reader.hit
         self._count = tally.fast_hit
         self._hot = BoundedCache[bytes, _Hot](hot_records)
@@ -84,7 +86,9 @@ class HitPath:
         if hot is None:
             return self._find(connection, line, started)
         record = hot.record
-        if not self._valid(record):
+        # What MemoryReader.valid does, without a call.
+        self._area[LOOKING_CELL] = hot.looking
+        if self._cells[hot.cell] != hot.generation:
             del self._hot[line]
             return self._find(connection, line, started)
         board = self._board_cells

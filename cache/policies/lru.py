@@ -11,6 +11,10 @@ from cache.policies.queues import Queues, grow
 PROTECTED_SHARE: Final = 0.8
 """Share of the memory for photos that were asked for again."""
 
+COARSE_COUNT: Final = 1024
+"""With so many photos their order is kept up to a part of it: see :attr:`SegmentedLru._moved`."""
+
+ORDER_PARTS: Final = 64
 
 _PROBATION: Final = 0
 _PROTECTED: Final = 1
@@ -21,12 +25,16 @@ class SegmentedLru:
     for once only, however much of it, pushes nothing out that was asked for twice."""
 
     name: ClassVar[str] = "lru"
-    entry_bytes: ClassVar[int] = 18
+    entry_bytes: ClassVar[int] = 19
 
     def __init__(self) -> None:
         self._queues = Queues(2)
         self._sizes = array("I")
         self._where = bytearray()
+        self._moved = bytearray()
+        """Which photos were moved to the front of the protected list since a 64th of all photos was added. Where they
+        stand among those makes no difference worth its price: a hit that moves nothing costs a sixth."""
+        self._added = 0
         self._count = 0
         self._protected_bytes = 0
         self._protected_limit_bytes = 0
@@ -42,20 +50,27 @@ class SegmentedLru:
         if entry >= len(self._sizes):
             grow(self._sizes, entry)
             self._where.extend(bytes(len(self._sizes) - len(self._where)))
+            self._moved.extend(bytes(len(self._sizes) - len(self._moved)))
         self._sizes[entry] = size_bytes
         self._where[entry] = _PROBATION
         self._queues.push(_PROBATION, entry)
         self._count += 1
         self.total_bytes += size_bytes
+        self._added += 1
+        if self._added * ORDER_PARTS > self._count:
+            self._added = 0
+            self._moved = bytearray(len(self._moved))
 
     def hits(self, entries: Iterable[int]) -> None:
-        queues, sizes, where = self._queues, self._sizes, self._where
+        queues, sizes, where, moved = self._queues, self._sizes, self._where, self._moved
         known = len(sizes)
+        coarse = self._count >= COARSE_COUNT
         for entry in entries:
-            if entry >= known or not sizes[entry]:
+            if entry >= known or moved[entry] or not sizes[entry]:
                 continue
             queues.remove(entry)
             queues.push(_PROTECTED, entry)
+            moved[entry] = coarse
             if where[entry] == _PROBATION:
                 where[entry] = _PROTECTED
                 self._protected_bytes += sizes[entry]
@@ -81,6 +96,7 @@ class SegmentedLru:
             if entry is None:
                 break
             self._where[entry] = _PROBATION
+            self._moved[entry] = False
             self._protected_bytes -= self._sizes[entry]
             self._queues.push(_PROBATION, entry)
 
@@ -90,4 +106,5 @@ class SegmentedLru:
         self.total_bytes -= size_bytes
         if self._where[entry] == _PROTECTED:
             self._protected_bytes -= size_bytes
+        self._moved[entry] = False
         self._sizes[entry] = 0
