@@ -11,7 +11,6 @@ from aiohttp.typedefs import Handler
 from directory.assigner import Assigner
 from directory.auto_compaction import AutoCompaction
 from directory.compactor import Compactor
-from directory.connections import note_first_request
 from directory.grower import Grower
 from directory.handlers.assign import AssignHandlers
 from directory.handlers.backup import BackupHandlers
@@ -35,6 +34,7 @@ from directory.service import Service
 from directory.signed import SignedCalls
 from directory.snapshots import Snapshots
 from directory.web import make_middleware
+from haystack.connections import note_first_request
 from haystack.sealed_ttl import LifeSeal
 from haystack.security import Verifier
 

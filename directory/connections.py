@@ -1,4 +1,4 @@
-"""Connections: their number and the time of their first request have a limit, and aiohttp's complaints are JSON too."""
+"""Connections of a Directory: their number and the time of their first request have a limit."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ import logging
 from collections.abc import Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from directory.settings import FIRST_REQUEST_SECONDS, KEEPALIVE_SECONDS, MAX_CONNECTIONS
-from directory.web import error_response
+from haystack import connections
+from haystack.connections import ConnectionLimits
 
-_REFUSAL_BODY = b'{"error":"too many connections; try again in a moment"}'
-_REFUSAL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Length: %d\r\n\r\n%b" % (len(_REFUSAL_BODY), _REFUSAL_BODY)
-)
-
-log = logging.getLogger(__name__)
 access_log = logging.getLogger("directory.access")
 access_log.setLevel(logging.WARNING)
 """A line for each request is worth its time only when somebody is looking: set the level to INFO for it."""
@@ -28,68 +21,7 @@ def protocol_factory(manager: web.Server, loop: asyncio.AbstractEventLoop) -> Ca
     """Return what makes the protocol of each new connection."""
 
     def make() -> asyncio.Protocol:
-        if len(manager.connections) >= MAX_CONNECTIONS:
-            return _Refusal()
-        # Bodies stay as they came: signatures cover them so, and a small compressed one cannot become a large one.
-        return Connection(
-            manager, loop=loop, keepalive_timeout=KEEPALIVE_SECONDS, access_log=access_log, auto_decompress=False
-        )
+        limits = ConnectionLimits(MAX_CONNECTIONS, FIRST_REQUEST_SECONDS, KEEPALIVE_SECONDS)
+        return connections.protocol_factory(manager, loop, limits, access_log)()
 
     return make
-
-
-class Connection(web.RequestHandler):
-    """aiohttp's connection. It has a time limit between requests, but none before the first."""
-
-    __slots__ = ("first_request",)
-
-    first_request: asyncio.TimerHandle | None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Give the client some time to say what it wants."""
-        super().connection_made(transport)
-        self.first_request = asyncio.get_running_loop().call_later(FIRST_REQUEST_SECONDS, transport.close)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Forget the client."""
-        self.request_came()
-        super().connection_lost(exc)
-
-    def request_came(self) -> None:
-        """Stop waiting for the first request."""
-        if self.first_request is not None:
-            self.first_request.cancel()
-            self.first_request = None
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """Return the answer to what no handler has seen."""
-        self.request_came()
-        if status == 500:
-            log.error("request from %s failed", request.remote, exc_info=exc)
-            message = "internal error; the Directory's log says more"
-        else:
-            # One line: anybody can send rubbish, and should not fill the log with it.
-            log.info("bad request from %s: %s", request.remote, str(message).splitlines()[:1])
-        response = error_response(request, status, message or "bad request")
-        response.force_close()
-        return response
-
-
-@web.middleware
-async def note_first_request(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Tell the connection that its client has said something."""
-    if isinstance(request.protocol, Connection):
-        request.protocol.request_came()
-    return await handler(request)
-
-
-class _Refusal(asyncio.Protocol):
-    """Says that there are too many connections, and hangs up."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Answer before anything is asked; waiting for it would keep the connection open."""
-        if isinstance(transport, asyncio.Transport):
-            transport.write(_REFUSAL)
-        transport.close()
