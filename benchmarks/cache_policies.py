@@ -22,6 +22,7 @@ from benchmarks.cache_traces.sieve import Sieve
 from benchmarks.cache_traces.table import Row, markdown, recent_markdown
 from benchmarks.cache_traces.tinylfu import TinyLfu
 from benchmarks.cache_traces.traces import Trace, photo_like, zipf
+from benchmarks.cache_traces.two_levels import replay_two
 from benchmarks.common import progress
 from cache.policies import POLICIES, Policy
 
@@ -30,6 +31,7 @@ SHARES = (0.01, 0.05, 0.2)
 REQUESTS_PER_SECOND = 1000.0
 READS_AN_UPLOAD = 20.0
 DAYS = 5
+LEVEL_MEMORY, LEVEL_SSD = 0.05, 0.2
 
 OTHERS: tuple[type[Policy], ...] = (PlainLru, Sieve, TinyLfu)
 
@@ -56,6 +58,24 @@ def _runs(trace: Trace) -> Iterator[tuple[str, Callable[[Trace, int], Result]]]:
             yield f"{name}, paper's admission", partial(_replayed, make, lambda request: bool(trace.recent[request]))
     yield "Varnish's LRU", varnish
     yield "Bélády", ideal
+
+
+def measure_levels(photos: int, requests: int, seed: int) -> Iterator[str]:
+    """A second level below memory: lines of a table, one for each trace and policy."""
+    uploads_a_day = int(requests / READS_AN_UPLOAD / DAYS)
+    yield "| trace | policy | memory alone | from memory | from memory and SSD | memory as large as both | written |"
+    yield "|---|---|---|---|---|---|---|"
+    for trace in (
+        zipf(0.9, photos, requests, seed, REQUESTS_PER_SECOND),
+        photo_like(uploads_a_day, READS_AN_UPLOAD, DAYS, seed),
+    ):
+        memory_bytes, ssd_bytes = (int(trace.set_bytes * share) for share in (LEVEL_MEMORY, LEVEL_SSD))
+        for name, make in POLICIES.items():
+            alone = replay(trace, memory_bytes, make()).hit_ratio
+            large = replay(trace, memory_bytes + ssd_bytes, make()).hit_ratio
+            both = replay_two(trace, memory_bytes, ssd_bytes, make())
+            cells = (alone, both.memory_ratio, both.ratio, large, both.written_share)
+            yield f"| {trace.name} | {name} | " + " | ".join(f"{cell:.1%}" for cell in cells) + " |"
 
 
 def _replayed(
@@ -90,7 +110,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="traces at the same time [1]")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a picture there (PNG)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    parser.add_argument("--levels", action="store_true", help="only memory with a second level on an SSD")
     options = parser.parse_args()
+    if options.levels:
+        for line in measure_levels(options.photos, options.requests, options.seed):
+            print(line, flush=True)
+        return
     rows = measure(options.photos, options.requests, options.seed, options.processes)
     print(markdown(rows))
     print()

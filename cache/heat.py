@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from cache.policies import Policy
 from haystack.heavy_hitters import SpaceSaving
+from haystack.store.hot_photos import Hits
 
 COUNTERS = 512
 SAMPLED = 16
 """One hit of so many is counted."""
 
 HALF_LIFE_SECONDS = 10.0
+
+EXACT_HITS = 256
+"""Of more hits at a time, for those who count views, only about so many are looked at, each for several."""
+
+MAX_UNTOLD = 8192
+"""Photos whose hits wait for the Directory to be told."""
 
 
 class HeatPolicy:
@@ -33,6 +40,8 @@ class HeatPolicy:
         self.key_of: Callable[[int], int | None] = lambda entry: None
         """The photo of an entry; set when the memory is there."""
         self._hot = SpaceSaving[int](COUNTERS)
+        self.untold = Hits(MAX_UNTOLD)
+        """Reads by photo that no Directory has heard of yet."""
         self._skipped = 0
         self._scaled = clock()
 
@@ -50,6 +59,12 @@ class HeatPolicy:
             if key is not None:
                 self._hot.add(key, SAMPLED)
         self._skipped = (self._skipped - len(taken)) % SAMPLED
+        self._count(taken)
+
+    def _count(self, taken: Sequence[int]) -> None:
+        each = max(1, len(taken) // EXACT_HITS)
+        keys = (self.key_of(entry) for entry in taken[self._skipped % each :: each])
+        self.untold.take((key, each) for key in keys if key is not None)
 
     def remove(self, entry: int) -> None:
         self._inner.remove(entry)

@@ -234,7 +234,8 @@ class Misses:
 
     def _answer(self, question: _Question, waiter: _Waiter, record: Record, how: bytes) -> None:
         private_until = self._shown_until(question, waiter, record)
-        self._reader.hit(record)
+        if how is not MISS:  # the policy knows that it came; that it was asked for again is something else
+            self._reader.hit(record)
         sent_bytes = answer(waiter.connection, waiter.request, record, how, private_until)
         self._count(how, sent_bytes, waiter.started)
 

@@ -48,9 +48,17 @@ class Registration:
     ----------
     urls: of the Directories. secret: of the cluster, None for unsigned calls.
     describe: makes the whole heartbeat, as docs/cache.md has it.
+    hits: reads by photo, which the first Directory alone is told: whoever asks all of them counts none twice.
     """
 
-    def __init__(self, urls: Sequence[str], secret: bytes | None, describe: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        urls: Sequence[str],
+        secret: bytes | None,
+        describe: Callable[[], Mapping[str, Any]],
+        hits: Hits | None = None,
+    ) -> None:
+        self._hits = hits
         self._links = [_Link(url) for url in urls]
         self._secret = secret
         self._describe = describe
@@ -82,7 +90,9 @@ class Registration:
     async def _report(self, session: aiohttp.ClientSession, link: _Link) -> None:
         while True:
             try:
-                answer = await self._call(session, link, "/internal/caches/heartbeat", self._describe())
+                told = self._hits.peek(MAX_HITS) if self._hits is not None and link is self._links[0] else []
+                document = {**self._describe(), "hits": [[f"{key:x}", count] for key, count in told]}
+                answer = await self._call(session, link, "/internal/caches/heartbeat", document)
             except HaystackError as error:
                 if not link.problem:
                     log.warning("Directory %s does not take this Cache's heartbeats; trying again: %s", link.url, error)
@@ -91,6 +101,8 @@ class Registration:
                 if link.problem or not link.registered:
                     log.info("Directory %s knows this Cache", link.url)
                 link.registered, link.problem = True, ""
+                if self._hits is not None:
+                    self._hits.told(told)
                 link.interval_seconds = _interval(answer, link.interval_seconds)
             await asyncio.sleep(link.interval_seconds)
 

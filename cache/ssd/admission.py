@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
 from cache.policies import Policy
 from cache.policies.ghosts import Ghosts
 
-ENOUGH: Final = 2
-"""A photo that was asked for so often is worth being written."""
-
-REWRITE_AGE: Final = 0.5
+REWRITE_AGE: Final = 0.8
 """A photo that was read from the SSD and leaves memory again is written anew when its needle is older than this part of
 the log: the second chance."""
 
@@ -34,20 +30,19 @@ class Admission:
         self._once = Ghosts()
         self._once.fit(max_entries)
 
-    def wants(self, name_hash: int, size_bytes: int, asked: int, age: float | None) -> bool:
-        """Whether a photo that leaves memory is to be written.
+    def wants(self, name_hash: int, size_bytes: int, again: bool, age: float | None) -> bool:
+        """Whether a photo that leaves memory is to be written: it was asked for twice, as far as is remembered.
 
         Parameters
         ----------
-        asked: how often it was asked for while it was in memory.
+        again: whether it was asked for again while it was in memory.
         age: of its needle, when it is on the SSD already.
         """
         if age is not None:
             return age > REWRITE_AGE
-        if asked >= ENOUGH or (asked and self._once.take(name_hash, self._window_bytes)):
+        if again or self._once.take(name_hash, self._window_bytes):
             return True
-        if asked:
-            self._once.add(name_hash, size_bytes)
+        self._once.add(name_hash, size_bytes)
         return False
 
 
@@ -80,35 +75,35 @@ class Budget:
 
 
 class AskedPolicy:
-    """A policy that counts how often each photo was asked for, on the way to another one."""
+    """A policy that notes which photos were asked for again, on the way to another one."""
 
     name: ClassVar[str] = "asked"
     entry_bytes: ClassVar[int] = 0
 
     def __init__(self, inner: Policy) -> None:
         self._inner = inner
-        self._asked = array("B")
+        self._again = bytearray()
 
-    def asked(self, entry: int) -> int:
-        """How often a photo was asked for since it was added, up to :data:`ENOUGH`; also of one that has just gone."""
-        return self._asked[entry] if entry < len(self._asked) else 0
+    def again(self, entry: int) -> bool:
+        """Whether a photo was asked for since it was added; also of one that has just gone."""
+        return entry < len(self._again) and self._again[entry] == 1
 
     def resize(self, capacity_bytes: int) -> None:
         self._inner.resize(capacity_bytes)
 
     def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
-        if entry >= len(self._asked):
-            self._asked.frombytes(bytes(entry + 1 - len(self._asked)))
-        self._asked[entry] = 0
+        if entry >= len(self._again):
+            self._again.extend(bytes(entry + 1 - len(self._again)))
+        self._again[entry] = 0
         self._inner.add(entry, name_hash, size_bytes)
 
     def hits(self, entries: Iterable[int]) -> None:
         taken = list(entries)
         self._inner.hits(taken)
-        asked = self._asked
+        again = self._again
         for entry in taken:
-            if entry < len(asked) and asked[entry] < ENOUGH:
-                asked[entry] += 1
+            if entry < len(again):
+                again[entry] = 1
 
     def remove(self, entry: int) -> None:
         self._inner.remove(entry)

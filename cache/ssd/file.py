@@ -47,7 +47,7 @@ class SsdFile:
         os.close(self._fd)
 
     def read(self, position: int, size_bytes: int) -> memoryview:
-        """The bytes from a position of the log on, which lie in one segment. Raises OSError."""
+        """The bytes from a position of the log on, which do not go over its end. Raises OSError."""
         offset = BLOCK_BYTES + position % self._log_bytes
         first = offset - offset % BLOCK_BYTES
         wanted = -(-(offset + size_bytes - first) // BLOCK_BYTES) * BLOCK_BYTES

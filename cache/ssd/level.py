@@ -98,7 +98,7 @@ class SecondLevel:
     Parameters
     ----------
     memory: what it gives up is offered.
-    asked: the memory's policy, which knows how often something was asked for.
+    asked: the memory's policy, which knows what was asked for again.
     bytes_per_second: that may be written; 0 for no limit.
     clock: seconds, monotonic.
     """
@@ -120,7 +120,7 @@ class SecondLevel:
         self._asked = asked
         self._clock = clock
         self._index = SsdIndex(plan.max_entries)
-        self._log = Log(plan.segments, plan.segment_bytes, CHUNK_BYTES, BLOCK_BYTES)
+        self._log = Log(plan.log_bytes, CHUNK_BYTES, BLOCK_BYTES)
         self._admission = Admission(plan.log_bytes, plan.max_entries)
         self._budget = Budget(bytes_per_second, CHUNK_BYTES, clock())
         self._seed = int.from_bytes(os.urandom(8), "little")
@@ -241,7 +241,7 @@ class SecondLevel:
         age = None if found is None else self._log.age(found.position)
         name_hash = hash((kept.volume, kept.key, kept.alternate))
         if size_bytes > CHUNK_BYTES or not self._admission.wants(
-            name_hash, size_bytes, self._asked.asked(kept.entry), age
+            name_hash, size_bytes, self._asked.again(kept.entry), age
         ):
             return
         if not self._make_room(size_bytes) or not self._budget.take(size_bytes, self._clock()):
@@ -253,14 +253,14 @@ class SecondLevel:
 
     def _make_room(self, size_bytes: int) -> bool:
         """Have the needle fit into the chunk that is being gathered; False when the disk is behind."""
-        if not self._log.fits(size_bytes):
-            if self._log.gathered_bytes:
-                if self._writing:
-                    return False
-                self._write_out()
+        if self._log.gathered_bytes and not self._log.fits(size_bytes):
+            if self._writing:
+                return False
+            self._write_out()
+        if not self._log.gathered_bytes:
             self._forget(self._log.begin(size_bytes))
-        while self._index.full and not self._log.oldest_given_up:
-            self._forget(self._log.give_up_oldest())
+        while self._index.full and (oldest := self._log.give_up_oldest()):
+            self._forget(oldest)
         return self._log.fits(size_bytes) and not self._index.full
 
     def _forget(self, gone: list[tuple[int, int]]) -> None:

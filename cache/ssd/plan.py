@@ -1,4 +1,4 @@
-"""How the file of the second level is divided, and what the level takes of the node's memory. Pure."""
+"""How large the log of the second level is, and what the level takes of the node's memory. Pure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,13 @@ CHUNK_BYTES: Final = 2 * MIB
 READING_BYTES: Final = 8 * MIB
 """Of reads under way; what is asked for beyond that is fetched from Stores."""
 
-LEAST_SEGMENT_BYTES: Final = 2 * CHUNK_BYTES
-MOST_SEGMENT_BYTES: Final = 64 * MIB
-SEGMENTS: Final = 64
-"""At least so many, unless they would be too small: the oldest one is given up whole."""
-
 BYTES_AN_ENTRY_AT_LEAST: Final = 8192
 MEMORY_SHARE: Final = 1 / 16
 """Of the node's memory, the most that the index may take."""
 
 LEAST_ENTRIES: Final = 1024
 _BESIDE_ENTRY_BYTES: Final = 14 + 16
-"""What an entry has in the lists of segments, and among the names that are remembered."""
+"""What an entry has in the lists of the log, and among the names that are remembered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +33,14 @@ class SsdPlan:
 
     Parameters
     ----------
-    segments, segment_bytes: of the file, whose first block says what it is.
+    log_bytes: of the file, behind a first block that says what it is.
     max_entries: photos at most.
     memory_bytes: for index, names that are remembered, and buffers.
     """
 
-    segments: int
-    segment_bytes: int
+    log_bytes: int
     max_entries: int
     memory_bytes: int
-
-    @property
-    def log_bytes(self) -> int:
-        return self.segments * self.segment_bytes
 
     @property
     def file_bytes(self) -> int:
@@ -58,16 +48,14 @@ class SsdPlan:
 
 
 def plan_ssd(ssd_bytes: int, memory_bytes: int) -> SsdPlan:
-    """Divide a file of at most so many bytes (at least 16 MiB).
+    """Plan for a file of at most so many bytes (at least 16 MiB).
 
     Parameters
     ----------
     memory_bytes: of the whole node.
     """
-    segment_bytes = min(MOST_SEGMENT_BYTES, max(LEAST_SEGMENT_BYTES, ssd_bytes // SEGMENTS))
-    segment_bytes -= segment_bytes % BLOCK_BYTES
-    segments = (ssd_bytes - BLOCK_BYTES) // segment_bytes
+    log_bytes = (ssd_bytes // BLOCK_BYTES - 1) * BLOCK_BYTES
     most = int(memory_bytes * MEMORY_SHARE) // (ENTRY_BYTES + _BESIDE_ENTRY_BYTES + 3 * CELL_BYTES)
     max_entries = max(LEAST_ENTRIES, min(ssd_bytes // BYTES_AN_ENTRY_AT_LEAST, most))
     index_bytes = max_entries * (ENTRY_BYTES + _BESIDE_ENTRY_BYTES) + table_cells(max_entries) * CELL_BYTES
-    return SsdPlan(segments, segment_bytes, max_entries, index_bytes + 2 * CHUNK_BYTES + READING_BYTES)
+    return SsdPlan(log_bytes, max_entries, index_bytes + 2 * CHUNK_BYTES + READING_BYTES)

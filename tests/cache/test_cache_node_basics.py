@@ -53,6 +53,24 @@ def test_a_delete_that_the_feed_tells_of_is_gone(behind: Behind) -> None:
         until(lambda: client.get(f"/{fid}").status == 404, "the photo is gone")
 
 
+def test_what_is_asked_for_once_pushes_nothing_out_that_was_asked_for_twice(tmp_path: Path) -> None:
+    """The request that brings a photo is not one that asks for it again."""
+    with one_store(tmp_path, memory_bytes=92 * MIB) as behind, behind.node.client() as client:
+        popular = new_fid()
+        behind.put(popular, body_of(200_000))
+        for expected in ("miss", "hit", "hit"):
+            assert client.get(f"/{popular}").headers["x-cache"] == expected
+        evictions = behind.node.counter("evictions")
+        passing = [new_fid() for _ in range(220)]
+        for fid in passing:
+            behind.put(fid, body_of(200_000))
+        for fid in passing:
+            assert client.get(f"/{fid}").headers["x-cache"] == "miss"
+        until(lambda: behind.node.counter("evictions") > evictions + 50, "they did not fit")
+        assert client.get(f"/{popular}").headers["x-cache"] == "hit"
+        assert client.get(f"/{passing[0]}").headers["x-cache"] == "miss"
+
+
 def test_other_methods_and_paths(behind: Behind) -> None:
     with behind.node.client() as client:
         assert client.request("DELETE", "/1,0123456789abcdef01").status == 405
