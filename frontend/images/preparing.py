@@ -18,6 +18,7 @@ from frontend.images.decoding import (
     upright,
 )
 from frontend.images.encoding import encode, encode_animation, encode_original
+from frontend.images.errors import ImageRefused
 from frontend.images.fingerprints import difference_hash, exact_hash
 from frontend.images.renditions import ORIGINAL, SIZES, UNTOUCHED, Encoded, Format, alternate_key
 from frontend.images.settings import ImageSettings
@@ -25,6 +26,8 @@ from frontend.images.stripping import strip_jpeg
 from frontend.images.thumbhash import thumbhash
 
 _ANIMATION_EDGES = (1080, 640, 320)
+_HOPE = 1.5
+"""How much too large an animation may be expected to be, and is tried yet."""
 _EDGE_SLACK = 0.7
 """A JPEG that the decoder itself scales down to at least this part of the original's longest edge is kept at that
 size: scaling again would cost as much as all renditions together, to no visible gain."""
@@ -76,7 +79,7 @@ def prepare(data: bytes, settings: ImageSettings) -> Prepared:
     if opened.frames > 1:
         original = _animation(data, opened, settings)
     elif as_it_is and not profiled:
-        original = Encoded(ORIGINAL, "image/jpeg", opened.width, opened.height, strip_jpeg(data))
+        original = _stripped(data, opened)
     animated = original is not None and opened.frames > 1
     pictures = [original or encode_original(image, settings.original_bytes), *_renditions(image, settings)]
     if settings.keep_untouched:
@@ -92,6 +95,14 @@ def prepare(data: bytes, settings: ImageSettings) -> Prepared:
         difference_hash(image),
         thumbhash(image),
     )
+
+
+def _stripped(data: bytes, opened: Opened) -> Encoded | None:
+    """The file without its metadata; None for one that not every browser shows, though its pixels were decoded."""
+    try:
+        return Encoded(ORIGINAL, "image/jpeg", opened.width, opened.height, strip_jpeg(data))
+    except ImageRefused:
+        return None
 
 
 def _fits_as_it_is(opened: Opened, data: bytes, settings: ImageSettings) -> bool:
@@ -118,13 +129,19 @@ def _renditions(image: Image.Image, settings: ImageSettings) -> list[Encoded]:
 
 def _animation(data: bytes, opened: Opened, settings: ImageSettings) -> Encoded | None:
     """The animation as WebP, in the largest size that fits; None when none does: then the first frame is the photo."""
+    frames, durations_ms, loop = _frames(data, opened, settings, _ANIMATION_EDGES[0])
+    most, likely_bytes = settings.original_bytes, 0.0
     for edge in _ANIMATION_EDGES:
-        if edge != _ANIMATION_EDGES[0] and edge >= max(opened.width, opened.height):
+        before = max(frames[0].size)
+        if edge != _ANIMATION_EDGES[0] and edge >= before:
             continue  # the same as the size before
-        frames, durations_ms, loop = _frames(data, opened, settings, edge)
+        if likely_bytes * (edge / before) ** 2 > _HOPE * most and edge != _ANIMATION_EDGES[-1]:
+            continue  # bytes go with the area: this size would be made in vain
+        frames = [contained(frame, edge) for frame in frames]
         found = encode_animation(frames, durations_ms, loop, ORIGINAL)
-        if len(found.data) <= settings.original_bytes:
+        if len(found.data) <= most:
             return found
+        likely_bytes = len(found.data)
     return None
 
 

@@ -28,7 +28,7 @@ class ImageSettings:
     max_bytes: int = 20 * MIB
     max_pixels: int = 100_000_000
     max_frames: int = 300
-    max_animation_pixels: int = 100_000_000
+    max_animation_pixels: int = 40_000_000
     original_bytes: int = 1_000_000
     original_edge: int = 2560
     avif: bool = False

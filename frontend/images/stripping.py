@@ -16,6 +16,8 @@ _JFIF, _ADOBE = 0xE0, 0xEE
 may have a preview, too, and anything behind what they should have."""
 _APPS = range(0xE0, 0xF0)
 _COMMENT = 0xFE
+_RARE_FRAMES = frozenset((0xC3, 0xC5, 0xC6, 0xC7, *range(0xC9, 0xCC), *range(0xCD, 0xD0)))
+"""Lossless, hierarchical and arithmetic JPEGs: browsers show none of them."""
 _MAX_SEGMENTS = 10_000
 
 
@@ -26,7 +28,7 @@ def strip_jpeg(data: bytes) -> bytes:
 
     Raises
     ------
-    ImageRefused: the segments make no sense.
+    ImageRefused: the segments make no sense, or are of a kind that browsers do not show.
     """
     if not data.startswith(_SOI):
         raise ImageRefused("the picture is damaged: a JPEG does not begin as one")
@@ -44,6 +46,8 @@ def strip_jpeg(data: bytes) -> bytes:
         end = at + 2 if marker in _STANDALONE else _segment_end(data, at)
         if marker == _SOS:
             end = _scan_end(data, end)
+        if marker in _RARE_FRAMES:
+            raise ImageRefused("the picture is a JPEG of a rare kind")
         if marker in _APPS:
             kept.append(_known_app(marker, data[at + 4 : end]))
         elif marker != _COMMENT:
