@@ -178,9 +178,7 @@ class _Cache:
             )
             stack.push_async_callback(self._desk.close)
             self._feed = Feed(settings.directories, settings.secret, self._vouching, self._desk.on_changes)
-            self._registration = Registration(
-                settings.directories, settings.secret, self._describe, self._heat.untold
-            )
+            self._registration = Registration(settings.directories, settings.secret, self._describe, self._heat.untold)
             admin_port = await stack.enter_async_context(self._admin())
             host = advertised_host(settings.host, settings.directories)
             self._url, self._admin_url = join(host, self._port), join(host, admin_port)

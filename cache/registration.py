@@ -12,6 +12,7 @@ import aiohttp
 
 from haystack.errors import HaystackError
 from haystack.json_calls import json_call
+from haystack.store.hot_photos import Hits
 
 BEAT_SECONDS = 0.5
 MIN_BEAT_SECONDS = 0.05
@@ -21,6 +22,9 @@ ANSWER_SECONDS = 2.0
 """Time for an answer. A Directory that is slower may be frozen; it is told anew, on another connection."""
 
 LEAVE_SECONDS = 1.0
+
+MAX_HITS = 256
+"""Photos whose reads one heartbeat tells; others wait for the next one."""
 
 log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from directory.heat_messages import parse_hits
 from directory.messages import MAX_U64, Fields
 from directory.settings import MAX_VOLUMES_PER_STORE
 from haystack.errors import InvalidRequest
@@ -27,6 +28,7 @@ class CacheBeat:
     memory_bytes: what it may keep.
     counters: since its start, by name; shown to people, and summed up.
     hot: photo ids that it is asked for most, with their reads a second.
+    hits: reads by photo since the last heartbeat, about.
     """
 
     cache_id: str
@@ -39,6 +41,7 @@ class CacheBeat:
     started_ms: int
     counters: Mapping[str, float]
     hot: tuple[tuple[int, float], ...]
+    hits: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def parse_cache_beat(document: Any) -> CacheBeat:
         started_ms=fields.number("startedMs", default=0),
         counters=_counters(document),
         hot=tuple(_hot(item) for item in fields.items("hot", MAX_HOT)),
+        hits=parse_hits(fields),
     )
 
 

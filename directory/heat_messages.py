@@ -68,8 +68,13 @@ def parse_heat(fields: Fields) -> HeatReport:
         known_seconds=_known(fields),
         volumes=tuple(_volume(fields, row) for row in fields.items("volumes", MAX_VOLUMES_PER_STORE)),
         photos=photos,
-        hits=tuple(_hits(fields, row) for row in fields.items("hits", MAX_HITS)),
+        hits=parse_hits(fields),
     )
+
+
+def parse_hits(fields: Fields) -> tuple[tuple[int, int], ...]:
+    """Read the field ``hits`` of a Store's or Cache's heartbeat. Raises InvalidRequest."""
+    return tuple(_hits(fields, row) for row in fields.items("hits", MAX_HITS))
 
 
 def _known(fields: Fields) -> float:

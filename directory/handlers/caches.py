@@ -41,6 +41,7 @@ class CacheHandlers:
         beat = parse_cache_beat(await self._signed.document(request))
         self._service.caches.beat(beat)
         self._service.heat.take_photos(beat.cache_id, beat.hot, self._service.clock())
+        self._service.heat.count_hits(beat.hits)
         changes = self._service.feed.changes
         return json_response(
             request,

@@ -15,9 +15,12 @@ from aiohttp.test_utils import TestServer
 from cache import clock, feed
 from cache.feed import Change, Feed, Vouching
 from cache.feed_state import FRESH_SECONDS
+from cache.heat import with_heat
+from cache.policies import make_policy
 from cache.registration import Registration
 from haystack.errors import AuthenticationError
 from haystack.security import AUTH_HEADER, Verifier
+from haystack.store.hot_photos import Hits
 
 SECRET = b"s" * 32
 
@@ -233,6 +236,38 @@ async def test_heartbeats_go_to_all_directories_and_end_with_a_leave() -> None:
         await asyncio.wait((task,))
         await registration.leave()
         assert (first.left, second.left) == ([], ["c"]), "who does not know us need not be told"
+
+
+async def test_hits_are_told_once_and_to_the_first_directory_alone() -> None:
+    first, second = FakeDirectory(), FakeDirectory()
+    hits = Hits(10)
+    hits.take([(0xA, 3), (0xB, 1)])
+    async with directories(first, second) as urls:
+        first.status = 500
+        registration = Registration(urls, SECRET, lambda: {"cacheId": "c"}, hits)
+        task = asyncio.create_task(registration.run())
+        await until(lambda: registration.status()[0]["error"] and second.beats, "the first one refuses")
+        assert hits.peek(10) == [(0xA, 3), (0xB, 1)], "what was refused is not told"
+        first.status, refused = 200, len(first.beats)
+        await until(lambda: not hits.peek(10), "they are told")
+        hits.take([(0xA, 2)])
+        await until(lambda: not hits.peek(10), "what came meanwhile is told, too")
+        task.cancel()
+        await asyncio.wait((task,))
+    told = [row for beat in first.beats[refused:] for row in beat["hits"]]
+    assert told == [["a", 3], ["b", 1], ["a", 2]]
+    assert all(beat["hits"] == [] for beat in second.beats)
+
+
+def test_a_policy_counts_hits_by_photo() -> None:
+    policy = with_heat(make_policy("lru"), lambda: 0.0)
+    policy.key_of = lambda entry: entry // 10 or None
+    policy.hits([10, 11, 20, 3])
+    assert policy.untold.peek(10) == [(1, 2), (2, 1)]
+    policy.untold.told([(1, 2), (2, 1)])
+    policy.hits([10] * 5000)
+    [(_, about)] = policy.untold.peek(10)
+    assert 4900 <= about <= 5100
 
 
 async def test_a_leave_that_nobody_takes_harms_nobody() -> None:

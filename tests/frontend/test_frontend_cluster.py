@@ -23,6 +23,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from haystack.fid import Fid
+from haystack.security import AUTH_HEADER, load_secret, sign
+
 HAYSTACK = (sys.executable, "-P", "-m", "tools.cli")
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith("HAYSTACK_")}
 DOCUMENT = Path(__file__).parents[2] / "docs" / "photo-api.md"
@@ -172,6 +175,31 @@ def test_urls_of_before_die_with_another_visibility(up: Up, documented: dict[str
     while fetch(old)[0] != 404:
         assert time.monotonic() < deadline, "the old URL still works"
         time.sleep(0.1)  # the needles are removed beside, and the Cache is told
+
+
+def test_what_the_cache_shows_is_told_to_who_counts_views(up: Up, documented: dict[str, str]) -> None:
+    photo = wait_for_photo(up, documented["FRIENDS"], documented["ALICE"])
+    secret = load_secret(up.data / "secret")
+
+    def hits() -> dict[str, int]:
+        url = f"{up.told['directory']}/internal/hits"
+        header = sign(secret, "POST", "/internal/hits", b"{}", now=time.time())
+        status, answer = fetch(urllib.request.Request(url, b"{}", {AUTH_HEADER: header}, method="POST"))
+        assert status == 200
+        return dict(answer["hits"])
+
+    url = photo["pictures"][0]["url"]
+    key = f"{Fid.parse(url.rpartition('/')[2].partition('?')[0]).key:x}"
+    fetch(url)
+    time.sleep(1)  # what was read before is told, or is not; nothing of it is waited for
+    hits()
+    for _ in range(20):
+        assert fetch(url)[0] == 200
+    counted, deadline = 0, time.monotonic() + 15
+    while counted < 20 and time.monotonic() < deadline:
+        counted += hits().get(key, 0)
+        time.sleep(0.1)
+    assert 20 <= counted <= 22
 
 
 def test_the_database_is_made_anew_from_the_store(up: Up, documented: dict[str, str], tmp_path: Path) -> None:

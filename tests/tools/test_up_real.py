@@ -193,8 +193,7 @@ def test_a_port_in_use_is_told_in_one_line(clusters: list[Cluster], tmp_path: Pa
     clusters.append(cluster)
     port = cluster.directory.rpartition(":")[2]
     result = subprocess.run(
-        [*HAYSTACK, "up", "--no-frontend", "--data", str(tmp_path / "other"), "--directory-port", port]
-        + ["--store-port", "0"],
+        [*HAYSTACK, "up", "--data", str(tmp_path / "other"), "--directory-port", port, "--store-port", "0"],
         capture_output=True,
         text=True,
         env=ENVIRON,
