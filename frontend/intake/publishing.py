@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import aiohttp
 
 from frontend.intake.outbox import Note, Outbox
-from haystack.json_calls import NoAnswer, json_call
+from haystack.json_calls import AnswerTooLarge, NoAnswer, json_call
 
 Result = TypeVar("Result")
 
@@ -94,7 +94,7 @@ class Publisher:
                     secret=self._secret,
                     timeout=CALL_TIMEOUT,
                 )
-            except NoAnswer as error:
+            except (NoAnswer, AnswerTooLarge) as error:
                 problem = f"{url}: {error}"
                 continue
             if answer.status in (200, 201):

@@ -34,7 +34,7 @@ from haystack.signed_urls import UrlSigner
 
 LIMITS = ConnectionLimits(connections=2000, first_request_seconds=10.0, keepalive_seconds=75.0)
 SWEEP_SECONDS = 60.0
-AFTER_DISK_ERROR_SECONDS = 1.0
+AFTER_ERROR_SECONDS = 1.0
 STOP_SECONDS = 20.0
 """Time that requests in flight have to finish at a stop."""
 
@@ -132,7 +132,10 @@ async def _for_ever(act: Callable[[], Awaitable[None]]) -> None:
             await act()
         except DiskError as error:
             _log.error("trying again: %s", error)
-            await asyncio.sleep(AFTER_DISK_ERROR_SECONDS)
+            await asyncio.sleep(AFTER_ERROR_SECONDS)
+        except Exception:  # a defect of ours: photos must still be published
+            _log.exception("a chore failed, and is begun again")
+            await asyncio.sleep(AFTER_ERROR_SECONDS)
 
 
 async def _sweep(uploads: Uploads) -> None:
