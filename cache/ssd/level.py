@@ -50,6 +50,9 @@ MAX_FAILURES: Final = 3
 FAILURES_SECONDS: Final = 60.0
 """So many failures of reads within that time switch the level off."""
 
+MAX_LOGGED: Final = 100
+"""So many failures are logged, and then one of so many."""
+
 READERS: Final = 8
 _MASK: Final = 2**64 - 1
 _STRIDE: Final = 0x9E3779B97F4A7C15
@@ -339,7 +342,8 @@ class SecondLevel:
 
     def _failed(self, what: str, *, counts: bool = True) -> None:
         self.usage.failures += 1
-        _log.warning("the SSD level: %s", what)
+        if self.usage.failures <= MAX_LOGGED or self.usage.failures % MAX_LOGGED == 0:
+            _log.warning("the SSD level, failure %d: %s", self.usage.failures, what)
         if not counts:
             return
         now = self._clock()

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from photo_memory import content, cookie_of, photo, small_plan
 
 from cache.memory import PhotoMemory
 from cache.policies import make_policy
+from cache.signatures import SIGNED
 from cache.ssd import SecondLevel, SsdPlan, plan_ssd
 from cache.ssd import level as level_module
 from cache.ssd.admission import BURST_SECONDS, REWRITE_AGE, Admission, Budget, with_asked
@@ -206,10 +208,12 @@ class Bench:
         self.plan = plan or SsdPlan(8 * CHUNK_BYTES, 4096, 0)
         self.level = SecondLevel(self.plan, self.memory, self.asked, bytes_per_second=bytes_per_second)
 
-    def put(self, key: int, *, again: bool = True, size_bytes: int = SIZE, version: int = 1, **fields: Any) -> None:
+    def put(
+        self, key: int, *, again: bool = True, size_bytes: int = SIZE, version: int = 1, flags: int = 0, **fields: Any
+    ) -> None:
         """As a photo that was fetched and asked for."""
         new = photo(key, version, size_bytes, **fields)
-        object.__setattr__(new, "flags", 0)
+        new = replace(new, flags=flags)
         while (filling := self.memory.begin(new)) is None:
             assert self.memory.waiting_bytes
             self.memory.reclaim()
@@ -260,7 +264,7 @@ def test_what_leaves_memory_is_found_and_has_all_its_fields(tmp_path: Path) -> N
     async def test(bench: Bench) -> None:
         bench.put(1)
         bench.put(2, again=False)
-        bench.put(3, meta=b"x" * 500, alternate=4, size_bytes=77_777)
+        bench.put(3, meta=b"x" * 500, alternate=4, size_bytes=77_777, flags=SIGNED)
         bench.push_out()
         assert not await bench.has(1), "it is not written yet"
         await bench.settle()
@@ -268,7 +272,7 @@ def test_what_leaves_memory_is_found_and_has_all_its_fields(tmp_path: Path) -> N
         found = await bench.level.read(Fid(1, 3, cookie_of(3), 4))
         assert found is not None and found.meta == b"x" * 500 and found.data == content(3, 1, 77_777)
         assert (found.located.verified_ns, found.located.stored_ms) == (5, 1_700_000_100_000)
-        assert (found.header.time_ms, found.header.expires, found.header.flags) == (1_700_000_000_001, 0, 0)
+        assert (found.header.time_ms, found.header.expires, found.header.flags) == (1_700_000_000_001, 0, SIGNED)
         assert await bench.level.read(Fid(1, 1, cookie_of(1) ^ 1)) is None
         assert bench.level.usage.hits == 1 and bench.level.usage.failures == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import signal
@@ -80,6 +81,25 @@ def test_a_hit_below_is_a_hit_and_no_read_of_a_store(filled: Filled) -> None:
     with node.client() as client:
         page = client.get("/metrics").body.decode()
     assert "\nhaystack_cache_ssd_on 1" in page and "\nhaystack_cache_ssd_hits_total " in page
+
+
+def test_all_who_wait_for_a_photo_share_one_read_of_the_disk(filled: Filled) -> None:
+    node, fid = filled.behind.node, next(filled.below())
+    before = {name: node.counter(name) for name in ("ssdHits", "fetches", "hits")}
+
+    async def ask() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+        writer.write(f"GET /{fid} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer.partition(b"\r\n\r\n")[2]
+
+    async def run() -> list[bytes]:
+        return await asyncio.gather(*(ask() for _ in range(100)))
+
+    assert asyncio.run(run()) == [body_of(fid)] * 100
+    node.counted("hits", before["hits"] + 100)
+    assert (node.counter("ssdHits"), node.counter("fetches")) == (before["ssdHits"] + 1, before["fetches"])
 
 
 def test_what_was_deleted_does_not_come_back_from_below(filled: Filled) -> None:
