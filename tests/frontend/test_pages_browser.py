@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(240)
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     find_chromium()
-    options = ("--stores", "1", "--workers", "1", "--cache-memory", "32MiB")
+    options = ("--stores", "1", "--workers", "1", "--cache-memory", "128MiB")
     with haystack_up(tmp_path_factory.mktemp("cluster"), *options) as running:
         yield running
 
