@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import IO, Generic, TypeVar
 
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import BaseModel
 
 from frontend.api.reading import checked
@@ -99,7 +100,7 @@ async def _read(request: web.Request, model: type[Fields], max_bytes: int, file:
             raise InvalidRequest(f"a form has at most {MAX_PARTS} parts")
     except TimeoutError:
         raise web.HTTPRequestTimeout(reason="the upload made no progress") from None
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise InvalidRequest(f"this is no well-formed multipart/form-data: {error}") from error
     if found is None:
         raise Invalid("file", "the form has no field file with the photo in it")

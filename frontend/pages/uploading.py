@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from aiohttp import BodyPartReader, MultipartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from frontend.api.spooling import PIECE_BYTES, SLOTS, STALL_SECONDS, read_field, spool
 from frontend.database.people import User
@@ -151,7 +152,7 @@ async def _read(request: web.Request, open_files: ExitStack) -> _Sent:
             raise InvalidRequest(f"send at most {MAX_FILES} photos at once this way")
     except TimeoutError:
         raise web.HTTPRequestTimeout(reason="The upload made no progress.") from None
-    except (ValueError, AssertionError, RuntimeError) as error:
+    except (ValueError, AssertionError, RuntimeError, HttpProcessingError) as error:
         raise InvalidRequest(f"this is no well-formed multipart/form-data: {error}") from error
     return sent
 

@@ -202,7 +202,29 @@ async def test_forms_that_are_none(tmp_path: Path) -> None:
         assert (await send(*[("t", "x", None)] * 30))[0] == 400
         assert (await alice.call("POST", "/photos", {"title": "x"}))[0] == 415
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
-        assert (await alice.call("POST", "/photos", data=b"garbage", headers=headers))[0] in (400, 422)
+        garbage = (
+            b"garbage",
+            b"",
+            b"--x",
+            b"--x--",
+            b"--x\r\n1.2e-38--x--\r\n",
+            b"--x\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\nnever ends",
+            b"--x\r\nContent-Disposition: form-data; name=t\r\nContent-Encoding: br\r\n\r\nx\r\n--x--\r\n",
+            b"--x\r\nContent-Type: multipart/mixed; boundary=y\r\n\r\n--y--\r\n--x--\r\n",
+            b"--x\r\n" + b"A: b\r\n" * 3000 + b"\r\nx\r\n--x--\r\n",
+        )
+        for body in garbage:
+            status, _ = await alice.call("POST", "/photos", data=body, headers=headers)
+            assert status in (400, 413, 422), body[:80]
+        for kind in (
+            "multipart/form-data",
+            'multipart/form-data; boundary=""',
+            "multipart/form-data; boundary=" + "y" * 100,
+        ):
+            sent = await alice.call(
+                "POST", "/photos", data=b"--y--", headers={"Content-Type": f"multipart/form-data{kind}"}
+            )
+            assert sent[0] in (400, 422), kind
         assert place.machine.uploads == 0
 
 
