@@ -216,15 +216,9 @@ async def test_forms_that_are_none(tmp_path: Path) -> None:
         for body in garbage:
             status, _ = await alice.call("POST", "/photos", data=body, headers=headers)
             assert status in (400, 413, 422), body[:80]
-        for kind in (
-            "multipart/form-data",
-            'multipart/form-data; boundary=""',
-            "multipart/form-data; boundary=" + "y" * 100,
-        ):
-            sent = await alice.call(
-                "POST", "/photos", data=b"--y--", headers={"Content-Type": f"multipart/form-data{kind}"}
-            )
-            assert sent[0] in (400, 422), kind
+        for kind in ("", '; boundary=""', "; boundary=" + "y" * 100):
+            headers = {"Content-Type": f"multipart/form-data{kind}"}
+            assert (await alice.call("POST", "/photos", data=b"--y--", headers=headers))[0] in (400, 415, 422), kind
         assert place.machine.uploads == 0
 
 
