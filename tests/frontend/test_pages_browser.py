@@ -172,6 +172,7 @@ async def like_and_comment(tab: Tab, site: str) -> None:
     await tab.click(".say button")
     await tab.until("document.querySelector('.comment-text')?.textContent === 'What a light! <b>Where</b> was it?'")
     assert await tab.run("window.stays && document.getElementById('status').textContent") == "Done."
+    assert await tab.run("document.getElementById('talk').textContent") == "1"
     await tab.run("document.querySelector('.facts').scrollIntoView({block: 'end'})")
     await shot(tab, "photo-comments")
 
@@ -237,12 +238,12 @@ async def test_an_upload_goes_on_after_the_connection_broke(
     await tab.call("Network.emulateNetworkConditions", offline=False, **slow)
     large = tmp_path / "large.jpg"
     large.write_bytes(file_of(noise(2400, 1800), quality=95))
-    first_piece = 100 * 4 * 2**20 / large.stat().st_size
-    assert first_piece < 95
+    assert large.stat().st_size > 4.5 * 2**20  # two pieces
     await tab.choose("#files", [large])
     await tab.until("document.querySelector('.upload')")
     await tab.click("#start")
-    await tab.until("document.querySelector('.upload progress').value > " + str(first_piece + 2))
+    await tab.until("document.querySelector('.upload progress').value > 10")
+    # What is being sent still comes through: the second piece is what finds no connection.
     await tab.call("Network.emulateNetworkConditions", offline=True, **slow)
     await tab.until("/Trying again/.test(document.querySelector('.upload-state').textContent)")
     await tab.call("Network.emulateNetworkConditions", offline=False, **{**slow, "uploadThroughput": -1})

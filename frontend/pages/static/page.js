@@ -103,6 +103,7 @@ document.addEventListener("submit", async (event) => {
     if (fresh && old) {
       const inside = old.contains(document.activeElement);
       old.replaceWith(fresh);
+      for (const one of page.querySelectorAll("[data-fresh]")) document.getElementById(one.id)?.replaceWith(one);
       placehold(fresh);
       watch(fresh);
       const problem = fresh.querySelector("[role=alert]");
