@@ -7,7 +7,7 @@ only the upload that it worked on is refused. Nothing of this runs on the event 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import concurrent.futures.process
 import logging
 import multiprocessing
 import resource
@@ -24,6 +24,7 @@ from haystack.errors import HaystackError
 
 _log = logging.getLogger(__name__)
 
+_ATTEMPTS = 3
 MAX_TASKS_PER_PROCESS = 500
 """A process is replaced after so many pictures, so that what a decoder leaks is given back."""
 
@@ -53,11 +54,17 @@ class ImagePool:
         self._task_seconds = task_seconds
         self._most = processes + waiting
         self._busy = 0
-        self._pool = ProcessPool(
-            max_workers=processes,
+        self._processes = processes
+        self._memory_bytes = memory_bytes
+        self._pool = self._new_pool()
+        self._renewing = asyncio.Lock()
+
+    def _new_pool(self) -> ProcessPool:
+        return ProcessPool(
+            max_workers=self._processes,
             max_tasks=MAX_TASKS_PER_PROCESS,
             initializer=_begin,
-            initargs=(memory_bytes,),
+            initargs=(self._memory_bytes,),
             # A fork of a process with threads and an event loop may hang for ever on a lock that somebody else held.
             context=multiprocessing.get_context("forkserver"),
         )
@@ -97,6 +104,19 @@ class ImagePool:
             self._busy -= 1
 
     async def _run(self, source: bytes | Path) -> Prepared:
+        for _ in range(_ATTEMPTS):
+            try:
+                return await self._once(source)
+            except concurrent.futures.process.BrokenProcessPool:
+                # A process was killed from outside while nobody used it; pebble then gives up the whole pool.
+                _log.warning("the processes for pictures have ended, and are started anew")
+        raise ImagesBusy("the processes for pictures end again and again; try again in a moment")
+
+    async def _once(self, source: bytes | Path) -> Prepared:
+        async with self._renewing:
+            if not self._pool.active:
+                await self.close()
+                self._pool = self._new_pool()
         future = self._pool.schedule(_prepare, args=(source, self._settings), timeout=self._task_seconds)
         try:
             found = await asyncio.wrap_future(future)
@@ -106,7 +126,7 @@ class ImagePool:
             raise ImageWorkFailed(f"the picture crashed its decoder (exit code {error.exitcode})") from None
         except MemoryError:
             raise ImageWorkFailed("the picture takes too much memory to decode") from None
-        except HaystackError:
+        except (HaystackError, concurrent.futures.process.BrokenProcessPool):
             raise
         except Exception as error:  # whatever a hostile file has found in a decoder, or in our own code
             _log.exception("working on a picture failed")

@@ -167,3 +167,18 @@ async def test_a_queue_that_is_full_is_told(pool: ImagePool, tmp_path: Path) -> 
     found = await asyncio.gather(*(pool.prepare(photo) for _ in range(7)), return_exceptions=True)
     assert sum(isinstance(one, Prepared) for one in found) == 4
     assert sum(isinstance(one, ImagesBusy) for one in found) == 3
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+async def test_processes_that_end_while_they_have_nothing_to_do_are_replaced(pool: ImagePool) -> None:
+    photo = file_of(soft(40, 30))
+    for _ in range(2):
+        await pool.prepare(photo)
+        workers = [worker for server in children(os.getpid()) for worker in children(server)]
+        assert workers
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        require_whole(await pool.prepare(photo))
