@@ -132,5 +132,5 @@ def test_it_is_served_as_it_is(served: Served) -> None:
 def test_who_sends_a_wrong_token_learns_it(served: Served) -> None:
     answer = requests.get(f"{served.url}/me", headers={"Authorization": "Bearer hst_x"}, timeout=10)
     assert answer.status_code == 401 and answer.headers["WWW-Authenticate"].startswith("Bearer")
-    login = {"login": "alice", "password": PASSWORD, "name": "x"}
+    login = {"login": "bob", "password": PASSWORD, "name": "x"}
     assert requests.post(f"{served.url}/tokens", json=login, timeout=10).status_code == 201
