@@ -24,8 +24,8 @@ from haystack.store.control import ControlBlock, VolumeCell, VolumeState
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder_opening import open_folders
-from haystack.store.heat import StoreHeat
 from haystack.store.heartbeat import Heartbeats, beat_patience_seconds
+from haystack.store.heat import StoreHeat
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_batch, read_page
 from haystack.store.settings import Timing
 from haystack.store.store_volume import NewVolume, StoreVolume
