@@ -83,7 +83,7 @@ class Upload {
       see.hidden = false;
       this.show(STATES.finished, inWords(await published(photo, (text) => this.say(text))));
     } catch (problem) {
-      this.show(problem.forGood ? STATES.refused : STATES.failed, problem.message);
+      this.show(problem.forGood ? STATES.refused : STATES.failed, sentence(problem.message));
     }
   }
 }
@@ -102,6 +102,11 @@ async function published(photo, tell) {
     await new Promise((resolve) => setTimeout(resolve, 100 * attempt));
   }
   return { there: false, alike: 0 };
+}
+
+/** Services say their reasons in lower case, for logs. */
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }
 
 function inWords({ there, alike }) {
