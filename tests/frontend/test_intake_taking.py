@@ -119,7 +119,7 @@ async def test_a_photo_that_was_not_stored_may_come_again(bench: Bench) -> None:
     bench.store.refuse, bench.store.keep = MaybeStored, False
     with pytest.raises(MaybeStored):
         await bench.taker.take(one, bench.file)
-    await until(lambda: not bench.outbox.intended())
+    await until(lambda: not bench.outbox.intended() and not bench.taker._busy)
     bench.store.refuse, bench.store.keep = None, True
     assert not (await bench.taker.take(one, bench.file)).again
 
@@ -146,7 +146,7 @@ async def test_a_retry_while_it_is_settled_is_told_to_wait(bench: Bench) -> None
     with pytest.raises(UploadInUse):
         await bench.taker.take(one, bench.file)
     bench.store.answer.set()
-    await until(lambda: not bench.outbox.intended())
+    await until(lambda: not bench.outbox.intended() and not bench.taker._busy)
     assert not (await bench.taker.take(one, bench.file)).again
     note = bench.outbox.find(one.id)
     assert note is not None and note.state == STORED
