@@ -65,7 +65,7 @@ def test_index_order_and_sums(tmp_path_factory: pytest.TempPathFactory, ops: lis
                     model[key, alternate] = old._replace(flags=old.flags & ~DELETED, deleted_ms=0)
                 needles_bytes += 72
                 continue
-            entry = IndexEntry(tail, size, size % 3, entry_flags(size % 2))
+            entry = IndexEntry(tail, size, size % 3, entry_flags(size % 2, 0))
             tail += entry.total_bytes
             needles_bytes += entry.total_bytes
             puts += 1
