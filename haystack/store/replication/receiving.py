@@ -79,6 +79,8 @@ class Receiver:
         """
         began = time.monotonic()
         while True:
+            if arrived.served.retired:  # while it waited: compacted, and closed since
+                arrived = arrived._replace(served=self.catalog.successor(arrived.served))
             landed = await self._land(arrived)
             if isinstance(landed, Landed):
                 return landed, arrived.served
