@@ -73,9 +73,11 @@ def test_killed_at_a_step(tmp_path: Path, parts: tuple[LocalStore, Frontend], wh
     assert intake.wait() == -9
     intake.end()
     acknowledged = status == 201
-    assert acknowledged == (step == "published") or (step, when) == ("stored", "after")
+    # Publishing goes on beside the answer, so a process that dies of it may have answered, or not yet.
+    stored = step == "published" or (step, when) == ("stored", "after")
+    assert stored or not acknowledged
     again = Intake(tmp_path, store, front)
-    if acknowledged or (step, when) in (("write", "after"), ("stored", "before"), ("stored", "after")):
+    if stored or (step, when) in (("write", "after"), ("stored", "before")):
         # Its needles are there, so it is published, even when its client never comes again.
         front.wait_for(one.fid)
         assert upload_until_taken(again, one) == 200
