@@ -88,6 +88,7 @@ class Assigner:
                 grown = await self._grow(where, replication, deadline_seconds)
                 reason = grown if grown is not None else reason or TAKES_LONG
                 hopeful = service.cluster.recovering() or service.cluster.mending(replication, service.clock())
+                hopeful = hopeful or service.gathering
             if candidate := service.choose(where, replication):
                 return candidate
             left_seconds = deadline_seconds - service.clock()

@@ -84,6 +84,8 @@ class Grower:
 
     async def grow(self, count: int, where: Where = ANYWHERE, replication: str | None = None) -> Grown:
         """Make ``count`` more volumes, as many of them as there is room for."""
+        if self._service.gathering:
+            return Grown((), "the Directory has lost its storage and waits for the Stores; try again in a moment")
         async with self._one_at_a_time:
             return await self._make(count, where, replication or self._service.default_replication)
 
@@ -108,7 +110,7 @@ class Grower:
 
     async def _make_missing(self, replication: str) -> Grown:
         async with self._one_at_a_time:
-            wanted = self._wanted(replication)
+            wanted = 0 if self._service.gathering else self._wanted(replication)
             grown = await self._make(wanted, ANYWHERE, replication) if wanted else Grown((), "")
         if grown.reason:
             self._rest_until_seconds[replication] = self._service.clock() + GROW_RETRY_SECONDS

@@ -41,6 +41,10 @@ TABLE_AGE_SECONDS = 0.2
 OVERFILL_BYTES = 4 * GIB
 """A volume may be longer than its limit by its last photo, and than it was reported by what came since."""
 
+GATHERING_SECONDS = 3.0
+"""How long a Directory that has lost its storage waits for all Stores before it makes volumes. They try again at every
+heartbeat; one that comes later with volumes of numbers that were given anew by then could not be taken in."""
+
 MAX_WRITE_TABLES = 64
 """Tables kept for callers that ask for a data center, a rack or a Store."""
 
@@ -87,6 +91,7 @@ class Service:
         self.wall_clock = wall_clock
         self._dice = dice
         self.cluster_id = transactions.prepare(storage)
+        self._gathering_until_seconds = float("-inf")
         self.committer = Committer(storage)
         self.ids = IdAllocator(storage, self.committer, index=peers_index, count=peers_count)
         self.cluster = Cluster(dead_after_seconds=dead_after_seconds, started_seconds=clock())
@@ -150,6 +155,14 @@ class Service:
         table = self._write_tables[key] = WriteTable(candidates, where, turn=self._dice())
         return table
 
+    @property
+    def gathering(self) -> bool:
+        """A moment ago a Store brought the cluster of which nothing is known here any more.
+
+        The others come now, and their volumes have numbers that new ones must not be given.
+        """
+        return self.clock() < self._gathering_until_seconds
+
     # -- what Stores say
 
     async def register(self, message: Registration) -> None:
@@ -164,7 +177,10 @@ class Service:
         now_ms = int(self.wall_clock() * 1000)
 
         def apply(decided: tuple[str, Admission]) -> None:
-            self.cluster_id, admission = decided
+            cluster_id, admission = decided
+            if cluster_id != self.cluster_id:
+                self._gathering_until_seconds = self.clock() + GATHERING_SECONDS
+            self.cluster_id = cluster_id
             # Before an id can be given out for one of these volumes.
             for volume in message.volumes:
                 self.ids.raise_above_reported(volume.max_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
@@ -65,12 +66,32 @@ async def test_a_directory_that_lost_its_disk_takes_over_what_the_stores_have(
     _, answer = await directory.call("/dir/assign")
     # Other Stores may hold keys above those of this one, and have not reported yet.
     assert Fid.parse(answer["fid"]).key > 0xABC + LOSS_MARGIN
-    _, answer = await directory.call("/vol/grow?count=1", "POST")
+    while "volumes" not in (answer := (await directory.call("/vol/grow?count=1", "POST"))[1]):
+        assert "waits for the Stores" in answer["error"]
     assert min(answer["volumes"]) > 41
     status, answer = await store.confirm(directory.base, 41, 9000, 9500, [needle("2")])
     assert (status, answer) == (200, {"confirmedTo": 0})
     status, answer = await store.confirm(directory.base, 41, 0, 9500, [needle("1"), needle("2")])
     assert (status, answer) == (200, {"confirmedTo": 9500})
+
+
+async def test_a_directory_that_lost_its_disk_gives_no_number_twice_when_an_empty_store_comes_first(
+    start: Any, make_store: Callable[..., Any]
+) -> None:
+    empty, full = await make_store(), await make_store()
+    empty.cluster_id = full.cluster_id = str(uuid4())
+    full.volumes[1] = full.volume(1)
+    directory = await start()
+    assert (await empty.register(directory.base))[0] == 200
+    asked = asyncio.create_task(directory.call("/dir/assign"))
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(asked), 0.5)  # time enough to grow, if it were allowed
+    assert not empty.volumes
+    assert (await full.register(directory.base))[0] == 200
+    status, answer = await asked
+    assert status == 200 and Fid.parse(answer["fid"]).volume == 1
+    _, document = await directory.call("/cluster/status")
+    assert not [line for line in document["Problems"] if "volume 1 " in line]
 
 
 @pytest.mark.parametrize(
