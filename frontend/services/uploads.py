@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 from sqlalchemy import Connection, delete
+from sqlalchemy.exc import IntegrityError
 
 from frontend.database import photos, uploads
 from frontend.database.engine import Database
@@ -254,7 +255,11 @@ def _remember(connection: Connection, user_id: int, key: str, asked: bytes, made
     if known is not None:
         return known  # the same was asked at the same moment
     answer = json.dumps(asdict(made))
-    uploads.remember(connection, user_id, key, uploads.Asked(asked, made.photo_id, answer), now_ms)
+    try:
+        with connection.begin_nested():
+            uploads.remember(connection, user_id, key, uploads.Asked(asked, made.photo_id, answer), now_ms)
+    except IntegrityError:  # another connection was faster, and has been committed since
+        return _known(connection, user_id, key, asked, now_ms) or made
     return made
 
 
