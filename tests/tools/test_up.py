@@ -132,7 +132,11 @@ def test_it_says_where_all_is_and_what_to_do_next(started: list[Up], tmp_path: P
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_other_signals_stop_it_too(started: list[Up], tmp_path: Path, number: signal.Signals) -> None:
-    up = start(started, tmp_path)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup it is ignored, and children would inherit that
+    try:
+        up = start(started, tmp_path)
+    finally:
+        signal.signal(number, before)
     up.until("in your browser")
     up.process.send_signal(number)
     assert up.end()[2] == 0
