@@ -85,7 +85,8 @@ def candidates(connection: Connection, words: Sequence[str], condition: str, val
 
 def newest(connection: Connection, condition: str, values: dict[str, object]) -> list[int]:
     """Ids of the newest photos for which the condition holds, as for :func:`candidates`."""
-    statement = f"SELECT photos.id FROM photos WHERE {condition} ORDER BY photos.id DESC LIMIT :candidates"  # noqa: S608
+    order = "ORDER BY photos.id DESC LIMIT :candidates"
+    statement = f"SELECT photos.id FROM photos WHERE {condition} {order}"  # noqa: S608  # of constants, as above
     return [int(row[0]) for row in connection.execute(text(statement), {**values, "candidates": CANDIDATES})]
 
 
