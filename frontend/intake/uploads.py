@@ -14,6 +14,7 @@ import asyncio
 import logging
 import os
 import re
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class Upload:
 class Uploads:
     """All uploads of one intake. Its calls block for a moment of the file system's time: use them on a thread.
 
+    What is known of an upload and whether it has a file change together: two calls with one ticket come on two threads.
+
     Parameters
     ----------
     folder: for their files; made when it is not there.
@@ -77,6 +80,7 @@ class Uploads:
         self._folder = folder
         self._max_uploads = max_uploads
         self._max_bytes = max_bytes
+        self._changing = threading.Lock()
         self._known: dict[str, Upload] = {}
         self._bytes = 0
         try:
@@ -109,9 +113,11 @@ class Uploads:
         ------
         TooManyUploads: there is no room for another one.
         """
+        with self._changing:
+            return self._known.get(ticket.id.hex()) or self._begin(ticket)
+
+    def _begin(self, ticket: Ticket) -> Upload:
         id_ = ticket.id.hex()
-        if id_ in self._known:
-            return self._known[id_]
         if len(self._known) >= self._max_uploads or self._bytes + ticket.size_bytes > self._max_bytes:
             raise TooManyUploads("too many uploads are on their way here; try again in a moment")
         path = self._folder / f"{id_}.{ticket.size_bytes}.{ticket.expires}.part"
@@ -126,21 +132,26 @@ class Uploads:
 
     def remove(self, upload: Upload) -> None:
         """End an upload; its bytes are gone."""
-        if self._known.get(upload.id) is upload:
-            self._drop(upload)
-            self._unlink(upload.path)
+        with self._changing:
+            if self._known.get(upload.id) is upload:
+                self._drop(upload)
+                self._unlink(upload.path)
 
     def remove_expired(self, now_seconds: float) -> int:
         """Remove those whose ticket has expired and that nobody works on; returns how many that were."""
-        old = [one for one in self._known.values() if one.expires <= now_seconds and not one.lock.locked()]
+        with self._changing:
+            known = list(self._known.values())
+        old = [one for one in known if one.expires <= now_seconds and not one.lock.locked()]
         for upload in old:
             self.remove(upload)
         return len(old)
 
     def cut(self, upload: Upload, offset: int) -> None:
-        """Forget what came behind ``offset``."""
+        """Forget what came behind ``offset``. Raises UploadNotFound when it has ended, as its ticket has, just now."""
         try:
             os.truncate(upload.path, offset)
+        except FileNotFoundError:
+            raise UploadNotFound("this upload has ended; begin it again") from None
         except OSError as error:
             raise DiskError(f"{upload.path}: cannot be cut: {error.strerror}") from error
         upload.offset = offset

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ from intake_harness import ticket
 
 from frontend.intake.errors import ClientTooSlow, TooManyUploads, UploadInUse, UploadNotFound, WrongLength
 from frontend.intake.receiving import WRITE_BYTES, Pace, receive
-from frontend.intake.uploads import Uploads
+from frontend.intake.uploads import Upload, Uploads
 from haystack.errors import DiskError
 
 
@@ -54,6 +58,69 @@ def test_other_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not ours")
     assert uploads(tmp_path).count == 0
     assert (tmp_path / "notes.txt").exists()
+
+
+@contextmanager
+def stopped_in(monkeypatch: pytest.MonkeyPatch, call: str) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Has the first thread that comes to a call of Path wait there; yields "it is there" and "it may go on"."""
+    there, go_on = threading.Event(), threading.Event()
+    usual = getattr(Path, call)
+
+    def act(path: Path, **more: object) -> None:
+        if not there.is_set():
+            there.set()
+            assert go_on.wait(20)
+        usual(path, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, call, act)
+        try:
+            yield there, go_on
+        finally:
+            go_on.set()
+
+
+def test_two_who_begin_with_one_ticket_have_one_upload_with_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, one = uploads(tmp_path), ticket(100)
+
+    def begin() -> tuple[Upload, bool]:
+        upload = known.begin(one)
+        return upload, upload.path.exists()
+
+    with ThreadPoolExecutor(2) as threads, stopped_in(monkeypatch, "touch") as (there, go_on):
+        first = threads.submit(begin)
+        assert there.wait(20)
+        second = threads.submit(begin)
+        threading.Timer(0.1, go_on.set).start()  # a second one that does not wait is through by then
+        (upload, there_first), (again, there_second) = first.result(20), second.result(20)
+    assert upload is again and there_first and there_second
+    assert (known.count, known.announced_bytes) == (1, 100)
+
+
+def test_an_upload_that_is_begun_while_its_forerunner_is_removed_keeps_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, one = uploads(tmp_path), ticket(100)
+    before = known.begin(one)
+    with ThreadPoolExecutor(2) as threads, stopped_in(monkeypatch, "unlink") as (there, go_on):
+        removing = threads.submit(known.remove, before)
+        assert there.wait(20)
+        beginning = threads.submit(known.begin, one)
+        threading.Timer(0.1, go_on.set).start()
+        removing.result(20)
+        after = beginning.result(20)
+    assert after is not before and after.path.exists()
+    known.cut(after, 0)
+
+
+def test_an_upload_whose_file_is_gone_has_ended(tmp_path: Path) -> None:
+    known = uploads(tmp_path)
+    upload = known.begin(ticket(100))
+    known.remove(upload)
+    with pytest.raises(UploadNotFound):
+        known.cut(upload, 0)
 
 
 def test_number_and_bytes_have_bounds(tmp_path: Path) -> None:
