@@ -8,10 +8,11 @@ from pathlib import Path
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from directory.assigner import Assigner
-from directory.auto_compaction import AutoCompaction
-from directory.compactor import Compactor
-from directory.grower import Grower
+from directory.assigning.assigner import Assigner
+from directory.assigning.grower import Grower
+from directory.cluster.nodes import Nodes
+from directory.compaction.automatic import AutoCompaction
+from directory.compaction.compactor import Compactor
 from directory.handlers.assign import AssignHandlers
 from directory.handlers.backup import BackupHandlers
 from directory.handlers.caches import CacheHandlers
@@ -24,15 +25,14 @@ from directory.handlers.moves import MoveHandlers
 from directory.handlers.rebalance import RebalanceHandlers
 from directory.handlers.snapshots import SnapshotHandlers
 from directory.handlers.status import StatusHandlers
-from directory.healer import Healer
-from directory.memberships import Memberships
+from directory.membership.memberships import Memberships
 from directory.metrics import Metrics
-from directory.mover import Mover
-from directory.nodes import Nodes
-from directory.rebalancer import Rebalancer
+from directory.moves.mover import Mover
+from directory.rebalancing.rebalancer import Rebalancer
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.signed import SignedCalls
-from directory.snapshots import Snapshots
+from directory.snapshots.snapshots import Snapshots
 from directory.web import make_middleware
 from haystack.connections import note_first_request
 from haystack.sealed_ttl import LifeSeal

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from directory.heat_messages import NO_REPORT, HeatReport, parse_heat
+from directory.heat.messages import NO_REPORT, HeatReport, parse_heat
 from directory.settings import MAX_FOLDERS_PER_STORE, MAX_NEEDLES_PER_CONFIRMATION, MAX_VOLUMES_PER_STORE
 from haystack.errors import InvalidRequest
 from haystack.fid import MAX_ALTERNATE, MAX_VOLUME_ID

@@ -6,18 +6,18 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from directory.cache_metrics import CacheMetrics
-from directory.compactor import Compactor
+from directory.caches.metrics import CacheMetrics
+from directory.compaction.compactor import Compactor
 from directory.decisions.liveness import Liveness
-from directory.healer import Healer
-from directory.heat_metrics import HeatMetrics
-from directory.move_metrics import MoveMetrics
-from directory.mover import Mover
-from directory.rebalance_metrics import RebalanceMetrics
-from directory.rebalancer import Rebalancer
+from directory.heat.metrics import HeatMetrics
+from directory.moves.metrics import MoveMetrics
+from directory.moves.mover import Mover
+from directory.rebalancing.metrics import RebalanceMetrics
+from directory.rebalancing.rebalancer import Rebalancer
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.status import copy_counts
-from directory.storage import Table
+from directory.storage.interface import Table
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from directory.decisions.liveness import Liveness
-from directory.healer import Healer
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.status import copy_counts, counts, problems, volume_report
 from haystack import __version__

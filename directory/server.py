@@ -16,27 +16,27 @@ import uvloop
 from aiohttp import web
 
 from directory.app import Parts, make_app
-from directory.auto_compaction import AutoCompaction
-from directory.compactor import Compactor
+from directory.assigning.grower import Grower
+from directory.cluster.nodes import Nodes
+from directory.cluster.store_client import StoreClient
+from directory.compaction.automatic import AutoCompaction
+from directory.compaction.compactor import Compactor
+from directory.compaction.joint import JointCompaction
 from directory.connections import protocol_factory
-from directory.decision_log import DecisionLog
 from directory.decisions.compaction import CompactionRules
 from directory.decisions.rebalance import RebalanceSettings
 from directory.decisions.repair_views import Rules
-from directory.grower import Grower
-from directory.healer import Healer
-from directory.joint_compaction import JointCompaction
-from directory.leadership import Leadership
-from directory.lmdb_storage import LmdbStorage
-from directory.memberships import Memberships
-from directory.mover import Mover
-from directory.nodes import Nodes
-from directory.rebalancer import Rebalancer, RebalanceRules
+from directory.membership.leadership import Leadership
+from directory.membership.memberships import Memberships
+from directory.moves.mover import Mover
+from directory.rebalancing.decision_log import DecisionLog
+from directory.rebalancing.rebalancer import Rebalancer, RebalanceRules
+from directory.repair.healer import Healer
+from directory.repair.steps import Rates
 from directory.service import Service
 from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, STORAGE_NAME, DirectorySettings
-from directory.snapshots import Snapshots
-from directory.steps import Rates
-from directory.store_client import StoreClient
+from directory.snapshots.snapshots import Snapshots
+from directory.storage.lmdb_storage import LmdbStorage
 from haystack.errors import ConfigError, FolderError, HaystackError
 from haystack.sealed_ttl import LifeSeal
 from haystack.security import Verifier

@@ -9,19 +9,19 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from directory import transactions
-from directory.cache_feed import CacheFeed
-from directory.caches import Caches
-from directory.cluster import Cluster
-from directory.committer import Committer
+from directory.assigning.ids import IdAllocator
+from directory.caches.feed import CacheFeed
+from directory.caches.registry import Caches
+from directory.cluster.cluster import Cluster
 from directory.decisions.choice import ANYWHERE, Candidate, Where, WriteTable
 from directory.decisions.membership import Standing
 from directory.decisions.spreading import Place, drawn
-from directory.heat import ClusterHeat
-from directory.ids import IdAllocator
+from directory.heat.reported import ClusterHeat
 from directory.messages import Confirmation, FolderDocument, Heartbeat, Registration, StoreDocument, VolumeDocument
-from directory.storage import Draft, Storage, Table, scan_all
-from directory.tables import (
+from directory.storage import transactions
+from directory.storage.committer import Committer
+from directory.storage.interface import Draft, Storage, Table, scan_all
+from directory.storage.tables import (
     EXPIRED_PREFIX,
     MarkRecord,
     PhotoRecord,
@@ -30,7 +30,7 @@ from directory.tables import (
     parse_expiry_key,
     photo_key,
 )
-from directory.transactions import Admission, Confirmed
+from directory.storage.transactions import Admission, Confirmed
 from haystack.errors import InvalidRequest
 from haystack.heat import LOAD_BYTES
 from haystack.units import GIB

@@ -5,16 +5,16 @@ from __future__ import annotations
 from itertools import groupby
 from typing import Any
 
+from directory.cluster.store_state import StoreState
 from directory.decisions.membership import Standing
 from directory.decisions.spaces import FolderSpace
-from directory.healer import Healer
 from directory.messages import VolumeDocument
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.settings import MAX_VOLUMES_PER_FOLDER
-from directory.storage import Table
-from directory.store_state import StoreState
-from directory.tables import VolumeRecord
-from directory.transactions import misfit_in_words
+from directory.storage.interface import Table
+from directory.storage.tables import VolumeRecord
+from directory.storage.transactions import misfit_in_words
 from haystack import __version__
 from haystack.units import GIB
 

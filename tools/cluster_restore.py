@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from directory.restored import read_contents
-from directory.snapshot_files import checksum_of
+from directory.snapshots.files import checksum_of
+from directory.storage.restored import read_contents
 from haystack.errors import FolderError
 from haystack.units import format_size
 from tools.app import EXIT_FAILED, App, json_option, pass_app

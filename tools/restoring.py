@@ -12,9 +12,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from directory.messages import StoreDocument
-from directory.restored import Contents, make_fit
 from directory.settings import STORAGE_NAME
-from directory.tables import VolumeRecord
+from directory.storage.restored import Contents, make_fit
+from directory.storage.tables import VolumeRecord
 from haystack.errors import FolderError, OutOfSpace
 from haystack.store.folder_identity import IDENTITY_FILE, Identity
 from haystack.store.tables import VOLUMES_FILE, write_table

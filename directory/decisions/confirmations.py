@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from directory.changes import DELETED, REPLACED
+from directory.caches.changes import DELETED, REPLACED
 from directory.messages import STORED, Needle
 from directory.settings import MAX_ASSIGN_COUNT
-from directory.tables import PhotoRecord, Rendition
+from directory.storage.tables import PhotoRecord, Rendition
 
 MAX_RENDITIONS = MAX_ASSIGN_COUNT
 """Renditions in one photo's record. It is rewritten with each of them, so it must not grow for ever."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import replace
 
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 
 def without(

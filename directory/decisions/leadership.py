@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from directory.decisions.choice import Candidate
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 MIN_DIFFERENCE = 2
 """Volumes that one Store leads more than another before one of them is handed over. With less, it would come back."""

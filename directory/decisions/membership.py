@@ -16,7 +16,7 @@ from enum import Enum
 
 from directory.decisions.failure import tidy
 from directory.messages import VolumeDocument
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 
 class Standing(Enum):

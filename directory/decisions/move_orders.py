@@ -9,7 +9,7 @@ from enum import Enum
 from directory.decisions.repair_facts import promise_of
 from directory.decisions.replication import Site
 from directory.decisions.spaces import FolderSpace, refusal
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 
 class MoveKind(Enum):

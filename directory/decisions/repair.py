@@ -33,7 +33,7 @@ from directory.decisions.repair_facts import (
 )
 from directory.decisions.repair_views import Action, Need, Plan, Rules, Snapshot, Step, VolumeView, Waiting
 from directory.decisions.replication import Replication
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 from haystack.units import format_duration
 
 

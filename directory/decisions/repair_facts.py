@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from directory.decisions.repair_views import Snapshot, VolumeView
 from directory.decisions.replication import Replication, Site, parse_replication
-from directory.tables import NO_MARK, MarkRecord, VolumeRecord
+from directory.storage.tables import NO_MARK, MarkRecord, VolumeRecord
 
 
 def promise_of(record: VolumeRecord) -> Replication:

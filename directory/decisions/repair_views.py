@@ -9,7 +9,7 @@ from enum import Enum
 from directory.decisions.liveness import Liveness
 from directory.decisions.replication import Site
 from directory.decisions.spaces import FolderSpace
-from directory.tables import NO_MARK, MarkRecord, VolumeRecord
+from directory.storage.tables import NO_MARK, MarkRecord, VolumeRecord
 
 
 class Action(Enum):

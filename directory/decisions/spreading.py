@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from directory.messages import StoreDocument
-from directory.tables import EQUAL_WEIGHT, MAX_WEIGHT, VolumeRecord
+from directory.storage.tables import EQUAL_WEIGHT, MAX_WEIGHT, VolumeRecord
 from haystack.errors import InvalidRequest
 from haystack.weighted import weighted_order
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from directory.assigner import Assigner
+from directory.assigning.assigner import Assigner
+from directory.assigning.grower import Grower
 from directory.decisions.choice import ANYWHERE, Where
 from directory.errors import NothingWritable
-from directory.grower import Grower
 from directory.settings import MAX_ASSIGN_COUNT, MAX_ASSIGN_PHOTOS, MAX_GROW_COUNT
 from directory.web import json_response, number, parameters, replication
 from haystack.ttl import expiry, parse_ttl

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from directory.cache_messages import parse_cache_beat, parse_cache_id, parse_word
+from directory.caches.messages import parse_cache_beat, parse_cache_id, parse_word
 from directory.service import Service
 from directory.signed import SignedCalls
 from directory.web import json_response, number

@@ -6,10 +6,11 @@ from typing import Any
 
 from aiohttp import web
 
-from directory import nodes_status, repair_status
-from directory.healer import Healer
+from directory.cluster import nodes_status
+from directory.cluster.nodes import MarkOrder, Nodes
 from directory.messages import Fields
-from directory.nodes import MarkOrder, Nodes
+from directory.repair import status as repair_status
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.settings import MAX_PUBLIC_BODY_BYTES, MAX_VOLUMES_PER_STORE
 from directory.signed import SignedCalls

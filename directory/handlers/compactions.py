@@ -6,8 +6,8 @@ from typing import Any
 
 from aiohttp import web
 
-from directory.auto_compaction import AutoCompaction
-from directory.compactor import Compactor, Planned
+from directory.compaction.automatic import AutoCompaction
+from directory.compaction.compactor import Compactor, Planned
 from directory.messages import Fields
 from directory.settings import MAX_INTERNAL_BODY_BYTES, MAX_VOLUMES_PER_STORE
 from directory.signed import SignedCalls

@@ -6,9 +6,9 @@ from typing import Any
 
 from aiohttp import web
 
-from directory.heat_status import heat_document
+from directory.cluster.nodes import Nodes
+from directory.heat.status import heat_document
 from directory.messages import Fields
-from directory.nodes import Nodes
 from directory.service import Service
 from directory.settings import MAX_PUBLIC_BODY_BYTES
 from directory.signed import SignedCalls

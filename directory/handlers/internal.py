@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from directory.grower import Grower
+from directory.assigning.grower import Grower
 from directory.handlers.caches import word_wanted
-from directory.memberships import Memberships
+from directory.membership.memberships import Memberships
 from directory.messages import parse_confirmation, parse_heartbeat, parse_registration, parse_suspicion
 from directory.metrics import Metrics
 from directory.service import Service

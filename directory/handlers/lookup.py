@@ -10,7 +10,7 @@ from aiohttp import web
 from directory.decisions.spreading import Place
 from directory.errors import PhotoNotFound
 from directory.service import Service
-from directory.tables import PhotoRecord
+from directory.storage.tables import PhotoRecord
 from directory.web import json_response, parameters
 from haystack.errors import InvalidRequest, VolumeNotFound, VolumeUnavailable
 from haystack.fid import MAX_VOLUME_ID, Fid, Locator

@@ -7,14 +7,14 @@ from typing import Any
 
 from aiohttp import web
 
+from directory.cluster.nodes import Nodes
 from directory.decisions.move_orders import MoveKind, MoveOrder
-from directory.healer import Healer
-from directory.memberships import Memberships
+from directory.membership.memberships import Memberships
 from directory.messages import Fields
-from directory.move_intake import size_of
-from directory.move_status import address_of, move_document, moves_document, order_in_words, stage
-from directory.mover import Mover
-from directory.nodes import Nodes
+from directory.moves.intake import size_of
+from directory.moves.mover import Mover
+from directory.moves.status import address_of, move_document, moves_document, order_in_words, stage
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.settings import MAX_PUBLIC_BODY_BYTES
 from directory.signed import SignedCalls

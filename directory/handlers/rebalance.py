@@ -5,8 +5,8 @@ from __future__ import annotations
 from aiohttp import web
 
 from directory.messages import Fields
-from directory.rebalance_status import plan_document, run_document, state_document
-from directory.rebalancer import Rebalancer
+from directory.rebalancing.rebalancer import Rebalancer
+from directory.rebalancing.status import plan_document, run_document, state_document
 from directory.settings import MAX_PUBLIC_BODY_BYTES
 from directory.signed import SignedCalls
 from directory.web import json_response, number

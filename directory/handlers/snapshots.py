@@ -11,8 +11,8 @@ from directory.handlers.backup import send_file
 from directory.messages import Fields
 from directory.settings import MAX_PUBLIC_BODY_BYTES
 from directory.signed import SignedCalls
-from directory.snapshots import MAX_HOLD_SECONDS, Snapshots
-from directory.tables import SnapshotRecord
+from directory.snapshots.snapshots import MAX_HOLD_SECONDS, Snapshots
+from directory.storage.tables import SnapshotRecord
 from directory.web import json_response
 from haystack.errors import DiskError
 

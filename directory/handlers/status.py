@@ -7,9 +7,9 @@ from typing import Any
 from aiohttp import web
 
 from directory import page, status
-from directory.auto_compaction import AutoCompaction
-from directory.healer import Healer
+from directory.compaction.automatic import AutoCompaction
 from directory.metrics import CONTENT_TYPE, Metrics
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.web import json_response
 

@@ -12,7 +12,7 @@ from directory.decisions.repair_views import Action, MoveView, Plan, Rules, Snap
 from directory.simulation.clock import Clock, Timer
 from directory.simulation.pipe import Pipe
 from directory.simulation.world import Disk, Machine, Volume, World
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 MAX_NEXT = 16
 """Volumes that are planned anew for each copy that has ended."""

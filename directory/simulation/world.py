@@ -18,7 +18,7 @@ from directory.decisions.replication import Site
 from directory.decisions.room import Room
 from directory.decisions.spaces import FolderSpace
 from directory.simulation.scenario import Scenario
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 FULL_FRACTION = 1 - 1 / 32
 """A Store reports a volume that is filled so far as full (:mod:`haystack.store.states`)."""

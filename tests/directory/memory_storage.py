@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from directory.errors import StorageConflict
-from directory.storage import Change, Delete, Put, Storage, Stored, Table
+from directory.storage.interface import Change, Delete, Put, Storage, Stored, Table
 
 
 class MemoryStorage(Storage):

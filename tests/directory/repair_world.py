@@ -23,7 +23,7 @@ from directory.decisions.repair_views import (
 )
 from directory.decisions.replication import Site, parse_replication
 from directory.decisions.spaces import FolderSpace
-from directory.tables import NO_MARK, MarkRecord, VolumeRecord
+from directory.storage.tables import NO_MARK, MarkRecord, VolumeRecord
 from haystack.units import GIB
 
 RULES = Rules(delay_seconds=10, copies=4, copies_per_store=2)

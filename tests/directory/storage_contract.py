@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from directory.errors import StorageConflict
-from directory.storage import Check, Delete, Draft, Put, Storage, Table, scan_all
+from directory.storage.interface import Check, Delete, Draft, Put, Storage, Table, scan_all
 
 KEYS = [b"a", b"b", b"ba", b"\x00", b"\xff\xff", b"a\x00"]
 

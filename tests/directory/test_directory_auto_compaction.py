@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from directory.auto_compaction import ANSWER_SECONDS, FAILED_REST_SECONDS, REST_SECONDS, AutoCompaction
-from directory.compactor import Planned
+from directory.compaction.automatic import ANSWER_SECONDS, FAILED_REST_SECONDS, REST_SECONDS, AutoCompaction
+from directory.compaction.compactor import Planned
 from directory.decisions.compaction import CompactionRules
 from directory.messages import StoreDocument
 from haystack.errors import VolumeUnavailable

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from directory.cache_feed import CacheFeed
-from directory.cache_messages import StoreWord
-from directory.changes import LOCATIONS, UNSURE, Change
-from directory.cluster import Cluster
+from directory.caches.changes import LOCATIONS, UNSURE, Change
+from directory.caches.feed import CacheFeed
+from directory.caches.messages import StoreWord
+from directory.cluster.cluster import Cluster
 from directory.messages import StoreDocument
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 
 A, B = "store-a", "store-b"
 RECORD = VolumeRecord(7, "u", "001", 1, A, (A, B), "writable", 0, None, members=(A, B))

@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 from directory_fakes import SECRET, FakeStore, until
 
-from directory import changes as changes_module
-from directory.changes import DELETED, Change, Changes
+from directory.caches import changes as changes_module
+from directory.caches.changes import DELETED, Change, Changes
 from haystack.security import AUTH_HEADER, sign
 
 COOKIE = "00000000000000ab"

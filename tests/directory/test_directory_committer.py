@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 from memory_storage import MemoryStorage
 
-from directory.committer import MAX_ATTEMPTS, MAX_BATCH, Committer
 from directory.errors import DirectoryBusy, StorageConflict
-from directory.storage import Draft, Put, Table
+from directory.storage.committer import MAX_ATTEMPTS, MAX_BATCH, Committer
+from directory.storage.interface import Draft, Put, Table
 from haystack.errors import DiskError, InvalidRequest
 
 
@@ -152,7 +152,7 @@ async def test_closing_finishes_what_was_accepted_and_refuses_more(storage: Memo
 async def test_the_queue_has_an_end(
     storage: MemoryStorage, committer: Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("directory.committer.MAX_WAITING", 5)
+    monkeypatch.setattr("directory.storage.committer.MAX_WAITING", 5)
     gate = threading.Event()
     storage.before_commit = lambda: gate.wait() and None
     tasks = [asyncio.create_task(committer.run(increment)) for _ in range(7)]

@@ -17,7 +17,7 @@ from directory.decisions.compaction import (
     outlook,
 )
 from directory.decisions.failure import rolled_back
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 from haystack.units import GIB, MIB
 
 RULES = CompactionRules(0.3)

@@ -19,7 +19,7 @@ from directory.decisions.replication import parse_replication
 from directory.decisions.spaces import FolderSpace, refusal
 from directory.messages import DELETED, STORED, Needle, VolumeDocument
 from directory.settings import MAX_VOLUMES_PER_FOLDER
-from directory.tables import PhotoRecord, VolumeRecord
+from directory.storage.tables import PhotoRecord, VolumeRecord
 from haystack.units import GIB, MIB
 
 SIZES = st.integers(0, 64 * GIB)

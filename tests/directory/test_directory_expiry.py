@@ -13,12 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_storage import MemoryStorage
 
-from directory import transactions
 from directory.decisions.confirmations import apply_needles
 from directory.messages import DELETED, STORED, Confirmation, Needle, parse_confirmation
 from directory.service import MAX_DROPPED_EXPIRIES, Service
-from directory.storage import Draft, Table
-from directory.tables import PhotoRecord, Rendition, VolumeRecord, expiry_key, parse_expiry_key, photo_key, volume_key
+from directory.storage import transactions
+from directory.storage.interface import Draft, Table
+from directory.storage.tables import (
+    PhotoRecord,
+    Rendition,
+    VolumeRecord,
+    expiry_key,
+    parse_expiry_key,
+    photo_key,
+    volume_key,
+)
 from haystack.errors import InvalidRequest
 
 COOKIE = "00000000000000a7"

@@ -10,9 +10,9 @@ import xxhash
 from directory_fakes import SECRET, until
 from replica_cluster import FAST, RACK, SINGLE, Cluster
 
-from directory.lmdb_storage import LmdbStorage
 from directory.settings import STORAGE_NAME
-from directory.storage import Table, scan_all
+from directory.storage.interface import Table, scan_all
+from directory.storage.lmdb_storage import LmdbStorage
 
 
 async def test_a_store_that_returns_is_brought_up_and_counts_again(

@@ -17,12 +17,12 @@ from memory_storage import MemoryStorage
 
 from directory.decisions.spreading import drawn, places_of
 from directory.errors import NotPossibleNow
-from directory.heat import MAX_COUNTED_PHOTOS, SILENT_SECONDS, ClusterHeat
-from directory.heat_messages import HeatReport, VolumeRow
+from directory.heat.messages import HeatReport, VolumeRow
+from directory.heat.reported import MAX_COUNTED_PHOTOS, SILENT_SECONDS, ClusterHeat
 from directory.messages import StoreDocument, parse_heartbeat, parse_registration
 from directory.service import Service
-from directory.storage import Table
-from directory.tables import EQUAL_WEIGHT, VolumeRecord, volume_key
+from directory.storage.interface import Table
+from directory.storage.tables import EQUAL_WEIGHT, VolumeRecord, volume_key
 from haystack.errors import InvalidRequest, VolumeNotFound
 from haystack.heat import LOAD_BYTES, ZERO_HEAT, Heat, Rates
 

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_storage import MemoryStorage
 
-from directory.committer import Committer
-from directory.errors import NothingWritable
-from directory.ids import (
+from directory.assigning.ids import (
     BLOCK_IDS,
     LOSS_MARGIN,
     MAX_ID,
@@ -22,8 +20,10 @@ from directory.ids import (
     first_at_or_above,
     reserve_block,
 )
-from directory.storage import Draft, Put, Table
-from directory.tables import ids_key
+from directory.errors import NothingWritable
+from directory.storage.committer import Committer
+from directory.storage.interface import Draft, Put, Table
+from directory.storage.tables import ids_key
 from haystack.errors import DiskError
 
 PEERS = st.integers(1, 5).flatmap(lambda count: st.tuples(st.integers(0, count - 1), st.just(count)))

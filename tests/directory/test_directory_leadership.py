@@ -12,10 +12,11 @@ from directory_fakes import until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from directory import cluster, leadership
+from directory.cluster import cluster
 from directory.decisions.choice import Candidate, CopyPlace
 from directory.decisions.leadership import MIN_DIFFERENCE, Handover, handed_over, plan_handover
-from directory.tables import VolumeRecord
+from directory.membership import leadership
+from directory.storage.tables import VolumeRecord
 
 STORES = "abcde"
 

@@ -13,7 +13,7 @@ from directory.decisions.move_orders import MoveKind, MoveOrder, choose_target, 
 from directory.decisions.repair import plan_repair
 from directory.decisions.repair_views import Action, CopyView, MoveView, Step
 from directory.decisions.replication import Site, parse_replication
-from directory.tables import MarkRecord, VolumeRecord
+from directory.storage.tables import MarkRecord, VolumeRecord
 from haystack.units import GIB
 
 STORES = ("s0", "s1", "s2", "s3")

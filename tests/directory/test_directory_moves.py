@@ -12,17 +12,17 @@ import pytest
 from directory_fakes import SECRET, until
 from replica_cluster import FAST, RACK, SINGLE, Cluster
 
-import directory.mover
+import directory.moves.mover
 import directory.server
 from directory.decisions.move_orders import MoveKind, MoveOrder, swap
-from directory.healer import Healer
-from directory.lmdb_storage import LmdbStorage
-from directory.memberships import Memberships
-from directory.move_record import MoveRecord
-from directory.mover import Mover
+from directory.membership.memberships import Memberships
+from directory.moves.mover import Mover
+from directory.moves.record import MoveRecord
+from directory.repair.healer import Healer
 from directory.service import Service
 from directory.settings import STORAGE_NAME
-from directory.storage import Table, scan_all
+from directory.storage.interface import Table, scan_all
+from directory.storage.lmdb_storage import LmdbStorage
 from haystack.errors import HaystackError
 
 MOVES = {"move_linger_seconds": 0.0}
@@ -328,7 +328,7 @@ async def test_moves_go_on_under_the_next_directory(
 async def test_a_move_that_never_goes_forward_is_given_up(
     start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory.mover, "PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(directory.moves.mover, "PATIENCE_SECONDS", 0.5)
     cluster = Movers(await start(**TWO), await make_replicas(RACK, RACK, RACK), "001")
     volume = await cluster.fill()
     record = await cluster.record(volume)
@@ -370,7 +370,7 @@ async def test_a_volume_is_marked_and_assigned_no_more(one: Movers) -> None:
 async def test_what_ended_is_told_for_a_while_and_is_bounded(
     start: Any, make_replicas: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(directory.mover, "MAX_ENDED", 3)
+    monkeypatch.setattr(directory.moves.mover, "MAX_ENDED", 3)
     data = tmp_path / "data"
     cluster = Movers(await start(**ONE, data=data), await make_replicas(RACK, RACK), "000")
     volume = await cluster.fill()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from directory.cluster import Cluster
+from directory.cluster.cluster import Cluster
 from directory.decisions.growth import MAX_OPEN_FACTOR, volumes_wanted
 from directory.decisions.replication import parse_replication
 from directory.messages import FolderDocument, Registration, StoreDocument, VolumeDocument
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 from haystack.units import GIB
 
 STORES = ("s1", "s2")

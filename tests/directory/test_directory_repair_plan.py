@@ -15,7 +15,7 @@ from directory.decisions.repair import plan_repair
 from directory.decisions.repair_views import Action, CopyView
 from directory.decisions.replication import Replication, Site, parse_replication
 from directory.decisions.room import Room
-from directory.tables import MarkRecord
+from directory.storage.tables import MarkRecord
 from haystack.errors import InvalidRequest
 from haystack.units import GIB
 

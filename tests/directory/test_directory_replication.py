@@ -10,7 +10,8 @@ import pytest
 from directory_fakes import until
 from replica_fakes import ReplicaStore
 
-from directory import cluster, memberships
+from directory.cluster import cluster
+from directory.membership import memberships
 
 FAST = {"heartbeat_seconds": 0.05, "dead_after_seconds": 0.6, "writable_volumes": 3}
 RACK = ("dc1", "r1")

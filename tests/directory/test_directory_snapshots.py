@@ -13,14 +13,14 @@ import xxhash
 from aiohttp import web
 from directory_fakes import FakeStore, until
 
+from directory.cluster.store_client import StoreClient
 from directory.errors import DirectoryBusy
-from directory.lmdb_storage import LmdbStorage
 from directory.messages import parse_registration
 from directory.service import Service
 from directory.settings import STORAGE_NAME
-from directory.snapshots import FOLLOW_ATTEMPTS, Move, Snapshots
-from directory.storage import Table, scan_all
-from directory.store_client import StoreClient
+from directory.snapshots.snapshots import FOLLOW_ATTEMPTS, Move, Snapshots
+from directory.storage.interface import Table, scan_all
+from directory.storage.lmdb_storage import LmdbStorage
 
 
 class TailStore(FakeStore):
@@ -155,7 +155,7 @@ async def test_a_compaction_in_between_makes_it_begin_anew(directory: Any, tails
 async def test_a_silent_primary_fails_it_and_leaves_nothing(
     directory: Any, tails: TailStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("directory.snapshots.PRIMARY_SECONDS", 0.2)
+    monkeypatch.setattr("directory.snapshots.snapshots.PRIMARY_SECONDS", 0.2)
     await directory.with_store(tails)
     await tails.stop()
     answer = await take(directory, "x", 503)
@@ -179,7 +179,7 @@ async def test_a_restart_keeps_them_and_tidies_up(tmp_path: Path, tails: TailSto
 
 async def test_full_disk(directory: Any, tails: TailStore, monkeypatch: pytest.MonkeyPatch) -> None:
     await directory.with_store(tails)
-    monkeypatch.setattr("directory.snapshot_files.SPARE_BYTES", 2**62)
+    monkeypatch.setattr("directory.snapshots.files.SPARE_BYTES", 2**62)
     assert "are free; delete another snapshot" in (await take(directory, "x", 507))["error"]
 
 

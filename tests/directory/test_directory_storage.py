@@ -15,18 +15,18 @@ import pytest
 from memory_storage import MemoryStorage
 from storage_contract import StorageContract, version_of
 
-from directory import transactions
 from directory.errors import StorageConflict
-from directory.lmdb_storage import LMDB_ENGINE, LmdbStorage
-from directory.storage import Put, Storage, Table
-from directory.tables import FORMAT_VERSION, META_FORMAT
+from directory.storage import transactions
+from directory.storage.interface import Put, Storage, Table
+from directory.storage.lmdb_storage import LMDB_ENGINE, LmdbStorage
+from directory.storage.tables import FORMAT_VERSION, META_FORMAT
 from haystack.errors import DiskError, FolderError, OutOfSpace
 
 COMMITTER = """
 import sys
 from pathlib import Path
-from directory.lmdb_storage import LMDB_ENGINE, LmdbStorage
-from directory.storage import Put, Table
+from directory.storage.lmdb_storage import LMDB_ENGINE, LmdbStorage
+from directory.storage.interface import Put, Table
 
 storage = LmdbStorage(Path(sys.argv[1]))
 number = (stored := storage.get(Table.META, b"n")) and stored.value or 0

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from directory_fakes import SECRET, FakeStore, until
 
-from directory.ids import LOSS_MARGIN
+from directory.assigning.ids import LOSS_MARGIN
 from haystack.fid import Fid
 from haystack.security import AUTH_HEADER, sign
 

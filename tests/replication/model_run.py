@@ -14,7 +14,7 @@ from model_store import Disk, ModelStore
 from model_world import CALM, LogFile, Lost, Network, Weather, simulate
 
 from directory.decisions.failure import tidy
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 from haystack.store.replication.rules import Kind
 
 UUID = "00000000-0000-4000-8000-000000000001"

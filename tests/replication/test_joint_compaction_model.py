@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from directory.decisions import failure
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 from haystack.store.replication.membership import Member, Membership
 from haystack.store.replication.rules import LEADING, RECEIVING, Duty, duty_of
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from directory.messages import StoreDocument
-from directory.restored import Contents
-from directory.tables import VolumeRecord
+from directory.storage.restored import Contents
+from directory.storage.tables import VolumeRecord
 from haystack.errors import FolderError, OutOfSpace
 from tools import restoring
 from tools.backup_files import Manifest, SavedVolume

@@ -1,0 +1,1 @@
+"""Where new photos go: ids that are never given twice, volumes that take photos, and growing more of them."""

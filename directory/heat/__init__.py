@@ -1,0 +1,1 @@
+"""How hot volumes, machines and photos are, as the Stores and Caches report it."""

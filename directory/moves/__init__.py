@@ -1,0 +1,1 @@
+"""Moves of copies from one Store to another, as durable orders."""
