@@ -13,10 +13,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from directory import mover, steps
+from directory.cluster.store_client import StoreClient
 from directory.decisions.repair_views import Action
-from directory.memberships import Memberships
-from directory.store_client import StoreClient
+from directory.membership.memberships import Memberships
+from directory.moves import mover
+from directory.repair import steps
 from tools.cli import main
 
 POLL_SECONDS = 0.01

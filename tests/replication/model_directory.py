@@ -26,7 +26,7 @@ from directory.decisions.repair_views import Action, CopyView, Rules, Snapshot, 
 from directory.decisions.replication import Site
 from directory.decisions.spaces import FolderSpace
 from directory.messages import VolumeDocument
-from directory.tables import VolumeRecord
+from directory.storage.tables import VolumeRecord
 from haystack.store.replication.membership import Membership
 
 DEAD_AFTER_SECONDS = 3.0
