@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import click
 
 from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, flag_name, settings_of
-from haystack.config_kinds import REPLICATION, Choice, FilePath, Kind, ListOf
+from haystack.config.kinds import REPLICATION, Choice, FilePath, Kind, ListOf
 from haystack.errors import ConfigError, InvalidRequest
 from haystack.ttl import parse_ttl
 from haystack.units import exact_size

@@ -16,7 +16,7 @@ from directory.simulation.engine import Result, Simulation
 from directory.simulation.losses import share_bounds
 from directory.simulation.measures import Sample
 from directory.simulation.scenario import DAY_SECONDS, MONTH_SECONDS, Scenario, load_scenario, scenario_settings
-from haystack.config_kinds import Duration, Size
+from haystack.config.kinds import Duration, Size
 from haystack.errors import ConfigError
 from haystack.units import exact_size, format_duration, format_size
 from tools import simulate_plot

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 
 from haystack.config import UpSettings
-from haystack.config_kinds import check_replication
+from haystack.config.kinds import check_replication
 from haystack.errors import ConfigError, FolderError
 from haystack.security import load_secret, new_secret
 from tools.app import RUNNING_FILE, SECRET_FILE

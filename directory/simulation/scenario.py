@@ -18,7 +18,7 @@ from typing import Any
 
 from directory.decisions.replication import Replication, parse_replication
 from haystack.config import setting
-from haystack.config_kinds import REPLICATION, Duration, Integer, Kind, Share, Size
+from haystack.config.kinds import REPLICATION, Duration, Integer, Kind, Share, Size
 from haystack.errors import ConfigError
 from haystack.units import TIB
 

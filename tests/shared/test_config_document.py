@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from haystack.config import TABLES, Configuration, settings_of
-from haystack.config_kinds import Share
+from haystack.config.kinds import Share
 from haystack.units import exact_size
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"

@@ -1,0 +1,162 @@
+"""Table ``[store]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from haystack.config.fields import (
+    ADMIN_PORT_DISTANCE,
+    DEFAULT_STORE_PORT,
+    HOST,
+    NAME,
+    ONE_DAY_SECONDS,
+    admin_port,
+    check_fields,
+    check_ports,
+    setting,
+    worker_count,
+)
+from haystack.config.kinds import (
+    PORT,
+    Choice,
+    Duration,
+    FilePath,
+    Integer,
+    ListOf,
+    Size,
+    Text,
+    check_public_url,
+    check_service,
+)
+from haystack.errors import ConfigError
+from haystack.units import GIB, KIB, MIB, TIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Table ``[store]``: one Store node. The limits and their reasons are listed in docs/design.md."""
+
+    data: tuple[Path, ...] = field(metadata=setting(ListOf(FilePath()), "Data folder; repeat it for several disks."))
+    host: str = field(default="127.0.0.1", metadata=setting(HOST, "Address to listen on; 0.0.0.0 for all."))
+    port: int = field(default=DEFAULT_STORE_PORT, metadata=setting(PORT, "Port of the data path; 0: any free one."))
+    admin_port: int | None = field(
+        default=None, metadata=setting(PORT, f"Port of the admin API [default: port + {ADMIN_PORT_DISTANCE}].")
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=setting(
+            Text("host:port or an address with http:// or https://", "URL", check_public_url),
+            "Where clients reach this Store, when that is not host and port.",
+        ),
+    )
+    services: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            ListOf(Text("name=host:port, such as intake=10.0.0.5:8300", "NAME=ADDRESS", check_service), most_items=16),
+            "Other servers of this machine that clients of the Directory are told of; repeat it for several.",
+        ),
+    )
+    directories: tuple[str, ...] = ()
+    workers: int | None = field(
+        default=None, metadata=setting(Integer(1, 256), "Worker processes [default: one a processor].")
+    )
+    durability: Literal["fsync", "os"] = field(
+        default="fsync",
+        metadata=setting(Choice(("fsync", "os")), "When an upload is acknowledged: after fdatasync, or after write."),
+    )
+    data_center: str = field(default="default", metadata=setting(NAME, "Data center that this machine is in."))
+    rack: str = field(default="default", metadata=setting(NAME, "Rack that this machine is in."))
+    secret: bytes | None = field(default=None, repr=False)
+    max_photo_bytes: int = field(
+        default=64 * MIB, metadata=setting(Size(1, 4 * GIB - 1), "Largest photo that is accepted.")
+    )
+    max_volume_bytes: int = field(
+        default=32 * GIB, metadata=setting(Size(64 * KIB, 8 * TIB), "Size at which a volume takes no more photos.")
+    )
+    reserve_bytes: int | None = field(
+        default=None,
+        metadata=setting(
+            Size(0, 8 * TIB),
+            "Free space to leave on a disk (at most a tenth of it); below it, no more photos [default: room to compact "
+            "its largest volume, at least 64MiB].",
+        ),
+    )
+    max_header_bytes: int = field(
+        default=16 * KIB, metadata=setting(Size(512, 1 * MIB), "Largest request line with headers.")
+    )
+    max_connections: int = field(
+        default=4096, metadata=setting(Integer(1, 1_000_000), "Connections that one worker keeps open.")
+    )
+    header_timeout_seconds: float = field(
+        default=10.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time for a client to send its headers.")
+    )
+    idle_timeout_seconds: float = field(
+        default=75.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a connection may stay without request.")
+    )
+    stall_timeout_seconds: float = field(
+        default=30.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a body may make no progress.")
+    )
+    upload_memory_bytes: int = field(
+        default=4 * MIB, metadata=setting(Size(4 * KIB, 4 * GIB), "Memory for one upload; more is spilled to disk.")
+    )
+    upload_memory_total_bytes: int = field(
+        default=256 * MIB, metadata=setting(Size(4 * KIB, 1 * TIB), "Memory for all uploads of one worker.")
+    )
+    stop_timeout_seconds: float = field(
+        default=20.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
+    )
+    trash_retention_seconds: float = field(
+        default=7 * ONE_DAY_SECONDS,
+        metadata=setting(
+            Duration(0, 3650 * ONE_DAY_SECONDS), "Time in which a deleted photo can be brought back; 0: it cannot."
+        ),
+    )
+    compact_bytes_per_second: int = field(
+        default=64 * MIB,
+        metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are compacted, for each data folder; 0: no limit."),
+    )
+    scrub_bytes_per_second: int = field(
+        default=8 * MIB,
+        metadata=setting(Size(0, 1 * TIB), "Speed at which volumes are scrubbed, for each data folder; 0: never."),
+    )
+    heat_window_seconds: float = field(
+        default=60.0,
+        metadata=setting(
+            Duration(0.1, 3600), "The shortest window over which reads are averaged; the others are 10 and 60 times it."
+        ),
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, "store")
+        if not self.data:
+            raise ConfigError("store.data: at least one data folder is needed")
+        check_ports(self.port, self.admin_port, "store")
+        if len(self.service_addresses) != len(self.services):
+            raise ConfigError("store.services: one name has two addresses")
+        if self.max_photo_bytes >= self.max_volume_bytes:
+            raise ConfigError(
+                f"store.max_photo_bytes: {self.max_photo_bytes} must be smaller than "
+                f"max_volume_bytes ({self.max_volume_bytes})"
+            )
+        if self.upload_memory_bytes > self.upload_memory_total_bytes:
+            raise ConfigError(
+                f"store.upload_memory_bytes: {self.upload_memory_bytes} is more than "
+                f"upload_memory_total_bytes ({self.upload_memory_total_bytes})"
+            )
+
+    @property
+    def service_addresses(self) -> dict[str, str]:
+        """Name of a service on this machine → its address."""
+        return dict(one.split("=", 1) for one in self.services)
+
+    @property
+    def effective_admin_port(self) -> int:
+        """The admin API's port; 0 (any free one) when the data path's is 0 and none is set."""
+        return admin_port(self.port, self.admin_port)
+
+    @property
+    def worker_count(self) -> int:
+        """The number of workers: as set, or one for each processor that this process may use."""
+        return worker_count(self.workers)
