@@ -388,6 +388,8 @@ class ControlBlock:
         base = _slot_base(slot)
         cells = self.cells
         if state == VolumeState.FAILED:
+            if reason is Reason.INDEX and cells[base + Slot.STATE] == VolumeState.FAILED:
+                return  # what it failed of before may be worse, and is not mended by another index
             cells[base + Slot.FAILED_ONCE] = 1
         cells[base + Slot.REASON] = reason
         cells[base + Slot.STATE] = state

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from haystack.errors import HaystackError, VolumeUnavailable
-from haystack.store.control import VolumeState
+from haystack.store.control import Reason, VolumeState
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.volume import Volume
@@ -100,7 +100,8 @@ async def _close(volumes: StoreVolumes, entry: StoreVolume, volume: Volume) -> N
 
 async def _put_back(volumes: StoreVolumes, entry: StoreVolume, volume: Volume) -> None:
     await _close(volumes, entry, volume)
-    if volumes.state(entry) is not VolumeState.FAILED:
+    # A damaged index is no reason to leave it closed: that is mended with the volume open.
+    if volumes.state(entry) is not VolumeState.FAILED or volumes.control.reason(entry.slot) is Reason.INDEX:
         await volumes.recover(entry)
     # What all copies have, they still have, as far as it is still here.
     volumes.control.limit_committed(entry.slot, entry.durable_tail)

@@ -164,6 +164,8 @@ def test_clients_that_stall_are_closed(tmp_path: Path) -> None:
                 crowd.append(stack.enter_context(store.client()))
             answers = [client for client in crowd if _refused(client)]
             assert len(answers) >= 5
+        while not _served(store):
+            pass  # it has not seen yet that the crowd is gone
         assert store.counter(Counter.UPLOAD_MEMORY_BYTES) == 0
         assert store.counter(Counter.CONNECTIONS_REFUSED) >= 5
         assert store.counter(Counter.TIMEOUTS) == 2
@@ -174,6 +176,14 @@ def _refused(client: Client) -> bool:
         return client.get("/healthz").status == 503
     except ConnectionError:
         return False
+
+
+def _served(store: LocalStore) -> bool:
+    with store.client() as client:
+        try:
+            return client.get("/healthz").status == 200
+        except ConnectionError:
+            return False
 
 
 def test_nothing_is_left_of_requests(tmp_path: Path) -> None:

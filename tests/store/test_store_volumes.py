@@ -24,12 +24,15 @@ from yarl import URL
 
 from haystack.errors import DiskError, InvalidRequest, OutOfSpace, VolumeExists, VolumeNotFound, VolumeUnavailable
 from haystack.json_calls import signed_headers
+from haystack.store import out_of_service as out_of_service_module
 from haystack.store.admin import AdminApi, parse_new_volume
 from haystack.store.control import ControlBlock, FolderCell, FolderState, Header, Reason, Slot, VolumeState
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders
+from haystack.store.out_of_service import out_of_service
 from haystack.store.replication.rules import Duty
+from haystack.store.scrub.mending import renew_failed_index
 from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import DOUBTFUL, StoreVolumes
@@ -353,6 +356,61 @@ async def test_a_failure_that_a_worker_met_is_noticed_and_doubted(tmp_path: Path
         assert entry.require_open().report.rebuilt
         assert store.volumes.state(entry) is VolumeState.WRITABLE
         assert not (tmp_path / "3.dirty").exists()
+
+
+def _met_while_it_is_taken_out(store: Bench, monkeypatch: pytest.MonkeyPatch, reason: Reason) -> None:
+    """As if a worker that has not closed the volume yet met something when it was taken out of service."""
+    lock = out_of_service_module._lock
+
+    def meet(entry: StoreVolume, volume: Volume, wait_seconds: float) -> None:
+        store.control.set_state(entry.slot, VolumeState.FAILED, reason)
+        lock(entry, volume, wait_seconds)
+
+    monkeypatch.setattr(out_of_service_module, "_lock", meet)
+
+
+async def test_an_index_is_made_anew_though_a_worker_met_the_old_one_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as store:
+        entry = await store.make(3)
+        entry.require_open().put(1, 1, b"one")
+        store.control.set_state(entry.slot, VolumeState.FAILED, Reason.INDEX)
+        store.volumes.judge(entry)
+        _met_while_it_is_taken_out(store, monkeypatch, Reason.INDEX)
+        await renew_failed_index(store.volumes, entry)
+        assert store.volumes.state(entry) is VolumeState.WRITABLE
+        assert entry.require_open().report.rebuilt
+
+
+async def test_a_volume_that_failed_of_something_else_meanwhile_stays_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as store:
+        entry = await store.make(3)
+        store.control.set_state(entry.slot, VolumeState.FAILED, Reason.INDEX)
+        store.volumes.judge(entry)
+        _met_while_it_is_taken_out(store, monkeypatch, Reason.NONE)
+        await renew_failed_index(store.volumes, entry)
+        assert store.volumes.state(entry) is VolumeState.FAILED
+        store.control.set_state(entry.slot, VolumeState.FAILED, Reason.INDEX)
+        assert store.control.reason(entry.slot) is Reason.NONE, "a worse reason is not forgotten"
+
+
+async def test_a_volume_whose_index_is_damaged_while_it_is_out_of_service_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with bench(tmp_path) as store:
+        entry = await store.make(3)
+        entry.require_open().put(1, 1, b"one")
+        _met_while_it_is_taken_out(store, monkeypatch, Reason.INDEX)
+        async with out_of_service(store.volumes, entry, "a test"):
+            pass
+        monkeypatch.undo()
+        assert entry.volume is not None
+        await store.keepers[0].tick()
+        await until(lambda: store.volumes.state(entry) is VolumeState.WRITABLE)
+        assert entry.require_open().report.rebuilt
 
 
 async def test_a_checkpoint_that_fails_sets_the_volume_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

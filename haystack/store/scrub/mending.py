@@ -82,7 +82,8 @@ async def renew_failed_index(volumes: StoreVolumes, entry: StoreVolume) -> None:
         return
     async with withdrawn(volumes, entry, "its index was damaged, and is made anew") as volume:
         await entry.folder.run(_distrust, volume)
-    if volumes.state(entry) is VolumeState.FAILED:
+    # A worker that had not closed it yet may have met the old index once more; nobody has that one open now.
+    if volumes.state(entry) is VolumeState.FAILED and volumes.control.reason(entry.slot) is not Reason.INDEX:
         return
     volumes.control.try_again(entry.slot)
     entry.doubted = False
