@@ -19,9 +19,9 @@ def may_see(viewer_id: int | None) -> ColumnElement[bool]:
     if viewer_id is None:
         return public
     follows_owner = exists(
-        select(follows.c.followee_id).where(
-            follows.c.follower_id == viewer_id, follows.c.followee_id == photos.c.owner_id
-        )
+        select(follows.c.followee_id)
+        .where(follows.c.follower_id == viewer_id, follows.c.followee_id == photos.c.owner_id)
+        .correlate(photos)
     )
     return or_(
         public,

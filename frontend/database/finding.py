@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 import datetime
-import math
 import re
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, or_
 
-from frontend.database import search
+from frontend.database import people, search, spelling
+from frontend.database.access import may_see
 from frontend.database.paging import Page, Position
 from frontend.database.photos import Photo, photo_of, photo_query, with_tags
+from frontend.database.search import Match
 from frontend.database.tables import photos
+from frontend.database.tokens import (
+    MAX_WORDS,
+    Near,
+    box_around,
+    near_marks,
+    owner_mark,
+    period_marks,
+    tag_mark,
+    visibility_mark,
+    words_of,
+)
 from frontend.visibility import Visibility
 from haystack.errors import InvalidRequest
 
 MAX_QUERY = 200
+RANKED = 300
+"""Matches among which the best are shown first."""
 DAY_MS = 86_400_000
 _TERM = re.compile(r"(?P<key>tag|from|before|after|on|near):(?P<value>\S+)|(?P<mark>[#@])(?P<name>\w+)", re.IGNORECASE)
 _NEAR = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?")
-_KM_A_DEGREE = 111.2
+_NAME = re.compile(r"\w{1,50}")
+_WEIGHTS = {"tags": 8.0, "title": 6.0, "owner": 4.0, "caption": 2.0, "camera": 1.0}
+_BEGUN = 0.7
+"""Of a word that only begins as the one that is asked for."""
+_END = 2**63 - 1
 DEFAULT_NEAR_KM = 10.0
-
-_PUBLIC = "photos.visibility = :public"
-_MAY_SEE = (
-    "(photos.visibility = :public OR photos.owner_id = :viewer OR (photos.visibility = :followers AND EXISTS ("
-    "SELECT 1 FROM follows WHERE follows.follower_id = :viewer AND follows.followee_id = photos.owner_id)))"
-)
-"""As :func:`frontend.database.access.may_see`, in words of SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +50,10 @@ class Asked:
 
     Parameters
     ----------
-    words: all of them.
+    words: all of them, each a word or the beginning of one.
     tags: all of them.
     owner: user name; "" for anybody.
-    from_ms, to_ms: when it was taken (published, where that is not known), from and before.
-    near: latitude, longitude and km around it.
+    from_ms, to_ms: when it was taken (published, where that is not known), from and before; midnights.
     """
 
     words: tuple[str, ...]
@@ -49,7 +61,7 @@ class Asked:
     owner: str = ""
     from_ms: int | None = None
     to_ms: int | None = None
-    near: tuple[float, float, float] | None = None
+    near: Near | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +90,12 @@ def parse_query(query: str) -> Asked:
     found: dict[str, str] = {}
     for match in _TERM.finditer(query):
         key = (match["key"] or {"#": "tag", "@": "from"}[match["mark"]]).lower()
-        value = (match["value"] or match["name"]).lower()
+        value = unicodedata.normalize("NFC", (match["value"] or match["name"]).lower())
         if key == "tag":
             tags.append(value)
         else:
             found[key] = value
-    words = search.words_of(_TERM.sub(" ", query))
+    words = words_of(_TERM.sub(" ", query))[:MAX_WORDS]
     from_ms, to_ms = None, None
     if "on" in found:
         from_ms, to_ms = _period(found["on"])
@@ -119,71 +131,102 @@ def _period(value: str) -> tuple[int, int]:
     return (start - epoch).days * DAY_MS, (end - epoch).days * DAY_MS
 
 
-def _near(value: str) -> tuple[float, float, float]:
+def _near(value: str) -> Near:
     match = _NEAR.fullmatch(value)
     if match is None:
         raise InvalidRequest("near: takes latitude,longitude or latitude,longitude,km such as near:43.46,11.88,5")
     latitude, longitude, km = float(match[1]), float(match[2]), float(match[3] or DEFAULT_NEAR_KM)
     if not (-90 <= latitude <= 90 and -180 <= longitude <= 180 and 0 < km <= 20_000):
         raise InvalidRequest("near: takes degrees north (-90 to 90) and east (-180 to 180), and at most 20,000 km")
-    return latitude, longitude, km
+    return Near(latitude, longitude, km)
 
 
 def find(connection: Connection, asked: Asked, viewer_id: int | None, after: Position | None, limit: int) -> Found:
-    """A page of photos that the viewer may see: the best first when words are asked for, else the newest."""
-    found, spelt = _ids(connection, asked, viewer_id), None
-    if not found and asked.words:
-        spelt = tuple(search.spelt_right(connection, word) or word for word in asked.words)
-        if spelt == asked.words:
-            spelt = None
-        else:
-            again = Asked(spelt, asked.tags, asked.owner, asked.from_ms, asked.to_ms, asked.near)
-            found = _ids(connection, again, viewer_id)
-    start = after.number if after is not None else 0
-    wanted = found[start : start + limit]
-    rows = connection.execute(photo_query().where(photos.c.id.in_(wanted)))
+    """A page of photos that the viewer may see: the best first when words are asked for, else the newest.
+
+    Words are ranked among the newest ``RANKED`` matches, then among the next so many: the best of those of three years
+    ago is what nobody looks for, and among a million photos a common word has a hundred thousand.
+    """
+    found, spelt = _page(connection, asked, viewer_id, after, limit), None
+    if not found.items and asked.words and after is None:
+        spelt = tuple(spelling.spelt_right(connection, word) or word for word in asked.words)
+        if spelt != asked.words:
+            found = _page(connection, replace(asked, words=spelt), viewer_id, after, limit)
+    return Found(found, spelt if found.items and spelt != asked.words else None)
+
+
+def _page(
+    connection: Connection, asked: Asked, viewer_id: int | None, after: Position | None, limit: int
+) -> Page[Photo]:
+    """A page. Its position: how many of a window of matches were shown, and the id that the window lies below."""
+    start = after or Position(0, _END)
+    forms = [spelling.forms_of(connection, word) for word in asked.words]
+    clauses = [*forms, *_clauses(connection, asked, viewer_id)]
+    conditions = [may_see(viewer_id), *_conditions(asked)]
+    before = None if start.id == _END else start.id
+    wanted = RANKED if asked.words else start.number + limit + 1
+    matches = search.newest(connection, clauses, conditions, before, wanted)
+    ranked = _ranked(matches, forms)
+    ids = [match.id for match in ranked[start.number : start.number + limit]]
+    following = None
+    if len(ranked) > start.number + limit:
+        following = Position(start.number + limit, start.id) if asked.words else Position(0, ids[-1])
+    elif len(matches) == RANKED and asked.words:
+        following = Position(0, matches[-1].id)
+    rows = connection.execute(photo_query().where(photos.c.id.in_(ids)))
     by_id = {photo.id: photo for photo in with_tags(connection, [photo_of(row) for row in rows])}
-    items = tuple(by_id[photo_id] for photo_id in wanted if photo_id in by_id)
-    following = Position(start + limit, 0) if len(found) > start + limit else None
-    return Found(Page(items, following), spelt if found else None)
+    return Page(tuple(by_id[photo_id] for photo_id in ids), following)
 
 
-def _ids(connection: Connection, asked: Asked, viewer_id: int | None) -> list[int]:
-    condition, values = _condition(asked, viewer_id)
-    if asked.words:
-        return search.candidates(connection, asked.words, condition, values)
-    return search.newest(connection, condition, values)
+def _ranked(matches: list[Match], forms: Sequence[Sequence[str]]) -> list[Match]:
+    """The matches, those with the words in the weightier fields first, else the newest."""
+    if not forms:
+        return matches
+    begun = [frozenset(words[1:]) for words in forms]
+    whole = [words[0] for words in forms]
+    return sorted(matches, key=lambda match: (-_score(match, whole, begun), -match.id))
 
 
-def _condition(asked: Asked, viewer_id: int | None) -> tuple[str, dict[str, object]]:
-    """The filters as SQL of constants, and the values of its parameters."""
-    parts = [_PUBLIC if viewer_id is None else _MAY_SEE]
-    values: dict[str, object] = {"public": int(Visibility.PUBLIC)}
-    if viewer_id is not None:
-        values |= {"viewer": viewer_id, "followers": int(Visibility.FOLLOWERS)}
+def _score(match: Match, whole: Sequence[str], begun: Sequence[frozenset[str]]) -> float:
+    weights: dict[str, float] = {}
+    for field, weight in _WEIGHTS.items():
+        for word in getattr(match, field).split():
+            weights.setdefault(word, weight)
+    score = 0.0
+    for word, longer in zip(whole, begun, strict=True):
+        of_longer = max((weights[one] for one in longer & weights.keys()), default=0.0)
+        score += max(weights.get(word, 0.0), _BEGUN * of_longer)
+    return score
+
+
+def _clauses(connection: Connection, asked: Asked, viewer_id: int | None) -> list[list[str]]:
+    """The tokens of which a photo must have one each, words apart."""
+    found = [[tag_mark(tag)] if _NAME.fullmatch(tag) else [] for tag in asked.tags]
     if asked.owner:
-        parts.append("photos.owner_id = (SELECT id FROM users WHERE username = :owner)")
-        values["owner"] = asked.owner
-    for number, tag in enumerate(asked.tags):
-        parts.append(
-            "EXISTS (SELECT 1 FROM photo_tags WHERE photo_tags.photo_id = photos.id"  # noqa: S608  # a number
-            f" AND photo_tags.tag = :tag{number})"
-        )
-        values[f"tag{number}"] = tag
-    if asked.from_ms is not None:
-        parts.append("COALESCE(photos.taken_ms, photos.created_ms) >= :from_ms")
-        values["from_ms"] = asked.from_ms
-    if asked.to_ms is not None:
-        parts.append("COALESCE(photos.taken_ms, photos.created_ms) < :to_ms")
-        values["to_ms"] = asked.to_ms
+        found.append([owner_mark(asked.owner)] if _NAME.fullmatch(asked.owner) else [])
+    if asked.from_ms is not None or asked.to_ms is not None:
+        found.append(period_marks(asked.from_ms, asked.to_ms))
     if asked.near is not None:
-        latitude, longitude, km = asked.near
-        across = km / _KM_A_DEGREE / max(0.01, math.cos(math.radians(latitude)))
-        parts.append("photos.latitude BETWEEN :south AND :north AND photos.longitude BETWEEN :west AND :east")
-        values |= {
-            "south": latitude - km / _KM_A_DEGREE,
-            "north": latitude + km / _KM_A_DEGREE,
-            "west": longitude - across,
-            "east": longitude + across,
-        }
-    return " AND ".join(parts), values
+        cells = near_marks(box_around(asked.near))
+        found += [cells] if cells else []
+    return [*found, _seen_by(connection, viewer_id)]
+
+
+def _seen_by(connection: Connection, viewer_id: int | None) -> list[str]:
+    """Tokens of which every photo that the viewer may see has one; :func:`may_see` says which of those he may."""
+    seen = [visibility_mark(Visibility.PUBLIC)]
+    viewer = None if viewer_id is None else people.by_id(connection, viewer_id)
+    if viewer is not None:
+        seen += [visibility_mark(Visibility.FOLLOWERS), owner_mark(viewer.username)]
+    return seen
+
+
+def _conditions(asked: Asked) -> list[ColumnElement[bool]]:
+    """What tokens say too coarsely."""
+    if asked.near is None:
+        return []
+    box, longitude = box_around(asked.near), photos.c.longitude
+    east_and_west: ColumnElement[bool] = longitude.between(box.west, box.east)
+    if box.west > box.east:
+        east_and_west = or_(longitude >= box.west, longitude <= box.east)
+    return [photos.c.latitude.between(box.south, box.north), east_and_west]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import alembic.command
@@ -10,14 +11,17 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from frontend.database import search
 from frontend.database.engine import Database
 from haystack.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 _FOLDER = Path(__file__).parent / "migrations"
 
 
 def migrate(database: Database) -> None:
-    """Carry out the migrations that are missing; nothing when there are none.
+    """Carry out the migrations that are missing, and fill the index of photos when they have made it anew.
 
     Raises
     ------
@@ -35,3 +39,6 @@ def _migrate(connection: Connection) -> None:
     if found is not None and found not in known:
         raise ConfigError(f"the database has schema {found}, which this release does not know; use a later release")
     alembic.command.upgrade(config, "head")
+    count = search.complete(connection)
+    if count:
+        _log.info("made %d photos findable", count)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
-from frontend.database import search
+from frontend.database import points, search
 from frontend.database.access import may_see
 from frontend.database.paging import Page, Position, newest_first, page_of
-from frontend.database.tables import daily, photo_tags, photos, removals, users
+from frontend.database.tables import photo_tags, photos, removals, users
 from frontend.images.fingerprints import NEAR_BITS, bits_apart
 from frontend.visibility import Visibility
 
@@ -126,7 +126,8 @@ def publish(connection: Connection, photo: Photo) -> bool:
     connection.execute(insert(photos).values(**values))
     _set_tags(connection, photo.id, photo.tags)
     connection.execute(update(users).where(users.c.id == photo.owner_id).values(photo_count=users.c.photo_count + 1))
-    search.put(connection, photo.id, _searched(photo))
+    points.begin(connection, photo.id, photo.owner_id)
+    search.put(connection, photo.id, _searched(photo), new=True)
     return True
 
 
@@ -145,7 +146,7 @@ def change(connection: Connection, photo: Photo) -> None:
         )
     )
     _set_tags(connection, photo.id, photo.tags)
-    search.put(connection, photo.id, _searched(photo))
+    search.put(connection, photo.id, _searched(photo), new=False)
 
 
 def remove(connection: Connection, photo: Photo, now_ms: int) -> bool:
@@ -228,34 +229,6 @@ def alike(connection: Connection, owner_id: int, exact_hash: bytes, near_hash: i
     return [photo for photo in (by_id(connection, photo_id, owner_id) for photo_id in ids) if photo is not None]
 
 
-def count_views(connection: Connection, views: Iterable[tuple[int, int]], day: int) -> None:
-    """Add views (photo id, how many) of a day; those of photos that are gone do not count."""
-    for photo_id, count in views:
-        owner = connection.execute(
-            update(photos)
-            .where(photos.c.id == photo_id)
-            .values(view_count=photos.c.view_count + count)
-            .returning(photos.c.owner_id)
-        ).scalar_one_or_none()
-        if owner is not None:
-            add_daily(connection, photo_id, owner, day, views=count)
-
-
-def add_daily(
-    connection: Connection, photo_id: int, owner_id: int, day: int, *, views: int = 0, likes: int = 0
-) -> None:
-    """Add to what a photo got on a day."""
-    result = connection.execute(
-        update(daily)
-        .where(daily.c.photo_id == photo_id, daily.c.day == day)
-        .values(views=daily.c.views + views, likes=daily.c.likes + likes)
-    )
-    if result.rowcount == 0:
-        connection.execute(
-            insert(daily).values(photo_id=photo_id, owner_id=owner_id, day=day, views=views, likes=max(0, likes))
-        )
-
-
 def _set_tags(connection: Connection, photo_id: int, tags: Sequence[str]) -> None:
     connection.execute(delete(photo_tags).where(photo_tags.c.photo_id == photo_id))
     if tags:
@@ -263,4 +236,14 @@ def _set_tags(connection: Connection, photo_id: int, tags: Sequence[str]) -> Non
 
 
 def _searched(photo: Photo) -> search.Searched:
-    return search.Searched(photo.title, photo.caption, " ".join(photo.tags), photo.owner_name, photo.camera)
+    return search.Searched(
+        title=photo.title,
+        caption=photo.caption,
+        tags=photo.tags,
+        owner=photo.owner_name,
+        camera=photo.camera,
+        visibility=int(photo.visibility),
+        when_ms=photo.created_ms if photo.taken_ms is None else photo.taken_ms,
+        latitude=photo.latitude,
+        longitude=photo.longitude,
+    )

@@ -1,149 +1,278 @@
-"""The words of photos and how they are found: FTS5 in SQLite, a tsvector in PostgreSQL.
+"""The index of photos: FTS5 in SQLite, a tsvector in PostgreSQL, with the tokens of :mod:`frontend.database.tokens`.
 
-A search ranks the newest ``CANDIDATES`` matches: among a million photos a common word has a hundred thousand, and the
-best of those of three years ago is what nobody looks for. Filters (owner, tag, dates, place) are applied before.
+Both are asked for the newest so many matches and stop there, so that a word of a hundred thousand photos costs as
+little as one of three: FTS5 walks its lists from the end; PostgreSQL, whose index has no order, looks among the newest
+few thousand photos first, then among eight times as many, and so on.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, text
-from sqlalchemy.sql.elements import TextClause
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    table,
+    text,
+)
+from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.sql.elements import ColumnElement
 
+from frontend.database import spelling
 from frontend.database.engine import is_postgres
+from frontend.database.tables import photo_tags, photos, users
+from frontend.database.tokens import marks_of, words_of
 
-CANDIDATES = 2_000
-MAX_WORDS = 8
-"""Words of one query that count."""
-_MAX_WORD = 40
-_SIMILAR = 500
-"""Known words that a misspelt one is compared with."""
-_WORD = re.compile(r"\w+")
-_SQLITE_WEIGHTS = "6.0, 2.0, 8.0, 4.0, 1.0"
-"""Of title, caption, tags, owner and camera."""
+_FIELDS = ("tags", "title", "owner", "caption", "camera")
+_BUCKET_BITS = (12, 15, 18, 21)
+"""PostgreSQL's index knows of each photo in which block of 4,096 ids it lies, of 32,768, and so on."""
+_BATCH = 2000
+
+_index = table(
+    "photo_search",
+    column("rowid", BigInteger),
+    column("photo_id", BigInteger),
+    *(column(field, Text) for field in _FIELDS),
+)
+"""Its key is ``rowid`` in SQLite and ``photo_id`` in PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """The texts under which a photo is found."""
+    """What a photo is found by.
+
+    Parameters
+    ----------
+    when_ms: when it was taken, or published if that is not known.
+    """
 
     title: str
     caption: str
-    tags: str
+    tags: tuple[str, ...]
     owner: str
+    camera: str
+    visibility: int
+    when_ms: int
+    latitude: float | None
+    longitude: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A photo that was found, with its words by field, for ranking."""
+
+    id: int
+    tags: str
+    title: str
+    owner: str
+    caption: str
     camera: str
 
 
-def words_of(some_text: str) -> list[str]:
-    """The words of a text, in lower case, without repetitions."""
-    return list(dict.fromkeys(word[:_MAX_WORD] for word in _WORD.findall(some_text.lower().replace("_", " "))))
+def put(connection: Connection, photo_id: int, searched: Searched, *, new: bool) -> None:
+    """Make a photo findable.
 
-
-def put(connection: Connection, photo_id: int, searched: Searched) -> None:
-    """Make a photo findable, or findable by other words than before."""
-    values = {
-        "id": photo_id,
-        "title": searched.title,
-        "caption": searched.caption,
-        "tags": searched.tags,
-        "owner": searched.owner,
-        "camera": searched.camera,
-    }
-    for statement in _PUT_POSTGRES if is_postgres(connection) else _PUT_SQLITE:
-        connection.execute(statement, values)
-    known = words_of(f"{searched.title} {searched.caption} {searched.tags} {searched.owner}")
-    words = [{"word": word} for word in sorted(known) if len(word) > 2]
-    if words:
-        connection.execute(text("INSERT INTO search_words (word) VALUES (:word) ON CONFLICT DO NOTHING"), words)
+    Parameters
+    ----------
+    new: it was not before; else it was by other words.
+    """
+    values = row_of(photo_id, searched, postgres=is_postgres(connection))
+    if not new:
+        remove(connection, photo_id)
+    connection.execute(_PUT_POSTGRES if is_postgres(connection) else _PUT_SQLITE, values)
+    spelling.learn(connection, known_words(searched), new=new)
 
 
 def remove(connection: Connection, photo_id: int) -> None:
     """Make a photo unfindable."""
-    statement = "DELETE FROM photo_search WHERE photo_id = :id"
-    if not is_postgres(connection):
-        statement = "DELETE FROM photo_search WHERE rowid = :id"
-    connection.execute(text(statement), {"id": photo_id})
+    connection.execute(_REMOVE_POSTGRES if is_postgres(connection) else _REMOVE_SQLITE, {"id": photo_id})
 
 
-def candidates(connection: Connection, words: Sequence[str], condition: str, values: dict[str, object]) -> list[int]:
-    """Ids of the photos that have all words, each as the beginning of one of theirs; best first.
+def row_of(photo_id: int, searched: Searched, *, postgres: bool) -> dict[str, object]:
+    """What the index keeps of a photo."""
+    fields = {
+        "tags": " ".join(words_of(" ".join(searched.tags))),
+        "title": " ".join(words_of(searched.title)),
+        "owner": " ".join(words_of(searched.owner)),
+        "caption": " ".join(words_of(searched.caption)),
+        "camera": " ".join(words_of(searched.camera)),
+    }
+    marks = marks_of(
+        tags=searched.tags,
+        owner=searched.owner,
+        visibility=searched.visibility,
+        when_ms=searched.when_ms,
+        latitude=searched.latitude,
+        longitude=searched.longitude,
+    )
+    row: dict[str, object] = {"id": photo_id, **fields}
+    if not postgres:
+        return {**row, "marks": " ".join(marks)}
+    words = {word for one in fields.values() for word in one.split()}
+    buckets = [_bucket(bits, photo_id >> bits) for bits in _BUCKET_BITS]
+    return {**row, "document": " ".join(_quoted(token) for token in sorted({*words, *marks, *buckets}))}
+
+
+def known_words(searched: Searched) -> list[str]:
+    """The words of a photo that others may be the beginning of, or misspelt."""
+    tags = " ".join(searched.tags)
+    return [word for word in words_of(f"{searched.title} {searched.caption} {tags} {searched.owner}") if len(word) > 2]
+
+
+def newest(
+    connection: Connection,
+    clauses: Sequence[Sequence[str]],
+    conditions: Sequence[ColumnElement[bool]],
+    before_id: int | None,
+    limit: int,
+) -> list[Match]:
+    """The newest photos that have a token of each clause, newest first.
 
     Parameters
     ----------
-    words: from :func:`words_of`; not empty.
-    condition: SQL about ``photos``, with the names of ``values`` as parameters.
+    clauses: not empty.
+    conditions: about ``photos``, what the tokens leave open.
+    before_id: only photos with smaller ids.
     """
-    match_words = _match_postgres(words) if is_postgres(connection) else _match_sqlite(words)
-    statement = (_FIND_POSTGRES if is_postgres(connection) else _FIND_SQLITE).replace("{condition}", condition)
-    bound = {**values, "words": match_words, "candidates": CANDIDATES}
-    return [int(row[0]) for row in connection.execute(text(statement), bound)]
+    if not all(clauses):
+        return []
+    if not is_postgres(connection):
+        return _matches(connection, _sqlite_query(clauses, conditions, before_id, limit), {})
+    connection.execute(_NO_WALK)
+    last = before_id if before_id is not None else connection.execute(_LAST_POSTGRES).scalar_one()
+    found: list[Match] = []
+    query = _postgres_query(conditions, limit)
+    for wanted in _stages(clauses, last):
+        found = _matches(connection, query, {"wanted": _tsquery(wanted), "before": last})
+        if len(found) >= limit:
+            break
+    return found
 
 
-def newest(connection: Connection, condition: str, values: dict[str, object]) -> list[int]:
-    """Ids of the newest photos for which the condition holds, as for :func:`candidates`."""
-    order = "ORDER BY photos.id DESC LIMIT :candidates"
-    statement = f"SELECT photos.id FROM photos WHERE {condition} {order}"  # noqa: S608  # of constants, as above
-    return [int(row[0]) for row in connection.execute(text(statement), {**values, "candidates": CANDIDATES})]
+def complete(connection: Connection) -> int:
+    """Make all photos findable when the index is empty, as it is after a change of its shape. How many that were."""
+    key = _index.c.photo_id if is_postgres(connection) else _index.c.rowid
+    if connection.execute(select(key).limit(1)).first() is not None:
+        return 0
+    count = 0
+    for batch in _all(connection):
+        for photo_id, searched in batch:
+            put(connection, photo_id, searched, new=True)
+        count += len(batch)
+    return count
 
 
-def spelt_right(connection: Connection, word: str) -> str | None:
-    """A known word that looks much like one that nothing is found by; None when there is none."""
-    if len(word) < 4:
-        return None
-    rows = connection.execute(
-        _LIKE_WORDS, {"low": word[0], "high": word[0] + "\uffff", "short": len(word) - 1, "long": len(word) + 1}
+def _all(connection: Connection) -> Iterator[list[tuple[int, Searched]]]:
+    last = -1
+    while True:
+        query = (
+            select(photos, users.c.username)
+            .join_from(photos, users, users.c.id == photos.c.owner_id)
+            .where(photos.c.id > last)
+            .order_by(photos.c.id)
+            .limit(_BATCH)
+        )
+        rows = connection.execute(query).all()
+        if not rows:
+            return
+        tags: dict[int, list[str]] = {}
+        first, last = rows[0].id, rows[-1].id
+        between = select(photo_tags.c.photo_id, photo_tags.c.tag).where(photo_tags.c.photo_id.between(first, last))
+        for photo_id, tag in connection.execute(between):
+            tags.setdefault(photo_id, []).append(tag)
+        yield [(row.id, _searched(row, tags.get(row.id, []))) for row in rows]
+
+
+def _searched(row: Any, tags: Sequence[str]) -> Searched:
+    return Searched(
+        title=row.title,
+        caption=row.caption,
+        tags=tuple(sorted(tags)),
+        owner=row.username,
+        camera=row.camera,
+        visibility=row.visibility,
+        when_ms=row.created_ms if row.taken_ms is None else row.taken_ms,
+        latitude=row.latitude,
+        longitude=row.longitude,
     )
-    close = difflib.get_close_matches(word, [str(row[0]) for row in rows if row[0] != word], n=1, cutoff=0.75)
-    return close[0] if close else None
 
 
-def _match_sqlite(words: Sequence[str]) -> str:
-    return " AND ".join(f'"{word}"*' for word in words[:MAX_WORDS])
+def _matches(connection: Connection, query: Select[Any], values: dict[str, object]) -> list[Match]:
+    return [Match(*row) for row in connection.execute(query, values)]
 
 
-def _match_postgres(words: Sequence[str]) -> str:
-    return " & ".join(f"{word}:*" for word in words[:MAX_WORDS])
+def _sqlite_query(
+    clauses: Sequence[Sequence[str]], conditions: Sequence[ColumnElement[bool]], before_id: int | None, limit: int
+) -> Select[Any]:
+    wanted = " AND ".join("(" + " OR ".join(f'"{token}"' for token in clause) + ")" for clause in clauses)
+    key = _index.c.rowid
+    query = (
+        select(key, *(_index.c[field] for field in _FIELDS))
+        .join_from(_index, photos, photos.c.id == key)
+        .where(literal_column("photo_search").op("MATCH")(wanted), *conditions)
+        .order_by(key.desc())
+        .limit(limit)
+    )
+    return query if before_id is None else query.where(key < before_id)
 
 
-def _statements(*statements: str) -> tuple[TextClause, ...]:
-    return tuple(text(statement) for statement in statements)
+def _postgres_query(conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
+    wanted = cast(bindparam("wanted", type_=Text), TSQUERY)
+    before = bindparam("before", type_=BigInteger)
+    found = select(_index.c.photo_id, *(_index.c[field] for field in _FIELDS)).where(
+        literal_column("photo_search.document").op("@@")(wanted), _index.c.photo_id < before
+    )
+    # OFFSET keeps the planner from walking all photos from the newest on in the hope of finding enough soon.
+    inner = found.offset(0).subquery("found")
+    return (
+        select(inner)
+        .join_from(inner, photos, photos.c.id == inner.c.photo_id)
+        .where(*conditions)
+        .order_by(inner.c.photo_id.desc())
+        .limit(limit)
+    )
 
 
-_PUT_SQLITE = _statements(
-    "DELETE FROM photo_search WHERE rowid = :id",
-    "INSERT INTO photo_search (rowid, title, caption, tags, owner, camera)"
-    " VALUES (:id, :title, :caption, :tags, :owner, :camera)",
+def _stages(clauses: Sequence[Sequence[str]], before_id: int) -> Iterator[Sequence[Sequence[str]]]:
+    """The clauses with ever more of the newest photos, in the end with all."""
+    for bits in _BUCKET_BITS:
+        last = max(0, before_id - 1) >> bits
+        yield [*clauses, [_bucket(bits, number) for number in (last, last - 1) if number >= 0]]
+    yield clauses
+
+
+def _bucket(bits: int, number: int) -> str:
+    return f":b{bits}_{number}"
+
+
+def _tsquery(clauses: Sequence[Sequence[str]]) -> str:
+    return " & ".join("(" + " | ".join(map(_quoted, clause)) + ")" for clause in clauses)
+
+
+def _quoted(token: str) -> str:
+    return f"'{token}'"
+
+
+_PUT_SQLITE = text(
+    "INSERT INTO photo_search (rowid, tags, title, owner, caption, camera, marks)"
+    " VALUES (:id, :tags, :title, :owner, :caption, :camera, :marks)"
 )
-_DOCUMENT = (
-    "setweight(to_tsvector('simple', :tags), 'A') || setweight(to_tsvector('simple', :title), 'A')"
-    " || setweight(to_tsvector('simple', :owner), 'B') || setweight(to_tsvector('simple', :caption), 'C')"
-    " || setweight(to_tsvector('simple', :camera), 'D')"
+_PUT_POSTGRES = text(
+    "INSERT INTO photo_search (photo_id, tags, title, owner, caption, camera, document)"
+    " VALUES (:id, :tags, :title, :owner, :caption, :camera, CAST(:document AS tsvector))"
 )
-_PUT_POSTGRES = _statements(
-    f"INSERT INTO photo_search (photo_id, document) VALUES (:id, {_DOCUMENT})"  # noqa: S608  # constants alone
-    " ON CONFLICT (photo_id) DO UPDATE SET document = excluded.document",
-)
-_FIND_SQLITE = f"""
-SELECT id FROM (
-    SELECT photos.id AS id, bm25(photo_search, {_SQLITE_WEIGHTS}) AS cost
-    FROM photo_search JOIN photos ON photos.id = photo_search.rowid
-    WHERE photo_search MATCH :words AND {{condition}}
-    ORDER BY photo_search.rowid DESC LIMIT :candidates
-) AS found ORDER BY cost, id DESC
-"""  # noqa: S608  # the condition is built of constants, by frontend.database.finding
-_FIND_POSTGRES = """
-SELECT id FROM (
-    SELECT photos.id AS id, photo_search.document AS document
-    FROM photo_search JOIN photos ON photos.id = photo_search.photo_id
-    WHERE photo_search.document @@ to_tsquery('simple', :words) AND {condition}
-    ORDER BY photo_search.photo_id DESC LIMIT :candidates
-) AS found ORDER BY ts_rank(document, to_tsquery('simple', :words)) DESC, id DESC
-"""
-_LIKE_WORDS = text(
-    "SELECT word FROM search_words WHERE word >= :low AND word < :high AND length(word) BETWEEN :short AND :long"
-    " ORDER BY word LIMIT :most"
-).bindparams(bindparam("most", _SIMILAR))
+_REMOVE_SQLITE = text("DELETE FROM photo_search WHERE rowid = :id")
+_REMOVE_POSTGRES = text("DELETE FROM photo_search WHERE photo_id = :id")
+_LAST_POSTGRES = select(func.coalesce(func.max(_index.c.photo_id), 0) + 1)
+_NO_WALK = text("SET LOCAL enable_seqscan = off")
+"""Its estimates of how many photos have a word are far off at times."""

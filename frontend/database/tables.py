@@ -111,11 +111,12 @@ photos = Table(
     Column("like_count", Integer, nullable=False, server_default="0"),
     Column("comment_count", Integer, nullable=False, server_default="0"),
     Column("view_count", BigInteger, nullable=False, server_default="0"),
-    Index("ix_photos_owner", "owner_id", "created_ms", "id"),
+    Index("ix_photos_owner", "owner_id", "created_ms", "id", "visibility"),
     Index("ix_photos_visibility", "visibility", "created_ms", "id"),
-    Index("ix_photos_exact", "owner_id", "exact_hash"),
+    Index("ix_photos_hashes", "owner_id", "exact_hash", "near_hash", "id"),
 )
-"""``created_ms``: when it was published, which is the order of feeds. ``renditions``: alternate keys, with commas."""
+"""``created_ms``: when it was published, which is the order of feeds. ``renditions``: alternate keys, with commas.
+The indexes have all columns that feeds and the search for look-alikes read, so that these never touch the table."""
 
 photo_tags = Table(
     "photo_tags",
@@ -154,10 +155,31 @@ daily = Table(
     Column("owner_id", BigInteger, nullable=False),
     Column("views", BigInteger, nullable=False, server_default="0"),
     Column("likes", Integer, nullable=False, server_default="0"),
-    Index("ix_daily_owner", "owner_id", "day"),
     sqlite_with_rowid=False,
 )
-"""Views and likes of a photo on a day (days since 1970): what "top photos of a period" is made of."""
+"""Views and likes of a photo on a day (days since 1970)."""
+
+points = Table(
+    "points",
+    metadata,
+    Column("photo_id", BigInteger, ForeignKey("photos.id", ondelete="CASCADE"), primary_key=True),
+    Column("period", SmallInteger, primary_key=True),
+    Column("owner_id", BigInteger, nullable=False),
+    Column("points", BigInteger, nullable=False),
+    Index("ix_points_period", "period", "points", "photo_id"),
+    Index("ix_points_owner", "owner_id", "period", "points", "photo_id"),
+    sqlite_with_rowid=False,
+)
+"""What a photo has earned in a period (days up to today; 0: ever), see :mod:`frontend.database.points`."""
+
+windows = Table(
+    "windows",
+    metadata,
+    Column("period", SmallInteger, primary_key=True, autoincrement=False),
+    Column("first_day", Integer, nullable=False),
+    Column("after_photo_id", BigInteger, nullable=False),
+)
+"""From which day on the sums of a period have what photos earned."""
 
 uploads = Table(
     "uploads",
@@ -208,13 +230,12 @@ deleted_photos = Table(
 )
 """Photos that were deleted not long ago: an intake that publishes one once more does not bring it back."""
 
-seen_counters = Table(
-    "seen_counters",
+search_words = Table(
+    "search_words",
     metadata,
-    Column("source", String(80), primary_key=True),
-    Column("sequence", BigInteger, nullable=False),
+    Column("word", String(40).with_variant(String(40, collation="C"), "postgresql"), primary_key=True),
+    Column("photos", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
-"""How far the view counts of a Store or Cache were taken in, so that none is counted twice."""
-
-search_words = Table("search_words", metadata, Column("word", String(40), primary_key=True), sqlite_with_rowid=False)
-"""Every word that a photo was ever found by: what a misspelt one is compared with."""
+"""Every word that a photo was ever found by, and how many photos were published with it: what beginnings stand for,
+and what misspelt words are compared with."""

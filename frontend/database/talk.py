@@ -8,8 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
+from frontend.database import points
 from frontend.database.paging import Page, Position, oldest_first, page_of
-from frontend.database.photos import Photo, add_daily
+from frontend.database.photos import Photo
+from frontend.database.points import Gain
 from frontend.database.tables import comments, likes, photos, users
 
 DAY_MS = 86_400_000
@@ -106,7 +108,7 @@ def unlike(connection: Connection, photo: Photo, user_id: int, now_ms: int) -> b
 
 def _count_like(connection: Connection, photo: Photo, when_ms: int, change: int) -> None:
     connection.execute(update(photos).where(photos.c.id == photo.id).values(like_count=photos.c.like_count + change))
-    add_daily(connection, photo.id, photo.owner_id, when_ms // DAY_MS, likes=change)
+    points.add(connection, [Gain(photo.id, photo.owner_id, likes=change)], when_ms // DAY_MS)
 
 
 def reaction_of(connection: Connection, photo_id: int, user_id: int) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import aiohttp
 from sqlalchemy import Connection
 
-from frontend.database import chores, photos, uploads
+from frontend.database import chores, photos, points, uploads
 from frontend.database.chores import RecordWrite
 from frontend.database.engine import Database
 from frontend.database.uploads import Removal
@@ -76,6 +76,7 @@ class Housekeeping:
     async def run_views(self) -> None:
         """Count views, for ever."""
         while True:
+            await self._guarded(self.roll_periods)
             await asyncio.sleep(self._views_seconds)
             await self._guarded(self.count_views)
 
@@ -102,6 +103,13 @@ class Housekeeping:
             hits = {int(key, 16): int(count) for key, count in document.get("hits", ())}
             await self._database.write(_count, hits, self._now_ms() // DAY_MS)
             self.views += sum(hits.values())
+        return False
+
+    async def roll_periods(self) -> bool:
+        """Take off the periods of top photos what has left them: a little at a time, other changes between."""
+        more = True
+        while more:
+            more = await self._database.write(points.roll, self._now_ms() // DAY_MS)
         return False
 
     async def _remove(self, removal: Removal) -> None:
@@ -149,4 +157,8 @@ class Housekeeping:
 def _count(connection: Connection, hits: dict[int, int], day: int) -> None:
     keys = [key for key in hits if key < 2**63]
     moved = chores.photo_ids(connection, keys)
-    photos.count_views(connection, [(moved.get(key, key), hits[key]) for key in keys], day)
+    views: dict[int, int] = {}
+    for key in keys:
+        photo_id = moved.get(key, key)
+        views[photo_id] = views.get(photo_id, 0) + hits[key]
+    points.count_views(connection, views, day)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from sqlalchemy import Connection
 
-from frontend.database import feed, finding, photos, top
+from frontend.database import feed, finding, photos, points, top
 from frontend.database.engine import Database
 from frontend.database.finding import Found
 from frontend.database.paging import Page, Position
@@ -17,17 +15,14 @@ from frontend.services.following import user_named
 from frontend.services.names import clean_line
 from frontend.services.talking import id_of
 
-DAY_MS = 86_400_000
-PERIODS = {"day": 1, "week": 7, "month": 30, "year": 365, "ever": None}
-"""Days back, today included."""
+PERIODS = dict(zip(("day", "week", "month", "year", "ever"), (*points.PERIODS, points.EVER), strict=True))
 
 
 class Lists:
-    """What shows many photos at once; never one that the viewer may not see. ``now_ms``: milliseconds since 1970."""
+    """What shows many photos at once; never one that the viewer may not see."""
 
-    def __init__(self, database: Database, *, now_ms: Callable[[], int]) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._now_ms = now_ms
 
     async def feed(self, user: User, after: Position | None, limit: int) -> Page[Photo]:
         """Photos of those whom the user follows, newest first."""
@@ -45,9 +40,7 @@ class Lists:
         """The best photos of a user, or of all, by views and likes of a period. Raises NotFound, Invalid."""
         if period not in PERIODS:
             raise Invalid("period", f"there are {', '.join(PERIODS)}")
-        days = PERIODS[period]
-        first_day = None if days is None else self._now_ms() // DAY_MS - days + 1
-        return await self._database.read(_top, id_of(viewer), username, first_day, limit)
+        return await self._database.read(_top, id_of(viewer), username, PERIODS[period], limit)
 
     async def search(self, viewer: User | None, query: str, after: Position | None, limit: int) -> Found:
         """Photos by words, #tags, @user, dates and place, best first. Raises InvalidRequest."""
@@ -61,8 +54,6 @@ def _of_user(
     return photos.of_user(connection, user_named(connection, username).id, viewer_id, after, limit)
 
 
-def _top(
-    connection: Connection, viewer_id: int | None, username: str | None, first_day: int | None, limit: int
-) -> list[Photo]:
+def _top(connection: Connection, viewer_id: int | None, username: str | None, period: int, limit: int) -> list[Photo]:
     owner_id = None if username is None else user_named(connection, username).id
-    return top.top(connection, viewer_id, owner_id, first_day, limit)
+    return top.top(connection, viewer_id, owner_id, period, limit)

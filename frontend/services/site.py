@@ -140,7 +140,7 @@ def _put_together(
         follows=Follows(database, limits, now_ms=now_ms),
         photos=photos,
         talk=Talk(database, limits, now_ms=now_ms),
-        lists=Lists(database, now_ms=now_ms),
+        lists=Lists(database),
         pictures=PictureUrls(public, signer, cdn=settings.images_url, now=time.time),
         uploads=Uploads(
             database,
