@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from directory.messages import parse_json
+from directory.fields import parse_json
 from directory.settings import MAX_INTERNAL_BODY_BYTES
 from directory.web import read_body
 from haystack.errors import AuthenticationError

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from directory.fields import MAX_U64, Fields
 from directory.heat.messages import parse_hits
-from directory.messages import MAX_U64, Fields
 from directory.settings import MAX_VOLUMES_PER_STORE
 from haystack.errors import InvalidRequest
 from haystack.fid import MAX_VOLUME_ID

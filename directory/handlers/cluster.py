@@ -8,7 +8,7 @@ from aiohttp import web
 
 from directory.cluster import nodes_status
 from directory.cluster.nodes import MarkOrder, Nodes
-from directory.messages import Fields
+from directory.fields import Fields
 from directory.repair import status as repair_status
 from directory.repair.healer import Healer
 from directory.service import Service

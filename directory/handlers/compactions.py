@@ -8,7 +8,7 @@ from aiohttp import web
 
 from directory.compaction.automatic import AutoCompaction
 from directory.compaction.compactor import Compactor, Planned
-from directory.messages import Fields
+from directory.fields import Fields
 from directory.settings import MAX_INTERNAL_BODY_BYTES, MAX_VOLUMES_PER_STORE
 from directory.signed import SignedCalls
 from directory.web import json_response, parameters

@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from directory.cluster.nodes import Nodes
+from directory.fields import Fields
 from directory.heat.status import heat_document
-from directory.messages import Fields
 from directory.service import Service
 from directory.settings import MAX_PUBLIC_BODY_BYTES
 from directory.signed import SignedCalls

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from directory.cluster.nodes import Nodes
 from directory.decisions.move_orders import MoveKind, MoveOrder
+from directory.fields import Fields
 from directory.membership.memberships import Memberships
-from directory.messages import Fields
 from directory.moves.intake import size_of
 from directory.moves.mover import Mover
 from directory.moves.status import address_of, move_document, moves_document, order_in_words, stage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from directory.messages import Fields
+from directory.fields import Fields
 from directory.rebalancing.rebalancer import Rebalancer
 from directory.rebalancing.status import plan_document, run_document, state_document
 from directory.settings import MAX_PUBLIC_BODY_BYTES

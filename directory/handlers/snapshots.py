@@ -7,8 +7,8 @@ from typing import Any
 
 from aiohttp import web
 
+from directory.fields import Fields
 from directory.handlers.backup import send_file
-from directory.messages import Fields
 from directory.settings import MAX_PUBLIC_BODY_BYTES
 from directory.signed import SignedCalls
 from directory.snapshots.snapshots import MAX_HOLD_SECONDS, Snapshots

@@ -12,7 +12,7 @@ from haystack.fid import MAX_VOLUME_ID
 from haystack.heat import ROW_NUMBERS
 
 if TYPE_CHECKING:  # at run time messages imports this module
-    from directory.messages import Fields
+    from directory.fields import Fields
 
 MAX_PHOTOS = 1_000
 MAX_HITS = 10_000

@@ -1,7 +1,7 @@
 """The kinds of settings: how each is read from TOML, environment or a flag, and what it allows.
 
 A kind turns a raw value (any TOML type, or the text of a variable or flag) into the setting's Python value. It raises
-ValueError with what is wrong; ``allowed`` says what would be right. :mod:`haystack.config.sources` adds name and source.
+ValueError with what is wrong; ``allowed`` says what would be right. :mod:`haystack.config.sources` adds the rest.
 """
 
 from __future__ import annotations

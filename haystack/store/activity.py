@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from haystack.store.control import CELL_BYTES, VOLUME_CELLS, ControlBlock, Header, VolumeCell
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import CELL_BYTES, VOLUME_CELLS, Header, VolumeCell
 
 
 class ChangedSlots:

@@ -14,7 +14,7 @@ from haystack.internal_http import json_errors, signed_calls
 from haystack.metrics_page import CONTENT_TYPE
 from haystack.security import Verifier
 from haystack.store.admin_requests import body_of, number, uuid, volume_of, whole
-from haystack.store.control import Header
+from haystack.store.control_cells import Header
 from haystack.store.documents import Document, Documents
 from haystack.store.metrics import render
 from haystack.store.needles import MAX_BATCH_NEEDLES, read_page

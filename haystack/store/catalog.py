@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from haystack.errors import DiskError, HaystackError, IndexDamaged, VolumeMoved, VolumeNotFound, VolumeUnavailable
-from haystack.store.control import (
-    ControlBlock,
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import (
     Counter,
     FolderCell,
     FolderState,

@@ -21,7 +21,8 @@ from functools import partial
 
 from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
 from haystack.store.compaction_job import CompactionJob
-from haystack.store.control import CompactionPhase, ControlBlock, Header, Slot, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import CompactionPhase, Header, Slot, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.joint_swap import JointSwap
 from haystack.store.replication.membership import Membership

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 
 from haystack.errors import HaystackError
 from haystack.store.activity import ChangedSlots
-from haystack.store.control import ControlBlock, VolumeCell
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import VolumeCell
 from haystack.store.directories import DirectoryCalls, DirectoryUnreachable, retry_pause_seconds
 from haystack.store.folder import DataFolder
 from haystack.store.needles import Batch, read_batch

@@ -9,7 +9,8 @@ from uuid import UUID
 
 from haystack import __version__
 from haystack.store.activity import ChangedSlots
-from haystack.store.control import ControlBlock, Reason, VolumeCell, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Reason, VolumeCell, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.replication.membership import promised_copies
 from haystack.store.replication.rules import Duty

@@ -19,7 +19,7 @@ from haystack.http.response import prepared_head
 from haystack.store.answers import photo_headers
 from haystack.store.catalog import ServedVolume
 from haystack.store.cold_reads import ColdRead, ColdReads, note_problem
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_target

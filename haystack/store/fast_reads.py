@@ -29,7 +29,7 @@ from haystack.http.request import RequestHeaders
 from haystack.store.answers import photo_head
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import SMALL_BYTES
-from haystack.store.control import Header
+from haystack.store.control_cells import Header
 from haystack.store.fast_cold import FastColdReads, PlainRead
 from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally

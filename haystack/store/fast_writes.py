@@ -16,7 +16,7 @@ from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.request import RequestHeaders
 from haystack.http.response import JSON_TYPE, STATUS_LINES
 from haystack.store.catalog import ServedVolume
-from haystack.store.control import Counter, VolumeCell
+from haystack.store.control_cells import Counter, VolumeCell
 from haystack.store.writes import UploadFields, Writer, count_error, now_ms
 from haystack.volume.operations import NewNeedle, Outcome, Put
 

@@ -18,7 +18,7 @@ from typing import ParamSpec, TypeVar
 
 from haystack.errors import FolderError
 from haystack.fid import MAX_VOLUME_ID
-from haystack.store.control import FolderState
+from haystack.store.control_cells import FolderState
 from haystack.store.folder_identity import IDENTITY_FILE, Identity
 from haystack.volume.files import write_durably
 

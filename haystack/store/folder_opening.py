@@ -22,7 +22,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from haystack.errors import FolderError, HaystackError
-from haystack.store.control import MAX_FOLDERS
+from haystack.store.control_cells import MAX_FOLDERS
 from haystack.store.folder import TEMPORARY, DataFolder, write_test
 from haystack.store.folder_identity import IDENTITY_FILE, MAX_IDENTITY_BYTES, Identity
 from haystack.store.folder_lock import LOCK_FILE, lock_folder

@@ -10,7 +10,8 @@ from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import BodySink, Outcome
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import header_block
-from haystack.store.control import ControlBlock, Counter, Header
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter, Header
 from haystack.store.fast_reads import FastReader
 from haystack.store.fast_writes import FastWriter
 from haystack.store.multi import MultiSink

@@ -12,7 +12,8 @@ from itertools import islice
 from typing import Any, Final
 
 from haystack.heat import LOAD_BYTES, ROW_NUMBERS, WINDOWS_SECONDS, Averages
-from haystack.store.control import VOLUME_CELLS, ControlBlock, Header, VolumeCell
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import VOLUME_CELLS, Header, VolumeCell
 from haystack.store.hot_photos import HALVED_SECONDS, Hits, HotPhotos
 from haystack.store.sampling import SampleReader
 

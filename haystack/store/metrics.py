@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from haystack.metrics_page import MetricsPage, escape_label
-from haystack.store.control import (
+from haystack.store.control import ControlBlock, SlotView
+from haystack.store.control_cells import (
     STATUS_CELL,
     CompactionPhase,
-    ControlBlock,
     Counter,
     FolderCell,
     FolderState,
     Header,
     Histogram,
     Slot,
-    SlotView,
     VolumeCell,
     VolumeState,
 )

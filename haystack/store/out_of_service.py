@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from haystack.errors import HaystackError, VolumeUnavailable
-from haystack.store.control import Reason, VolumeState
+from haystack.store.control_cells import Reason, VolumeState
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
 from haystack.volume import Volume

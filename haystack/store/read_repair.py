@@ -18,7 +18,7 @@ from pathlib import Path
 from haystack.errors import DamagedNeedle, DiskError, HaystackError, VolumeUnavailable
 from haystack.security import AUTH_HEADER, sign
 from haystack.store.catalog import ServedVolume
-from haystack.store.control import Counter, Slot, pack_damaged
+from haystack.store.control_cells import Counter, Slot, pack_damaged
 from haystack.store.replication.members_file import read_members
 from haystack.store.replication.membership import Member
 from haystack.store.tally import Tally

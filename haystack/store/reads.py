@@ -29,7 +29,7 @@ from haystack.signed_urls import UrlSigner
 from haystack.store.answer_plan import AnswerPlan, PhotoFacts, plan_answer, unsatisfiable
 from haystack.store.catalog import Catalog, ServedVolume
 from haystack.store.cold_reads import HELD_BYTES, ColdRead, ColdReads, note_problem
-from haystack.store.control import Counter, Histogram, VolumeCell
+from haystack.store.control_cells import Counter, Histogram, VolumeCell
 from haystack.store.fast_reads import INLINE_BYTES
 from haystack.store.needle_answers import around, enclosed, needle_headers, wants_needle
 from haystack.store.read_repair import REPAIRABLE, Range, ReadRepair

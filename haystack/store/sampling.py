@@ -16,7 +16,8 @@ from collections.abc import Callable
 from math import log
 from typing import Final
 
-from haystack.store.control import SAMPLE_CELLS, SAMPLES, ControlBlock
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import SAMPLE_CELLS, SAMPLES
 
 MANY: Final = 100
 """Samples between two flushes after which the gap is doubled: 400 a second, with four flushes a second."""

@@ -8,7 +8,7 @@ import time
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import Outcome
 from haystack.store.catalog import ServedVolume
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.tally import Tally
 from haystack.store.uploads import UploadBody, UploadMemory
 

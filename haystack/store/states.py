@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from haystack.store.control import FolderState, Reason, VolumeState
+from haystack.store.control_cells import FolderState, Reason, VolumeState
 from haystack.store.replication.rules import Duty
 from haystack.store.settings import RESERVE_SHARE
 from haystack.units import GIB, MIB

@@ -29,7 +29,8 @@ from haystack.lifetime import raise_file_limit, run_until
 from haystack.store.admin import AdminApi
 from haystack.store.compactions_api import compactions_service
 from haystack.store.confirmations import Confirmer, watch_tails
-from haystack.store.control import ControlBlock, Counter, Header, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter, Header, VolumeState
 from haystack.store.copies.service import Copies, copies_service
 from haystack.store.crashes import Crashes
 from haystack.store.directories import DirectoryCalls

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from haystack.store.control import (
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import (
     HISTOGRAM_BUCKETS,
     HISTOGRAM_CELLS,
     HISTOGRAM_START,
     STATUS_CELL,
-    ControlBlock,
     Counter,
     Histogram,
 )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from haystack.errors import HaystackError
 from haystack.store.activity import ChangedSlots
-from haystack.store.control import FolderCell, FolderState, Reason, VolumeState
+from haystack.store.control_cells import FolderCell, FolderState, Reason, VolumeState
 from haystack.store.folder import DataFolder, Probe
 from haystack.store.scrub.mending import renew_failed_index
 from haystack.store.settings import RESERVE_SHARE, Timing

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.tally import Tally
 from haystack.volume.files import disk_error
 from haystack.volume.layout import Buffer

@@ -20,7 +20,8 @@ from haystack.errors import (
     VolumeNotFound,
     VolumeUnavailable,
 )
-from haystack.store.control import MAX_VOLUMES, ControlBlock, FolderState, Reason, Slot, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import MAX_VOLUMES, FolderState, Reason, Slot, VolumeState
 from haystack.store.folder import DataFolder
 from haystack.store.replication.duties import assign_duty, standing_of
 from haystack.store.replication.members_file import read_members

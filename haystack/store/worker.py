@@ -25,7 +25,8 @@ from haystack.sealed_ttl import LifeSeal
 from haystack.signed_urls import UrlSigner
 from haystack.store.catalog import Catalog
 from haystack.store.cold_reads import ColdReads
-from haystack.store.control import ControlBlock, Counter
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter
 from haystack.store.fast_cold import FastColdReads
 from haystack.store.fast_reads import FastReader
 from haystack.store.handler import StoreHandler

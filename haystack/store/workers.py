@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from haystack.store.control import ControlBlock, Counter, Header
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter, Header
 from haystack.store.settings import Timing, WorkerSettings
 from haystack.workers import Launch, WorkerProcesses
 

@@ -32,7 +32,7 @@ from haystack.http.response import JSON_TYPE
 from haystack.sealed_ttl import LifeSeal
 from haystack.store.answers import PAIR_NAME, PAIR_PREFIX
 from haystack.store.catalog import Catalog, ServedVolume
-from haystack.store.control import Histogram, Reason, VolumeCell, VolumeState
+from haystack.store.control_cells import Histogram, Reason, VolumeCell, VolumeState
 from haystack.store.names import clean_name, name_in_disposition
 from haystack.store.photo_types import photo_type
 from haystack.store.replication.admission import kind_of

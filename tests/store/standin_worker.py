@@ -11,7 +11,8 @@ import signal
 import socket
 import sys
 
-from haystack.store.control import ControlBlock, Counter
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter
 from haystack.store.settings import WorkerSettings
 
 

@@ -22,7 +22,8 @@ from typing import Any
 
 from haystack.config import StoreSettings
 from haystack.fid import Fid
-from haystack.store.control import ControlBlock, Counter, Header, Reason, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter, Header, Reason, VolumeState
 from haystack.store.settings import WorkerSettings
 from haystack.store.workers import WorkerFds, worker_command
 from haystack.volume import Volume

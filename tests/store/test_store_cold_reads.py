@@ -14,7 +14,7 @@ from store_data_harness import LocalStore, drop_cache, new_fid, running
 
 from haystack.fid import Fid
 from haystack.store import lanes
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.lanes import Lane
 from haystack.store.recent import MAX_PHOTOS, RecentReads
 from haystack.volume.direct import LENT_BUFFERS, DirectReads

@@ -20,7 +20,8 @@ from supervisor_harness import CLUSTER_ID, FAST_TIMING, FakeDirectory, StoreProc
 
 from haystack.store import heartbeat
 from haystack.store.confirmations import Confirmer, watch_tails
-from haystack.store.control import ControlBlock, VolumeCell, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import VolumeCell, VolumeState
 from haystack.store.directories import DirectoryCalls
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder_opening import open_folders

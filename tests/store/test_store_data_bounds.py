@@ -12,7 +12,7 @@ import msgpack
 import pytest
 from store_data_harness import MIB, Client, LocalStore, drop_cache, head, new_fid, private_bytes, running
 
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 
 PHOTO = bytes(range(256)) * 16
 

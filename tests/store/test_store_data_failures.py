@@ -17,7 +17,7 @@ import pytest
 from store_data_harness import FORM_TYPE, MIB, Client, LocalStore, drop_cache, form, head, new_fid, running
 
 from haystack.fid import Fid, Locator
-from haystack.store.control import Counter, Reason, VolumeCell, VolumeState
+from haystack.store.control_cells import Counter, Reason, VolumeCell, VolumeState
 from haystack.volume import NeedleMeta, Volume
 
 PHOTO = bytes(range(256)) * 16

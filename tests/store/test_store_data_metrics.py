@@ -8,7 +8,7 @@ from pathlib import Path
 import msgpack
 from store_data_harness import FORM_TYPE, form, head, new_fid, running
 
-from haystack.store.control import Header
+from haystack.store.control_cells import Header
 
 PHOTO = bytes(range(256)) * 16
 P = "haystack_store_"

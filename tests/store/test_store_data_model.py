@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from store_data_harness import Answer, Client, LocalStore, drop_cache
 
 from haystack.fid import Fid
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 
 KEYS = st.integers(0, 5)
 COOKIES = st.integers(0, 1)

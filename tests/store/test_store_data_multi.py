@@ -11,7 +11,7 @@ import msgpack
 import pytest
 from store_data_harness import MIB, Client, LocalStore, new_fid, running
 
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 
 FID = new_fid()
 

@@ -18,7 +18,8 @@ from haystack.errors import DiskError, IndexDamaged, OutOfSpace, VolumeNotFound,
 from haystack.fid import Fid
 from haystack.store.answers import photo_headers
 from haystack.store.catalog import Catalog
-from haystack.store.control import ControlBlock, Counter, FolderCell, FolderState, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Counter, FolderCell, FolderState, VolumeState
 from haystack.store.lanes import Lane, sync_together
 from haystack.store.names import MAX_NAME_CHARACTERS, clean_name, name_in_disposition
 from haystack.store.photo_types import photo_type

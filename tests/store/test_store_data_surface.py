@@ -11,7 +11,7 @@ import pytest
 from store_data_harness import FORM_TYPE, MIB, Client, LocalStore, chunked, form, head, new_fid, running
 
 from haystack.fid import Locator
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 20
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)

@@ -11,7 +11,7 @@ from store_data_harness import Client, head, new_fid, running
 
 from haystack.errors import HaystackError, OutOfSpace, VolumeNotFound
 from haystack.http.request import RequestHeaders
-from haystack.store.control import Counter, Reason, VolumeState
+from haystack.store.control_cells import Counter, Reason, VolumeState
 from haystack.store.fast_writes import FastWriter
 from haystack.store.uploads import UploadMemory
 from haystack.store.writes import UploadFields

@@ -15,7 +15,7 @@ import pytest
 
 from haystack.errors import FolderError
 from haystack.store import folder as folder_module
-from haystack.store.control import FolderState
+from haystack.store.control_cells import FolderState
 from haystack.store.folder import DataFolder
 from haystack.store.folder_identity import Identity
 from haystack.store.folder_opening import open_folders

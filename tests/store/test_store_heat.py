@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from store_data_harness import LocalStore, new_fid, running
 
 from haystack.heat import LOAD_BYTES, Averages
-from haystack.store.control import SAMPLE_CELLS, SAMPLES, ControlBlock, Counter, VolumeCell, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import SAMPLE_CELLS, SAMPLES, Counter, VolumeCell, VolumeState
 from haystack.store.heat import COLD_READS, MAX_HITS, HeatReport, StoreHeat
 from haystack.store.hot_photos import Hits, HotPhotos
 from haystack.store.sampling import MANY, MAX_GAP, ReadSampler, SampleReader

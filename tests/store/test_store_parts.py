@@ -14,12 +14,12 @@ from haystack.addresses import advertised_host, join, reserve_address
 from haystack.config import StoreSettings
 from haystack.errors import ConfigError
 from haystack.store.activity import ChangedSlots
-from haystack.store.control import (
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import (
     HISTOGRAM_BUCKETS,
     HISTOGRAM_CELLS,
     HISTOGRAM_START,
     STATUS_CELL,
-    ControlBlock,
     Counter,
     FolderCell,
     FolderState,

@@ -13,7 +13,7 @@ import pytest
 from supervisor_harness import StoreProcess, fid, until_async
 from test_store_volumes import AS_ROOT, bench
 
-from haystack.store.control import VolumeState
+from haystack.store.control_cells import VolumeState
 from haystack.store.states import LEAST_RESERVE_BYTES, reserve_of, space_pause_seconds
 from haystack.units import GIB, MIB
 

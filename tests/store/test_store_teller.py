@@ -14,7 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from supervisor_harness import FAST_TIMING, until
 
-from haystack.store.control import ControlBlock, VolumeCell
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import VolumeCell
 from haystack.store.directories import DirectoryCalls
 from haystack.store.folder_opening import open_folders
 from haystack.store.replication.rules import Duty

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from store_data_harness import Client, LocalStore, new_fid, running
 
-from haystack.store.control import VolumeState
+from haystack.store.control_cells import VolumeState
 
 RETENTION_SECONDS = 1000
 BODY = b"\xff\xd8\xff\xe0" + bytes(range(256)) * 20

@@ -26,7 +26,8 @@ from haystack.errors import DiskError, InvalidRequest, OutOfSpace, VolumeExists,
 from haystack.json_calls import signed_headers
 from haystack.store import out_of_service as out_of_service_module
 from haystack.store.admin import AdminApi, parse_new_volume
-from haystack.store.control import ControlBlock, FolderCell, FolderState, Header, Reason, Slot, VolumeState
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import FolderCell, FolderState, Header, Reason, Slot, VolumeState
 from haystack.store.documents import Documents, StoreFacts
 from haystack.store.folder import DataFolder
 from haystack.store.folder_opening import open_folders

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from haystack.errors import DiskError, VolumeUnavailable
-from haystack.store.control import VolumeState
+from haystack.store.control_cells import VolumeState
 from haystack.store.copies.fresh import copy_path
 from haystack.store.out_of_service import withdrawn
 from haystack.store.store_volume import StoreVolume

@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 
 from haystack.errors import HaystackError
-from haystack.store.control import ControlBlock, Slot, tagged_tail
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Slot, tagged_tail
 from haystack.store.folder import DataFolder
 from haystack.store.store_volume import StoreVolume
 from haystack.store.tables import Record, read_table, write_table

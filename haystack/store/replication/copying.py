@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from haystack.errors import HaystackError, VolumeUnavailable
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.replication import rules
 from haystack.store.replication.catching_up import Place, patience_seconds, send_between
 from haystack.store.replication.membership import Member

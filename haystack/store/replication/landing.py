@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from haystack.errors import DiskError, HaystackError, IndexDamaged, VolumeUnavailable
-from haystack.store.control import VolumeState
+from haystack.store.control_cells import VolumeState
 from haystack.store.replication import rules
 from haystack.store.replication.rules import Verdict
 from haystack.volume.layout import Buffer

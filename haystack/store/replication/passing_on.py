@@ -22,7 +22,7 @@ from haystack.http.request import Request
 from haystack.http.response import header_block
 from haystack.store.answers import PAIR_PREFIX
 from haystack.store.catalog import Catalog, ServedVolume
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.replication.rules import LEADING, Standing
 from haystack.store.tally import Tally
 from haystack.units import MIB

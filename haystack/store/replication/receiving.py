@@ -14,7 +14,7 @@ from haystack.http.handler import Outcome as BodyOutcome
 from haystack.http.request import Request
 from haystack.security import AUTH_HEADER
 from haystack.store.catalog import Catalog, ServedVolume
-from haystack.store.control import Counter
+from haystack.store.control_cells import Counter
 from haystack.store.replication.landing import Arrived, BatchRefused, LandedOrNot
 from haystack.store.replication.membership import MAX_EPOCH
 from haystack.store.replication.rules import Verdict

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from haystack.errors import VolumeUnavailable
-from haystack.store.control import ControlBlock, Slot, VolumeCell, tagged_tail
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import Slot, VolumeCell, tagged_tail
 from haystack.store.replication import rules
 from haystack.store.replication.members_file import read_members
 from haystack.store.replication.membership import Membership

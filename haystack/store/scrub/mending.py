@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from haystack.errors import DiskError, HaystackError, OutOfSpace
-from haystack.store.control import Reason, VolumeState
+from haystack.store.control_cells import Reason, VolumeState
 from haystack.store.copies.arriving import arriving_batches
 from haystack.store.copies.peer import Peer, PeerUnavailable
 from haystack.store.copies.progress import FollowFailed, Progress

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from haystack.errors import HaystackError, VolumeUnavailable
-from haystack.store.control import Slot, VolumeState
+from haystack.store.control_cells import Slot, VolumeState
 from haystack.store.copies.bandwidth import Bandwidth
 from haystack.store.copies.peer import Peer
 from haystack.store.copies.ranges import durable_tail

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import aiohttp
 
-from haystack.store.control import Counter, unpack_damaged
+from haystack.store.control_cells import Counter, unpack_damaged
 from haystack.store.copies.peer import Peer
 from haystack.store.folder import DataFolder
 from haystack.store.scrub.scrub_api import ScrubApi

@@ -11,7 +11,7 @@ from pathlib import Path
 from uuid import UUID
 
 from haystack.errors import HaystackError
-from haystack.store.control import VolumeState
+from haystack.store.control_cells import VolumeState
 from haystack.store.copies.peer import Peer, PeerUnavailable
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from haystack.store.control import ControlBlock, VolumeCell, VolumeState, tagged_tail
+from haystack.store.control import ControlBlock
+from haystack.store.control_cells import VolumeCell, VolumeState, tagged_tail
 from haystack.store.replication.committed import raise_committed
 from haystack.store.replication.membership import (
     Member,
