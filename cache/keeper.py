@@ -143,7 +143,7 @@ class _Cache:
         if ssd is not None and asked is not None:
             self._second = SecondLevel(ssd, self._memory, asked, bytes_per_second=settings.ssd_write_bytes_per_second)
         self._levels = Levels(self._memory, self._second)
-        self._heat.key_of = self._key_of
+        self._heat.key_of = self._memory.descriptors.key
         self._vouching = PublishedVouching(self._board)
         self._talks: dict[int, Talk] = {}
         self._url = self._admin_url = ""
@@ -317,10 +317,6 @@ class _Cache:
             await asyncio.sleep(self._timing.tick_seconds)
 
     # -- what others hear
-
-    def _key_of(self, entry: int) -> int | None:
-        fields = self._memory.descriptors.fields(entry)
-        return int(fields[3]) if fields[0] else None
 
     def _describe(self) -> dict[str, Any]:
         """The heartbeat."""

@@ -141,6 +141,7 @@ class Worker:
 
     def _publish(self) -> None:
         tally = self._tally
+        self._hits.tell()
         tally.set(Counter.TICK_NS, clock.now_ns())
         tally.set(Counter.HOT_RECORDS, self._hits.hot_records)
         tally.set(Counter.WAITING, self._misses.waiting)

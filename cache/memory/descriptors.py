@@ -11,6 +11,7 @@ from cache.memory.layout import (
     DESCRIPTOR_CELLS,
     FILLED_CELL,
     INLINE_RUNS,
+    KEY_CELL,
     VERIFIED_CELL,
     Runs,
 )
@@ -119,6 +120,11 @@ class Descriptors:
     def generation(self, entry: int) -> int:
         """0 when it is out of use."""
         return int(self.cells[entry * DESCRIPTOR_CELLS])
+
+    def key(self, entry: int) -> int | None:
+        """The photo id of an entry; None when it is out of use. A tenth of the price of all fields."""
+        base = entry * DESCRIPTOR_CELLS
+        return int(self.cells[base + KEY_CELL]) if self.cells[base] else None
 
     def fields(self, entry: int) -> tuple[int, ...]:
         """As they lie in the descriptor, see ``layout.DESCRIPTOR``."""

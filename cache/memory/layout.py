@@ -35,6 +35,9 @@ The check is the hash of all fields before it."""
 
 DESCRIPTOR_CELLS: Final = 16
 DESCRIPTOR_BYTES: Final = DESCRIPTOR_CELLS * CELL_BYTES
+KEY_CELL: Final = 2
+"""The photo's key, which is in the constant part."""
+
 FILLED_CELL: Final = 13
 """Bytes of data that are there."""
 

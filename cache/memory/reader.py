@@ -7,6 +7,8 @@ it pins.
 
 from __future__ import annotations
 
+from array import array
+
 from cache.memory.layout import (
     AREA_CELLS,
     CELL_BYTES,
@@ -22,6 +24,7 @@ from cache.memory.layout import (
     MAX_PINS,
     PINS_START,
     POSITION_CELL,
+    RING_ENTRIES,
     RING_MASK,
     RING_START,
     VERIFIED_CELL,
@@ -216,11 +219,24 @@ class MemoryReader:
         self.area[LOOKING_CELL] = record.entry + 1
         return self.cells[record.generation_cell] == record.generation
 
-    def hit(self, record: Record) -> None:
-        """Note that the photo was asked for. Never waits; when the keeper does not come to read, old notes are lost."""
-        position = self._position
-        self._ring[position & RING_MASK] = record.entry
-        self._position = self.area[POSITION_CELL] = position + 1
+    def hit(self, record: Record, count: int = 1) -> None:
+        """Note how often the photo was asked for. Never waits; old notes are lost when the keeper does not read them.
+
+        Parameters
+        ----------
+        count: at least 1; of more than the ring holds, only so many are noted.
+        """
+        position, ring = self._position, self._ring
+        if count == 1:
+            ring[position & RING_MASK] = record.entry
+        else:
+            count = min(count, RING_ENTRIES)
+            start = position & RING_MASK
+            notes = array("I", (record.entry,)) * count
+            before_end = min(count, RING_ENTRIES - start)
+            ring[start : start + before_end] = notes[:before_end]
+            ring[: count - before_end] = notes[before_end:]
+        self._position = self.area[POSITION_CELL] = position + count
 
     def rest(self) -> None:
         """Nothing is being looked at: to be called now and then when there is nothing to do."""

@@ -74,10 +74,10 @@ class Handler(Protocol):
 
         Parameters
         ----------
-        request_line: as received and **unchecked**. Only a line may be answered which is equal to the
-            ``cacheable_line`` of a request that came through :meth:`begin`, or which wholly matches a pattern that is
-            a part of ``GET <path> HTTP/1.1`` (or HEAD) with single spaces, where the path begins with ``/``, is
-            shorter than ``max_target_bytes`` and has no character beside letters, digits and ``-._~,@/``.
+        request_line: as received and **unchecked**; it may even hold line ends. Only a line may be answered which is
+            equal to the ``cacheable_line`` of a request that came through :meth:`begin`, or which wholly matches a
+            pattern that is a part of ``GET <path> HTTP/1.1`` (or HEAD) with single spaces, where the path begins with
+            ``/``, is shorter than ``max_target_bytes`` and has no character beside letters, digits and ``-._~,@/``.
         headers: strictly parsed, always ``plain``, without a body, HTTP/1.1, keep-alive.
 
         When False is returned nothing must have been written; the request then goes through :meth:`begin`.

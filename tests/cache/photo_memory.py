@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from cache.memory import MemoryPlan, NewPhoto, PhotoMemory
 from cache.memory.layout import GRANULE_BYTES, PINS_START, table_cells
+from cache.policies.lru import SegmentedLru
 
 COOKIE_FACTOR = 0x9E3779B97F4A7C15
 
@@ -68,6 +71,17 @@ def keep(memory: PhotoMemory, new: NewPhoto) -> bool:
         return False
     filling.write(content(new.key, new.checksum, new.data_bytes))
     return filling.finish()
+
+
+class ListeningPolicy(SegmentedLru):
+    """Keeps what it is told of hits, and heeds none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: list[int] = []
+
+    def hits(self, entries: Iterable[int]) -> None:
+        self.heard.extend(entries)
 
 
 class ManualClock:

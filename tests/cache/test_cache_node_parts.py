@@ -119,8 +119,9 @@ def test_the_board_says_what_is_vouched_for() -> None:
 def test_counters_come_to_the_board() -> None:
     board = Board.create(2)
     tally = Tally(board, 1)
+    tally.fast_hits(3, 300)
     for _ in range(3):
-        tally.fast_hit(1500, 100)
+        tally.took(Histogram.HIT, 1500)
     tally.took(Histogram.MISS, 10**9)
     tally.responded(206)
     tally.responded(418)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from photo_memory import ManualClock, content, cookie_of, keep, photo, small_plan
+from photo_memory import ListeningPolicy, ManualClock, content, cookie_of, keep, photo, small_plan
 
 from cache.memory import Kept, MemoryReader, PhotoMemory, plan_memory
 from cache.memory.layout import MAX_HEAD_BYTES, MAX_RUNS, RING_ENTRIES
@@ -317,8 +317,9 @@ def test_hits_reach_the_policy_and_old_ones_are_lost_when_nobody_reads_them(
         assert keep(memory, photo(key, 1, 10_000))
     record = reader.find(1, 0, cookie_of(0))
     assert record is not None
-    for _ in range(RING_ENTRIES + 10):
+    for _ in range(RING_ENTRIES // 2):
         reader.hit(record)
+    reader.hit(record, RING_ENTRIES // 2 + 10)
     assert memory.take_hits() == RING_ENTRIES
     assert memory.usage().hits_lost == 10
     reader.hit(record)
@@ -330,6 +331,26 @@ def test_hits_reach_the_policy_and_old_ones_are_lost_when_nobody_reads_them(
         clock.settle(memory)
     assert memory.find(1, 0) is not None
     assert memory.find(1, 1) is None
+
+
+def test_many_hits_are_noted_at_once_across_the_end_of_the_ring() -> None:
+    policy = ListeningPolicy()
+    memory, told = PhotoMemory(small_plan(400), policy), policy.heard
+    reader = MemoryReader(*memory.open_worker(0).fds)
+    for key in (1, 2, 3):
+        assert keep(memory, photo(key, 1, 3000))
+    first, second, third = (reader.find(1, key, cookie_of(key)) for key in (1, 2, 3))
+    assert first is not None and second is not None and third is not None
+    reader.hit(first, RING_ENTRIES - 2)
+    assert memory.take_hits() == RING_ENTRIES - 2
+    told.clear()
+    reader.hit(second, 5)
+    reader.hit(third)
+    assert memory.take_hits() == 6
+    assert told == [second.entry] * 5 + [third.entry]
+    reader.hit(first, 3 * RING_ENTRIES)
+    assert memory.take_hits() == RING_ENTRIES and set(told[6:]) == {first.entry}
+    memory.close()
 
 
 def test_when_it_was_verified_can_be_told_later(memory: PhotoMemory, reader: MemoryReader) -> None:

@@ -72,6 +72,15 @@ def test_block_of_the_last_request_is_no_licence_for_another() -> None:
     assert drive.handler.fast_answers == 3
 
 
+def test_an_upload_that_ends_like_the_last_request_is_an_upload() -> None:
+    drive = warm(Drive()).feed(LINE + PLAIN)
+    drive.take_output()
+    body = b"...\r\n\r\n" + LINE + PLAIN
+    drive.feed(b"PUT /a HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body), LINE + PLAIN)
+    assert drive.statuses == [201, 200]
+    assert [seen.body for seen in drive.handler.seen[-2:]] == [body, b""]
+
+
 def test_block_that_was_forgotten_serves_the_connection_that_has_it() -> None:
     drive = warm(Drive(limits=HttpLimits(max_cached_blocks=1))).feed(LINE + PLAIN)
     other, transport = drive.connect()
