@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 
 from cluster_compaction import Kills, compact_under_load, has_strace, options
+from cluster_light import run_light
 from cluster_load import Rates
 from cluster_nodes import running_cluster
 from test_cluster_compaction import QUICK
@@ -26,9 +27,9 @@ ROLES = ("primary", "replica", "directory")
 
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("replication", ["000", "001"])
-async def test_ten_compactions_under_load(tmp_path: Path, replication: str) -> None:
+def test_ten_compactions_under_load(tmp_path: Path, replication: str) -> None:
     with running_cluster(tmp_path, options(replication)) as cluster:
-        found = await compact_under_load(cluster, RATES, times=10, pause_seconds=4.0)
+        found = run_light(compact_under_load(cluster, RATES, times=10, pause_seconds=4.0))
     print("\n" + "\n".join([f"replication {replication}", *found.lines()]))
     assert not found.failures(), found.failures()[:5]
     assert found.size_bytes <= 1.01 * found.live_bytes

@@ -8,6 +8,7 @@ import json
 import random
 import subprocess
 import time
+from array import array
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from cluster_record import Recorder
 from cluster_verify import directory_document, full_strength, settled, verify_files, verify_photos
 from yarl import URL
 
+from benchmarks.client import percentile
 from haystack.json_calls import signed_headers
 from haystack.store.joint_swap import HOLD_SECONDS
 from haystack.volume.layout import SUPERBLOCK_BYTES
@@ -48,23 +50,6 @@ class CompactedRecorder(Recorder):
 
     def stored(self, fid: str, content: bytes, locator: str = "") -> None:
         super().stored(fid, content)
-
-
-class TimedLoad(Load):
-    """Notes how long reads take."""
-
-    def __init__(self, directory: str, recorder: Recorder, rates: Rates, seed: int) -> None:
-        super().__init__(directory, recorder, rates, seed)
-        self.latencies: list[float] = []
-
-    async def read_one(self) -> None:
-        began = time.perf_counter()
-        await super().read_one()
-        self.latencies.append(time.perf_counter() - began)
-
-    def take_latencies(self) -> list[float]:
-        taken, self.latencies = self.latencies, []
-        return taken
 
 
 @dataclass
@@ -145,8 +130,9 @@ class UnderLoad:
 
     recorder: Recorder
     pauses: list[float] = field(default_factory=list)
-    quiet: list[float] = field(default_factory=list)
-    busy: list[float] = field(default_factory=list)
+    quiet: array[float] = field(default_factory=lambda: array("d"))
+    busy: array[float] = field(default_factory=lambda: array("d"))
+    """Seconds that reads took without compactions, and with them."""
     most_late_seconds: float = 0.0
     live_bytes: int = 0
     size_bytes: int = 0
@@ -157,8 +143,9 @@ class UnderLoad:
         return [
             *(f"{count:8,} {what}  ({count / self.seconds:,.0f} a second)" for what, count in counts),
             f"longest pause {max(self.pauses):.1f} ms of {[round(one, 1) for one in self.pauses]}",
-            f"reads: p99 {p99(self.quiet):.2f} ms without, {p99(self.busy):.2f} ms with compactions "
-            f"({p99(self.busy) / p99(self.quiet):.2f} times)",
+            f"reads without compactions: {_in_words(self.quiet)}",
+            f"reads with compactions: {_in_words(self.busy)}",
+            f"p99 {percentile(self.busy, 99) / percentile(self.quiet, 99):.2f} times that without compactions",
             f"volume: {self.size_bytes:,} bytes, of which {self.live_bytes:,} are live",
             f"the load itself stood still for up to {self.most_late_seconds:.2f} s",
         ]
@@ -178,7 +165,7 @@ async def compact_under_load(cluster: Cluster, rates: Rates, times: int, pause_s
     recorder = CompactedRecorder()
     found = UnderLoad(recorder)
     compacting = Compacting(cluster)
-    load = TimedLoad(cluster.directory.address, recorder, rates, seed=1)
+    load = Load(cluster.directory.address, recorder, rates, seed=1)
     began = time.monotonic()
     load.start()
     try:
@@ -219,9 +206,9 @@ async def until_compact(compacting: Compacting) -> Any:
     return document
 
 
-def p99(seconds: list[float]) -> float:
-    """In milliseconds."""
-    return 1000 * sorted(seconds)[int(0.99 * len(seconds))]
+def _in_words(seconds: array[float]) -> str:
+    at = {percent: f"p{percent:g} {1000 * percentile(seconds, percent):.2f} ms" for percent in (50, 90, 99, 99.9)}
+    return ", ".join([f"{len(seconds):,}", *at.values()])
 
 
 # -- killed

@@ -29,12 +29,12 @@ class Photo:
     size_bytes: int
     digest: str
     fate: Fate = Fate.STORED
+    volume: int = field(init=False)
 
-    @property
-    def volume(self) -> int:
-        return Fid.parse(self.fid).volume
+    def __post_init__(self) -> None:
+        self.volume = Fid.parse(self.fid).volume
 
-    def is_content(self, body: bytes) -> bool:
+    def is_content(self, body: bytes | memoryview) -> bool:
         return len(body) == self.size_bytes and xxh3_128_hexdigest(body) == self.digest
 
 
