@@ -13,31 +13,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import random
 import tempfile
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import procfs
 from benchmarks.cache_servers import Backend, backend, cache, nginx_cache, varnish
-from benchmarks.common import (
-    PACKAGES,
-    Report,
-    Target,
-    alternating,
-    arguments,
-    main,
-    progress,
-    require_cores,
-    require_tools,
-    settings_of,
-    size_name,
+from benchmarks.common import PACKAGES, Report, Target, main, require_cores, require_tools, settings_of, size_name
+from benchmarks.servers import Server
+from benchmarks.side_by_side import (
+    OURS,
+    SCALING_TARGET,
+    VOLUMES,
+    Bench,
+    Side,
+    compare_at,
+    headers_for,
+    parser_for,
+    prepare,
+    scale,
+    tell_scaled,
+    warm_up,
 )
-from benchmarks.photos import Photo, PhotoMaker, fill_store, photo_set
-from benchmarks.reads import HEADERS, OURS, PHOTOS, SAMPLE, VOLUMES, Bench, Run, Side, add_line
-from benchmarks.servers import Server, read_all, require_same_bodies
 
 TARGETS = {
     4096: Target(at_least=1.4, aim=1.8),
@@ -45,10 +42,7 @@ TARGETS = {
     200 * 1024: Target(at_least=1.0, aim=1.2),
     2**20: Target(at_least=1.0, aim=1.2),
 }
-P99_TARGET = Target(at_most=1.0)
-SCALING_TARGET = Target(at_least=1.8)
 MEMORY_BYTES = 4 * 2**30
-WARM_UP = -1
 
 PACKAGES["varnishd"] = "varnish"
 
@@ -66,36 +60,12 @@ def measure(options: argparse.Namespace) -> Report:
     require_tools("wrk", "nginx", "varnishd", "taskset")
     server_core, wrk_core = require_cores(2)
     with tempfile.TemporaryDirectory(prefix="haystack-cache-", dir=options.folder) as name:
-        bench = _prepare(options, Path(name))
+        bench = prepare(options, Path(name), copies=3)
         with backend(bench.folder, bench.folder / "store", volumes=VOLUMES, cores=[wrk_core]) as behind:
             front = Front(bench, behind)
             if options.workers == 1:
                 return _compare(front, server_core, wrk_core)
             return _scale(front, (server_core, wrk_core))
-
-
-def _prepare(options: argparse.Namespace, folder: Path) -> Bench:
-    photos: dict[int, list[Photo]] = {}
-    for number, size_bytes in enumerate(options.sizes):
-        photos[size_bytes] = photo_set(1 + number * 10**7, options.photos or PHOTOS[size_bytes], size_bytes, VOLUMES)
-    everything = [photo for group in photos.values() for photo in group]
-    procfs.require_room(folder, 3 * sum(photo.size_bytes for photo in everything))
-    progress(f"writing {len(everything):,} photos for the Store")
-    fill_store(folder / "store", everything, PhotoMaker(), volumes=VOLUMES)
-    for size_bytes, group in photos.items():
-        (folder / f"paths-{size_bytes}").write_text("".join(f"{photo.path}\n" for photo in group))
-    for kind, lines in HEADERS.items():
-        (folder / f"headers-{kind}").write_text(lines)
-    return Bench(options, folder, photos)
-
-
-def _warm_up(bench: Bench, servers: Sequence[Server]) -> None:
-    maker = PhotoMaker()
-    for server in servers:
-        progress(f"{server.name}: reading everything twice")
-        for group in bench.photos.values():
-            require_same_bodies(server, random.Random(1).sample(group, min(SAMPLE, len(group))), maker)
-            read_all(server, group, times=2)
 
 
 def _ours(front: Front, workers: int, cores: Sequence[int]) -> contextlib.AbstractContextManager[Server]:
@@ -121,69 +91,37 @@ def _compare(front: Front, server_core: int, wrk_core: int) -> Report:
         for nopush in (False, True):
             peers.append(stack.enter_context(_nginx(front, 1, [server_core], nopush=nopush)))
         sides = [Side(server.name if number else OURS, server, (wrk_core,), 1) for number, server in enumerate(peers)]
-        _warm_up(bench, peers)
+        warm_up(bench, peers)
         for size_bytes in bench.photos:
-            for headers in bench.options.headers:
+            for headers in headers_for(bench, size_bytes):
                 _compare_at(bench, report, sides, size_bytes, headers)
     return report
 
 
 def _compare_at(bench: Bench, report: Report, sides: Sequence[Side], size_bytes: int, headers: str) -> None:
-    found: dict[str, list[Run]] = {side.label: [] for side in sides}
-    for round_number, side in alternating(bench.options.rounds, sides):
-        found[side.label].append(bench.run(side, size_bytes, headers, round_number))
-    what = f"{size_name(size_bytes)}, {headers} headers"
-    add_line(report, what, "requests/s", found, lambda run: run.result.per_second, TARGETS.get(size_bytes))
-    add_line(report, f"{what}: p50", "ms", found, lambda run: run.result.p50_ms, None, lower_is_better=True)
-    add_line(report, f"{what}: p99", "ms", found, lambda run: run.result.p99_ms, P99_TARGET, lower_is_better=True)
-    add_line(report, f"{what}: a CPU second of the server", "requests", found, lambda run: run.per_cpu_second, None)
-    for label in found:
-        values = [run.result.per_second for run in found[label]]
-        if label != OURS:
-            report.add(f"{what}: beside {label}", "requests/s", _per_second(found[OURS]), values, peer_name=label)
-
-
-def _per_second(runs: Sequence[Run]) -> list[float]:
-    return [run.result.per_second for run in runs]
+    found = compare_at(bench, report, sides, size_bytes, headers, TARGETS.get(size_bytes))
+    per_second = {label: [run.result.per_second for run in runs] for label, runs in found.items()}
+    ours = per_second.pop(OURS)
+    for label, values in per_second.items():
+        what = f"{size_name(size_bytes)}, {headers} headers: beside {label}"
+        report.add(what, "requests/s", ours, values, peer_name=label)
 
 
 def _scale(front: Front, cores: tuple[int, int]) -> Report:
     """Everything on one core, then everything on two."""
-    bench = front.bench
-    report = Report("Hits of a cache, one and two cores shared with wrk", settings_of(bench.options))
+    report = Report("Hits of a cache, one and two cores shared with wrk", settings_of(front.bench.options))
     report.note(
         "one worker and one wrk thread share one core; two workers and two wrk threads share two. 2.0 is perfect"
     )
-    for headers in bench.options.headers:
-        found: dict[int, dict[int, list[Run]]] = {1: defaultdict(list), 2: defaultdict(list)}
-        for round_number, workers in alternating(bench.options.rounds, [1, 2]):
-            used = cores[:workers]
-            with _ours(front, workers, used) as server:
-                _warm_up(bench, [server])
-                side = Side(f"{OURS}, {workers} workers", server, used, workers)
-                for size_bytes in bench.photos:
-                    bench.run(side, size_bytes, headers, WARM_UP)  # each worker prepares its own answers
-                    found[workers][size_bytes].append(bench.run(side, size_bytes, headers, round_number))
-        for size_bytes in bench.photos:
-            report.add(
-                f"{size_name(size_bytes)}, {headers} headers: two cores",
-                "requests/s",
-                _per_second(found[2][size_bytes]),
-                _per_second(found[1][size_bytes]),
-                peer_name="one core",
-                target=SCALING_TARGET,
+    for headers in front.bench.options.headers:
+        found = scale(front.bench, OURS, headers, cores, lambda workers, used: _ours(front, workers, used))
+        for size_bytes in found[1]:
+            what = f"{size_name(size_bytes)}, {headers} headers: two cores"
+            tell_scaled(
+                report, what, "requests/s", found, size_bytes, lambda run: run.result.per_second, SCALING_TARGET
             )
     return report
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = arguments(__doc__, seconds=5, rounds=5)
-    parser.add_argument("--sizes", type=int, nargs="+", default=list(PHOTOS), metavar="BYTES", help="sizes of photos")
-    parser.add_argument("--photos", type=int, metavar="N", help="photos of each size [10,000 of 4 KB … 600 of 1 MB]")
-    parser.add_argument("--headers", nargs="+", choices=list(HEADERS), default=list(HEADERS), help="headers to send")
-    parser.add_argument("--workers", type=int, choices=(1, 2), default=1, help="2: measure how hits scale")
-    return parser
-
-
 if __name__ == "__main__":
-    main(measure, _parser())
+    main(measure, parser_for(__doc__, seconds=2, rounds=5, scales="hits"))

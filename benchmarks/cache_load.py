@@ -38,8 +38,8 @@ from benchmarks.common import (
     settings_of,
 )
 from benchmarks.photos import Photo, PhotoMaker, fill_store, photo_set
-from benchmarks.reads import VOLUMES
 from benchmarks.servers import Server, fetch
+from benchmarks.side_by_side import VOLUMES
 from cache.memory import plan_memory
 
 READS_PER_UPLOAD = 20

@@ -21,7 +21,7 @@ from benchmarks.cache_traces.replay import Result, ideal, replay, varnish
 from benchmarks.cache_traces.sieve import Sieve
 from benchmarks.cache_traces.table import Row, markdown, recent_markdown
 from benchmarks.cache_traces.tinylfu import TinyLfu
-from benchmarks.cache_traces.traces import Trace, photo_like, zipf
+from benchmarks.cache_traces.traces import ShareOf, Trace, photo_like, zipf
 from benchmarks.cache_traces.two_levels import replay_two
 from benchmarks.common import progress
 from cache.policies import POLICIES, Policy
@@ -89,10 +89,7 @@ def measure(photos: int, requests: int, seed: int, processes: int) -> list[Row]:
     uploads_a_day = int(requests / READS_AN_UPLOAD / DAYS)
     makers: list[Callable[[], Trace]] = [
         *(partial(zipf, exponent, photos, requests, seed, REQUESTS_PER_SECOND) for exponent in EXPONENTS),
-        *(
-            partial(photo_like, uploads_a_day, READS_AN_UPLOAD, DAYS, seed, of_uploads=of_uploads)
-            for of_uploads in (False, True)
-        ),
+        *(partial(photo_like, uploads_a_day, READS_AN_UPLOAD, DAYS, seed, share_of) for share_of in ShareOf),
     ]
     with ProcessPoolExecutor(max_workers=processes) as pool:
         return [row for rows in pool.map(_measured, makers) for row in rows]

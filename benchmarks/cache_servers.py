@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks import procfs
-from benchmarks.common import CannotMeasure
 from benchmarks.processes import Program, free_port, running
-from benchmarks.servers import READY_POLL_SECONDS, READY_SECONDS, STORE_WORKER, Server, fetch
+from benchmarks.servers import (
+    STORE_WORKER,
+    NginxPlaces,
+    Server,
+    fetch,
+    processes_of,
+    run_nginx,
+    wait_for,
+)
 from tools.children import Ready, parse_ready
 
 CACHE_WORKER = "cache.worker"
@@ -30,34 +35,12 @@ sub vcl_recv {{
 }}
 """
 
-NGINX_CACHE_CONFIGURATION = """\
-daemon off;
-{user}
-worker_processes {workers};
-pid {folder}/nginx.pid;
-error_log stderr error;
-worker_rlimit_nofile 200000;
-events {{ worker_connections 4096; }}
-http {{
-    access_log off;
-    sendfile on;
-    tcp_nopush {nopush};
-    tcp_nodelay on;
-    keepalive_timeout 75s;
-    keepalive_requests 1000000000;
-    open_file_cache max={open_files} inactive=1h;
-    open_file_cache_valid 1h;
-    open_file_cache_min_uses 1;
+PROXY_HTTP = """\
     proxy_cache_path {folder}/cache levels=1:2 keys_zone=photos:256m inactive=10h max_size=64g use_temp_path=off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
     upstream store {{ server 127.0.0.1:{store}; keepalive 32; }}
-    server {{
-        listen 127.0.0.1:{port} reuseport;
-        location / {{
+"""
+PROXY_SERVER = """\
+        location / {
             proxy_pass http://store;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
@@ -65,9 +48,7 @@ http {{
             proxy_cache_key $uri;
             proxy_cache_lock on;
             proxy_buffers 64 16k;
-        }}
-    }}
-}}
+        }
 """
 
 
@@ -91,11 +72,12 @@ def backend(
         argv += ["--workers", str(store_workers)]
         with running(Program("the Store", argv, cores, folder)) as program:
             port = _port(program.wait_for_line(parse_ready))
-            found = procfs.children(program.pid)
-            serving = tuple(pid for pid in found if STORE_WORKER in procfs.command_line(pid))
+            found, serving = processes_of(program, STORE_WORKER, store_workers)
             probe = Server("the Directory", int(urlsplit(url).port or 0), (), (), 0.0)
-            _wait(lambda: fetch(probe, f"/dir/lookup?volumeId={volumes}")[0] == 200, "the Directory knows the volumes")
-            yield Backend(url, Server("Store", port, (program.pid, *found), serving, 0.0))
+            wait_for(
+                lambda: fetch(probe, f"/dir/lookup?volumeId={volumes}")[0] == 200, "the Directory knows the volumes"
+            )
+            yield Backend(url, Server("Store", port, found, serving, 0.0))
 
 
 @contextlib.contextmanager
@@ -108,11 +90,8 @@ def cache(
     argv += ["--policy", policy] if policy else []
     with running(Program("the Cache", argv, cores, folder.parent)) as program:
         port = _port(program.wait_for_line(parse_ready))
-        found = procfs.children(program.pid)
-        serving = tuple(pid for pid in found if CACHE_WORKER in procfs.command_line(pid))
-        if len(serving) != workers:
-            raise CannotMeasure(f"{workers} workers were asked for, {len(serving)} are there")
-        yield Server("Haystack", port, (program.pid, *found), (*serving, program.pid), 0.0)
+        found, serving = processes_of(program, CACHE_WORKER, workers)
+        yield Server("Haystack", port, found, (*serving, program.pid), 0.0)
 
 
 @contextlib.contextmanager
@@ -132,45 +111,16 @@ def varnish(
         yield Server("Varnish", port, (program.pid, *found), found, 0.0)
 
 
-@contextlib.contextmanager
 def nginx_cache(
     folder: Path, behind: Backend, *, workers: int, cores: Sequence[int], open_files: int, nopush: bool
-) -> Iterator[Server]:
-    """Run nginx with proxy_cache; its files are in the page cache."""
-    folder.mkdir()
-    port = free_port()
-    configuration = folder / "nginx.conf"
-    configuration.write_text(
-        NGINX_CACHE_CONFIGURATION.format(
-            user="user root;" if os.geteuid() == 0 else "",
-            workers=workers,
-            folder=folder,
-            port=port,
-            store=behind.store.port,
-            open_files=open_files,
-            nopush="on" if nopush else "off",
-        )
-    )
-    program_path = shutil.which("nginx") or "/usr/sbin/nginx"
-    program = Program("nginx", [program_path, "-e", "stderr", "-c", str(configuration)], cores, folder)
-    with running(program):
-        program.wait_for_port(port)
-        _wait(lambda: len(procfs.children(program.pid)) >= workers, "nginx has started its workers")
-        serving = tuple(procfs.children(program.pid))
-        name = "nginx proxy_cache, tcp_nopush" if nopush else "nginx proxy_cache"
-        yield Server(name, port, (program.pid, *serving), serving, 0.0)
+) -> contextlib.AbstractContextManager[Server]:
+    """Run nginx with proxy_cache; its files are in the page cache. Parameters as of ``run_nginx``."""
+    http = PROXY_HTTP.format(folder=folder, store=behind.store.port)
+    places = NginxPlaces("nginx proxy_cache", folder, http, PROXY_SERVER)
+    return run_nginx(places, workers=workers, cores=cores, open_files=open_files, nopush=nopush)
 
 
 def _port(ready: Ready) -> int:
     port = urlsplit(ready.url).port
     assert port is not None
     return port
-
-
-def _wait(condition: object, what: str) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + READY_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise CannotMeasure(f"it did not come about that {what}")
-        time.sleep(READY_POLL_SECONDS)

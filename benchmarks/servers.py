@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -43,22 +43,29 @@ http {{
     open_file_cache max={open_files} inactive=1h;
     open_file_cache_valid 1h;
     open_file_cache_min_uses 1;
-    etag on;
-    default_type image/jpeg;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    {http}
     server {{
         listen 127.0.0.1:{port} reuseport;
-        root {root};
-        add_header Cache-Control "public, max-age=31536000, immutable";
-        add_header X-Content-Type-Options nosniff;
+        {server}
     }}
 }}
 """
-"""One core's worth of static files at nginx's best: every open file stays in its cache, nothing is logged."""
+"""nginx at its best on one core: every open file stays in its cache, nothing is logged."""
+
+STATIC_HTTP = """\
+    etag on;
+    default_type image/jpeg;
+"""
+STATIC_SERVER = """\
+        root {root};
+        add_header Cache-Control "public, max-age=31536000, immutable";
+        add_header X-Content-Type-Options nosniff;
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,27 +120,69 @@ def store(
         ready_seconds = time.perf_counter() - program.started
         port = urlsplit(ready.url).port
         assert port is not None
-        _wait_until_all_ready(port)
-        found = procfs.children(program.pid)
-        serving = tuple(pid for pid in found if STORE_WORKER in procfs.command_line(pid))
-        if len(serving) != workers:
-            raise CannotMeasure(f"{workers} workers were asked for, {len(serving)} are there")
-        yield Server("Haystack", port, (program.pid, *found), serving, ready_seconds)
+        probe = Server("the Store", port, (), (), 0.0)
+        wait_for(lambda: fetch(probe, "/readyz")[0] == 200, "all volumes of the Store are recovered")
+        found, serving = processes_of(program, STORE_WORKER, workers)
+        yield Server("Haystack", port, found, serving, ready_seconds)
 
 
-@contextlib.contextmanager
-def nginx(
-    folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_files: int, nopush: bool
-) -> Iterator[Server]:
-    """Run nginx over a folder of files.
+def processes_of(program: Program, module: str, workers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The ids of a node's processes, its supervisor first, and of its workers.
 
     Parameters
     ----------
-    folder: for its own files.
+    module: which its workers run.
+
+    Raises CannotMeasure when a worker is missing.
+    """
+    children = procfs.children(program.pid)
+    serving = tuple(pid for pid in children if module in procfs.command_line(pid))
+    if len(serving) != workers:
+        raise CannotMeasure(f"{workers} workers were asked for, {len(serving)} are there")
+    return (program.pid, *children), serving
+
+
+def nginx(
+    folder: Path, root: Path, *, workers: int, cores: Sequence[int], open_files: int, nopush: bool
+) -> contextlib.AbstractContextManager[Server]:
+    """Run nginx over a folder of files; parameters as of :func:`run_nginx`.
+
+    Parameters
+    ----------
     root: what it serves.
+    """
+    places = NginxPlaces("nginx", folder, STATIC_HTTP, STATIC_SERVER.format(root=root))
+    return run_nginx(places, workers=workers, cores=cores, open_files=open_files, nopush=nopush)
+
+
+@dataclass(frozen=True, slots=True)
+class NginxPlaces:
+    """What is said to one nginx beyond the settings that all have.
+
+    Parameters
+    ----------
+    folder: for its own files; it is made.
+    http, server: more lines of these parts of its configuration.
+    """
+
+    name: str
+    folder: Path
+    http: str
+    server: str
+
+
+@contextlib.contextmanager
+def run_nginx(
+    places: NginxPlaces, *, workers: int, cores: Sequence[int], open_files: int, nopush: bool
+) -> Iterator[Server]:
+    """Run nginx.
+
+    Parameters
+    ----------
     open_files: how many files it may keep open.
     nopush: send head and body in the same packets (tcp_nopush), which is better for some sizes and worse for others.
     """
+    folder = places.folder
     folder.mkdir()
     port = free_port()
     configuration = folder / "nginx.conf"
@@ -143,10 +192,11 @@ def nginx(
             user="user root;" if os.geteuid() == 0 else "",
             workers=workers,
             folder=folder,
-            root=root,
             port=port,
             open_files=open_files,
             nopush="on" if nopush else "off",
+            http=places.http.strip(),
+            server=places.server.strip(),
         )
     )
     program_path = shutil.which("nginx") or "/usr/sbin/nginx"
@@ -154,8 +204,20 @@ def nginx(
     with running(program):
         program.wait_for_port(port)
         ready_seconds = time.perf_counter() - program.started
-        serving = _wait_for_children(program.pid, workers)
-        yield Server("nginx, tcp_nopush" if nopush else "nginx", port, (program.pid, *serving), serving, ready_seconds)
+        # It listens before it starts its workers.
+        wait_for(lambda: len(procfs.children(program.pid)) >= workers, f"nginx starts {workers} workers")
+        serving = tuple(procfs.children(program.pid))
+        name = f"{places.name}, tcp_nopush" if nopush else places.name
+        yield Server(name, port, (program.pid, *serving), serving, ready_seconds)
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition holds. Raises CannotMeasure when it does not come to that."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise CannotMeasure(f"waited {READY_SECONDS:g} s in vain: {what}")
+        time.sleep(READY_POLL_SECONDS)
 
 
 def fetch(server: Server, path: str) -> tuple[int, bytes]:
@@ -181,23 +243,3 @@ def read_all(server: Server, photos: Sequence[Photo], *, times: int) -> None:
         for photo in (photo for _ in range(times) for photo in photos):
             if client.get_size(photo.path) != photo.size_bytes:
                 raise CannotMeasure(f"{server.name} answered {photo.path} with another size")
-
-
-def _wait_for_children(pid: int, count: int) -> tuple[int, ...]:
-    """nginx listens before it starts its workers."""
-    deadline = time.monotonic() + READY_SECONDS
-    while len(found := procfs.children(pid)) < count:
-        if time.monotonic() > deadline:
-            raise CannotMeasure(f"nginx started {len(found)} workers, not {count}")
-        time.sleep(READY_POLL_SECONDS)
-    return tuple(found)
-
-
-def _wait_until_all_ready(port: int) -> None:
-    """The ready line may come while volumes are still being recovered."""
-    probe = Server("the Store", port, (), (), 0.0)
-    deadline = time.monotonic() + READY_SECONDS
-    while fetch(probe, "/readyz")[0] != 200:
-        if time.monotonic() > deadline:
-            raise CannotMeasure(f"the Store is not ready after {READY_SECONDS:g} s; its volumes are being recovered")
-        time.sleep(READY_POLL_SECONDS)

@@ -11,6 +11,7 @@ Two kinds:
 
 from __future__ import annotations
 
+import enum
 import itertools
 import random
 from array import array
@@ -37,8 +38,17 @@ ALBUM_PHOTOS: Final = 80
 SCANNED_SHARE: Final = 0.1
 """Share of the requests that leaf through an album."""
 
-OF_REQUESTS: Final = "photo-like"
-OF_UPLOADS: Final = "photo-like, of uploads"
+
+class ShareOf(enum.Enum):
+    """What the cache sizes of a photo-like trace are shares of; the names are those of the traces."""
+
+    VIEWS = "photo-like, of views"
+    """A day's requests, as if each were for another photo: the sum "20% of a day's views" counts so."""
+    PHOTOS = "photo-like"
+    """The photos that a day asks for, each once."""
+    UPLOADS = "photo-like, of uploads"
+    """The photos that a day uploads."""
+
 
 _STEP: Final = 7919
 """Prime to any cohort, so that multiples of it visit each photo of one."""
@@ -74,13 +84,15 @@ def zipf(exponent: float, photos: int, requests: int, seed: int, requests_per_se
     return Trace(f"Zipf {exponent}", asked, sizes, sum(sizes), requests_per_second, bytearray())
 
 
-def photo_like(uploads_a_day: int, reads_an_upload: float, days: int, seed: int, *, of_uploads: bool = False) -> Trace:
-    """A photo-like trace; ``set_bytes`` is what is asked for in a day, each photo once.
+def photo_like(
+    uploads_a_day: int, reads_an_upload: float, days: int, seed: int, share_of: ShareOf = ShareOf.PHOTOS
+) -> Trace:
+    """A photo-like trace.
 
     Parameters
     ----------
     reads_an_upload: requests for each upload.
-    of_uploads: ``set_bytes`` is what is uploaded in a day.
+    share_of: what ``set_bytes`` is.
     """
     rng = random.Random(f"photos {seed}")
     requests = int(uploads_a_day * reads_an_upload * days)
@@ -92,12 +104,19 @@ def photo_like(uploads_a_day: int, reads_an_upload: float, days: int, seed: int,
             sizes.append(_size(random.Random(photo * 1_000_003 + seed)))
         asked.append(number)
         recent.append(is_recent)
-    a_day = requests // days
-    of_days = [sum(sizes[photo] for photo in set(asked[day * a_day : (day + 1) * a_day])) for day in range(days)]
     per_second = uploads_a_day * reads_an_upload / DAY_SECONDS
-    if of_uploads:
-        return Trace(OF_UPLOADS, asked, sizes, uploads_a_day * sum(sizes) // len(sizes), per_second, recent)
-    return Trace(OF_REQUESTS, asked, sizes, sum(of_days) // days, per_second, recent)
+    set_bytes = _bytes_of(share_of, asked, sizes, days, uploads_a_day)
+    return Trace(share_of.value, asked, sizes, set_bytes, per_second, recent)
+
+
+def _bytes_of(share_of: ShareOf, asked: array[int], sizes: array[int], days: int, uploads_a_day: int) -> int:
+    if share_of is ShareOf.UPLOADS:
+        return uploads_a_day * sum(sizes) // len(sizes)
+    if share_of is ShareOf.VIEWS:
+        return sum(sizes[photo] for photo in asked) // days
+    a_day = len(asked) // days
+    of_days = [sum(sizes[photo] for photo in set(asked[day * a_day : (day + 1) * a_day])) for day in range(days)]
+    return sum(of_days) // days
 
 
 def _asked(rng: random.Random, uploads_a_day: int, requests: int, days: int) -> Iterator[tuple[int, bool]]:

@@ -11,9 +11,6 @@ from cache.policies.queues import Queues, grow
 PROTECTED_SHARE: Final = 0.8
 """Share of the memory for photos that were asked for again."""
 
-COARSE_COUNT: Final = 1024
-"""With so many photos their order is kept up to a part of it: see :attr:`SegmentedLru._moved`."""
-
 ORDER_PARTS: Final = 64
 
 _PROBATION: Final = 0
@@ -64,13 +61,12 @@ class SegmentedLru:
     def hits(self, entries: Iterable[int]) -> None:
         queues, sizes, where, moved = self._queues, self._sizes, self._where, self._moved
         known = len(sizes)
-        coarse = self._count >= COARSE_COUNT
         for entry in entries:
             if entry >= known or moved[entry] or not sizes[entry]:
                 continue
             queues.remove(entry)
             queues.push(_PROTECTED, entry)
-            moved[entry] = coarse
+            moved[entry] = True
             if where[entry] == _PROBATION:
                 where[entry] = _PROTECTED
                 self._protected_bytes += sizes[entry]
