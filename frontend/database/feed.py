@@ -11,8 +11,7 @@ from sqlalchemy import Connection, text
 
 from frontend.database.engine import is_postgres
 from frontend.database.paging import Page, Position
-from frontend.database.photos import Photo, photo_of, photo_query, with_tags
-from frontend.database.tables import photos
+from frontend.database.photos import Photo, in_order
 
 _OF_ONE = """
     SELECT photos.id, photos.created_ms FROM photos
@@ -55,7 +54,5 @@ def feed(connection: Connection, viewer_id: int, after: Position | None, limit: 
     values = {"viewer": viewer_id, "number": start.number, "id": start.id, "limit": limit + 1}
     newest = _NEWEST_POSTGRES if is_postgres(connection) else _NEWEST_SQLITE
     ids = [int(row[0]) for row in connection.execute(text(newest), values)]
-    rows = connection.execute(photo_query().where(photos.c.id.in_(ids[:limit])))
-    found = {photo.id: photo for photo in with_tags(connection, [photo_of(row) for row in rows])}
-    shown = tuple(found[photo_id] for photo_id in ids[:limit])
+    shown = tuple(in_order(connection, ids[:limit]))
     return Page(shown, Position(shown[-1].created_ms, shown[-1].id) if len(ids) > limit else None)

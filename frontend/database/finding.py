@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, or_
 from frontend.database import people, search, spelling
 from frontend.database.access import may_see
 from frontend.database.paging import Page, Position
-from frontend.database.photos import Photo, photo_of, photo_query, with_tags
+from frontend.database.photos import Photo, in_order
 from frontend.database.search import Match
 from frontend.database.tables import photos
 from frontend.database.tokens import (
@@ -31,13 +31,14 @@ from frontend.visibility import Visibility
 from haystack.errors import InvalidRequest
 
 MAX_QUERY = 200
-RANKED = 300
+RANKED = 200
 """Matches among which the best are shown first."""
 DAY_MS = 86_400_000
 _TERM = re.compile(r"(?P<key>tag|from|before|after|on|near):(?P<value>\S+)|(?P<mark>[#@])(?P<name>\w+)", re.IGNORECASE)
 _NEAR = re.compile(r"(-?\d+(?:\.\d+)?),(-?\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?")
 _NAME = re.compile(r"\w{1,50}")
-_WEIGHTS = {"tags": 8.0, "title": 6.0, "owner": 4.0, "caption": 2.0, "camera": 1.0}
+_WEIGHTS = (("tags", 8.0), ("title", 6.0), ("owner", 4.0), ("caption", 2.0), ("camera", 1.0))
+"""The weightiest first."""
 _BEGUN = 0.7
 """Of a word that only begins as the one that is asked for."""
 _END = 2**63 - 1
@@ -173,9 +174,7 @@ def _page(
         following = Position(start.number + limit, start.id) if asked.words else Position(0, ids[-1])
     elif len(matches) == RANKED and asked.words:
         following = Position(0, matches[-1].id)
-    rows = connection.execute(photo_query().where(photos.c.id.in_(ids)))
-    by_id = {photo.id: photo for photo in with_tags(connection, [photo_of(row) for row in rows])}
-    return Page(tuple(by_id[photo_id] for photo_id in ids), following)
+    return Page(tuple(in_order(connection, ids)), following)
 
 
 def _ranked(matches: list[Match], forms: Sequence[Sequence[str]]) -> list[Match]:
@@ -188,14 +187,12 @@ def _ranked(matches: list[Match], forms: Sequence[Sequence[str]]) -> list[Match]
 
 
 def _score(match: Match, whole: Sequence[str], begun: Sequence[frozenset[str]]) -> float:
-    weights: dict[str, float] = {}
-    for field, weight in _WEIGHTS.items():
-        for word in getattr(match, field).split():
-            weights.setdefault(word, weight)
+    fields = [(weight, getattr(match, name).split()) for name, weight in _WEIGHTS]
     score = 0.0
     for word, longer in zip(whole, begun, strict=True):
-        of_longer = max((weights[one] for one in longer & weights.keys()), default=0.0)
-        score += max(weights.get(word, 0.0), _BEGUN * of_longer)
+        exact = next((weight for weight, words in fields if word in words), 0.0)
+        by_longer = next((weight for weight, words in fields if not longer.isdisjoint(words)), 0.0) if longer else 0.0
+        score += max(exact, _BEGUN * by_longer)
     return score
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from frontend.database import points, search
 from frontend.database.access import may_see
-from frontend.database.paging import Page, Position, newest_first, page_of
+from frontend.database.paging import Page, Position, newest_first
 from frontend.database.tables import photo_tags, photos, removals, users
 from frontend.images.fingerprints import NEAR_BITS, bits_apart
 from frontend.visibility import Visibility
@@ -88,6 +89,10 @@ _OWN = (
     photos.c.view_count,
 )
 PHOTO_COLUMNS = (photos.c.id, photos.c.owner_id, users.c.username, *_OWN)
+_VISIBILITY, _RENDITIONS, _NEAR = map(
+    PHOTO_COLUMNS.index, (photos.c.visibility, photos.c.renditions, photos.c.near_hash)
+)
+_VISIBILITIES = tuple(sorted(Visibility))
 
 
 def photo_query() -> Select[Any]:
@@ -95,18 +100,19 @@ def photo_query() -> Select[Any]:
     return select(*PHOTO_COLUMNS).join_from(photos, users, users.c.id == photos.c.owner_id)
 
 
-def photo_of(row: Sequence[Any]) -> Photo:
-    """A photo without its tags, see :func:`with_tags`."""
-    found = Photo(*row[: len(PHOTO_COLUMNS)])
-    return replace(
-        found,
-        visibility=Visibility(found.visibility),
-        renditions=parse_renditions(str(found.renditions)),
-        near_hash=found.near_hash + _SIGN,
-    )
+def photo_of(row: Sequence[Any], tags: Sequence[str] = ()) -> Photo:
+    """The photo of a row of :func:`photo_query`."""
+    values: list[Any] = [*row[: len(PHOTO_COLUMNS)], tuple(tags)]
+    # What is kept in another form than it is used in.
+    values[_VISIBILITY] = _VISIBILITIES[values[_VISIBILITY]]
+    values[_RENDITIONS] = parse_renditions(values[_RENDITIONS])
+    values[_NEAR] += _SIGN
+    return Photo(*values)
 
 
+@lru_cache(maxsize=1000)
 def parse_renditions(text: str) -> tuple[int, ...]:
+    """The alternate keys that a record names."""
     return tuple(int(part) for part in text.split(",") if part)
 
 
@@ -172,13 +178,13 @@ def note_removal(connection: Connection, photo: Photo, now_ms: int) -> None:
 def by_id(connection: Connection, photo_id: int, viewer_id: int | None) -> Photo | None:
     """The photo, if it is there and the viewer may see it."""
     row = connection.execute(photo_query().where(photos.c.id == photo_id, may_see(viewer_id))).one_or_none()
-    return None if row is None else with_tags(connection, [photo_of(row)])[0]
+    return None if row is None else with_tags(connection, [row])[0]
 
 
 def whatever(connection: Connection, photo_id: int) -> Photo | None:
     """The photo, whoever may see it: for what nobody has asked for."""
     row = connection.execute(photo_query().where(photos.c.id == photo_id)).one_or_none()
-    return None if row is None else with_tags(connection, [photo_of(row)])[0]
+    return None if row is None else with_tags(connection, [row])[0]
 
 
 def of_user(
@@ -196,23 +202,27 @@ def newest_public(connection: Connection, after: Position | None, limit: int) ->
 def page(connection: Connection, query: Select[Any], after: Position | None, limit: int) -> Page[Photo]:
     """A page of photos, newest first, with their tags."""
     rows = connection.execute(newest_first(query, photos.c.created_ms, photos.c.id, after, limit)).all()
-    found = page_of(rows, limit, photo_of, lambda row: Position(row.created_ms, row.id))
-    return Page(tuple(with_tags(connection, found.items)), found.next)
+    shown = rows[:limit]
+    following = Position(shown[-1].created_ms, shown[-1].id) if len(rows) > limit else None
+    return Page(tuple(with_tags(connection, shown)), following)
 
 
-def with_tags(connection: Connection, found: Sequence[Photo]) -> list[Photo]:
-    """The photos with their tags, which one statement brings for all."""
-    if not found:
+def with_tags(connection: Connection, rows: Sequence[Row[Any]]) -> list[Photo]:
+    """The photos of some rows of :func:`photo_query` with their tags, which one statement brings for all."""
+    if not rows:
         return []
-    tags: dict[int, list[str]] = {photo.id: [] for photo in found}
-    rows = connection.execute(
-        select(photo_tags.c.photo_id, photo_tags.c.tag)
-        .where(photo_tags.c.photo_id.in_(tags))
-        .order_by(photo_tags.c.tag)
-    )
-    for photo_id, tag in rows:
+    tags: dict[int, list[str]] = {row[0]: [] for row in rows}
+    query = select(photo_tags.c.photo_id, photo_tags.c.tag).where(photo_tags.c.photo_id.in_(tags))
+    for photo_id, tag in connection.execute(query).all():
         tags[photo_id].append(tag)
-    return [replace(photo, tags=tuple(tags[photo.id])) for photo in found]
+    return [photo_of(row, sorted(tags[row[0]])) for row in rows]
+
+
+def in_order(connection: Connection, photo_ids: Sequence[int]) -> list[Photo]:
+    """Some photos with their tags, in the order of their ids here; those that are gone are left out."""
+    rows = connection.execute(photo_query().where(photos.c.id.in_(photo_ids))).all()
+    found = {photo.id: photo for photo in with_tags(connection, rows)}
+    return [found[photo_id] for photo_id in photo_ids if photo_id in found]
 
 
 def alike(connection: Connection, owner_id: int, exact_hash: bytes, near_hash: int, limit: int = 5) -> list[Photo]:
@@ -225,8 +235,7 @@ def alike(connection: Connection, owner_id: int, exact_hash: bytes, near_hash: i
         apart = -1 if exact == exact_hash else bits_apart(near + _SIGN, near_hash)
         if apart <= NEAR_BITS:
             found.append((apart, photo_id))
-    ids = [photo_id for _, photo_id in sorted(found)[:limit]]
-    return [photo for photo in (by_id(connection, photo_id, owner_id) for photo_id in ids) if photo is not None]
+    return in_order(connection, [photo_id for _, photo_id in sorted(found)[:limit]])
 
 
 def _set_tags(connection: Connection, photo_id: int, tags: Sequence[str]) -> None:

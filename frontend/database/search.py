@@ -208,7 +208,7 @@ def _searched(row: Any, tags: Sequence[str]) -> Searched:
 
 
 def _matches(connection: Connection, query: Select[Any], values: dict[str, object]) -> list[Match]:
-    return [Match(*row) for row in connection.execute(query, values)]
+    return [Match(*row) for row in connection.execute(query, values).all()]
 
 
 def _sqlite_query(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, and_, select
 
 from frontend.database.access import may_see
-from frontend.database.photos import Photo, photo_of, photo_query, with_tags
+from frontend.database.photos import Photo, in_order
 from frontend.database.points import EVER
 from frontend.database.tables import photos, points
 
@@ -35,6 +35,4 @@ def top(connection: Connection, viewer_id: int | None, owner_id: int | None, per
         .limit(limit)
     )
     ids = [int(row[0]) for row in connection.execute(query)]
-    rows = connection.execute(photo_query().where(photos.c.id.in_(ids)))
-    found = {photo.id: photo for photo in map(photo_of, rows)}
-    return with_tags(connection, [found[photo_id] for photo_id in ids])
+    return in_order(connection, ids)

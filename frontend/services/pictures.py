@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from frontend.database.photos import Photo
-from frontend.images.renditions import KEYS, ORIGINAL, SIZES, UNTOUCHED, Format, alternate_key
+from frontend.images.renditions import KEYS, ORIGINAL, SIZES, UNTOUCHED, Format
 from frontend.visibility import Visibility
 from haystack.client import HaystackClient
 from haystack.errors import HaystackError
@@ -29,11 +29,15 @@ _log = logging.getLogger(__name__)
 SIZE_NAMES = (*(size.name for size in SIZES), "original")
 FORMATS = {format_.name.lower(): format_ for format_ in Format}
 _EDGES = {size.name: size.edge for size in SIZES}
+_SMALLEST_FIRST = tuple(reversed(FORMATS))
+_KEYS = {(size, format_.name.lower()): alternate for (size, format_), alternate in KEYS.items()}
+_OF_FORMAT = {name: tuple((_KEYS[size.name, name], size.edge) for size in SIZES) for name in FORMATS}
+"""Format → alternate key and longer edge of its sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The pictures of one photo.
+    """The pictures of one photo. A page asks for a dozen URLs of each of forty photos.
 
     Parameters
     ----------
@@ -48,8 +52,11 @@ class Pictures:
 
     def formats(self, size: str) -> tuple[str, ...]:
         """The formats that there are of a size, the smallest files first."""
-        found = [name for name, one in reversed(FORMATS.items()) if KEYS.get((size, one)) in self.photo.renditions]
-        return tuple(found)
+        return tuple(name for name in _SMALLEST_FIRST if _KEYS.get((size, name)) in self.photo.renditions)
+
+    def has(self, format_name: str) -> bool:
+        """Whether there are sizes of a format."""
+        return any(alternate in self.photo.renditions for alternate, _ in _OF_FORMAT[format_name])
 
     def url(self, size: str, format_name: str | None = None, *, download: bool = False) -> str:
         """The URL of a picture.
@@ -68,40 +75,42 @@ class Pictures:
 
     def srcset(self, format_name: str) -> str:
         """All sizes of a format, for the attribute ``srcset``; empty when there is none of it."""
-        found = []
-        for size in SIZES:
-            if alternate_key(size.name, FORMATS[format_name]) in self.photo.renditions:
-                found.append(f"{self.url(size.name, format_name)} {self.width(size.name)}w")
-        return ", ".join(found)
+        renditions = self.photo.renditions
+        return ", ".join(
+            f"{self._url(alternate)} {self._scaled(edge, self.photo.width)}w"
+            for alternate, edge in _OF_FORMAT[format_name]
+            if alternate in renditions
+        )
 
     def width(self, size: str) -> int:
         """How wide a size is, in pixels."""
-        return self._scaled(size, self.photo.width)
+        return self._scaled(_EDGES.get(size), self.photo.width)
 
     def height(self, size: str) -> int:
         """How high a size is, in pixels."""
-        return self._scaled(size, self.photo.height)
+        return self._scaled(_EDGES.get(size), self.photo.height)
 
-    def _scaled(self, size: str, pixels: int) -> int:
+    def _scaled(self, edge: int | None, pixels: int) -> int:
         longer = max(self.photo.width, self.photo.height)
-        edge = _EDGES.get(size, longer)
-        return pixels if longer <= edge else max(1, round(pixels * edge / longer))
+        return pixels if edge is None or longer <= edge else max(1, round(pixels * edge / longer))
 
     def _alternate(self, size: str, format_name: str | None) -> int:
         if size == "original":
             return ORIGINAL
-        for format_ in (FORMATS.get(format_name or "jpeg", Format.JPEG), Format.JPEG):
-            key = KEYS[size, format_]
-            if key in self.photo.renditions:
+        for name in (format_name or "jpeg", "jpeg"):
+            key = _KEYS.get((size, name))
+            if key in self.photo.renditions and key is not None:
                 return key
         return ORIGINAL
 
-    def _url(self, alternate: int, download: bool) -> str:
-        fid = replace(Fid.parse(self.photo.fid), alternate=alternate)
-        query = ["dl=true"] if download else []
+    def _url(self, alternate: int, download: bool = False) -> str:
+        # The record has the original's fid; a rendition's has its number behind it.
+        url = f"{self.base}/{self.photo.fid}_{alternate}" if alternate else f"{self.base}/{self.photo.fid}"
+        query = "dl=true" if download else ""
         if self.photo.visibility is not Visibility.PUBLIC or alternate == UNTOUCHED:
-            query.insert(0, self.signer.query(fid, self.until))
-        return f"{self.base}/{fid}" + ("?" + "&".join(query) if query else "")
+            fid = replace(Fid.parse(self.photo.fid), alternate=alternate)
+            query = "&".join(filter(None, (self.signer.query(fid, self.until), query)))
+        return f"{url}?{query}" if query else url
 
 
 class PictureUrls:
