@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from cache import clock
@@ -17,12 +16,11 @@ from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
 from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import BodySink, Outcome
+from haystack.http.pages import AboutPages
 from haystack.http.request import Request, RequestHeaders
-from haystack.http.response import JSON_TYPE, header_block
-from haystack.metrics_page import CONTENT_TYPE
+from haystack.http.response import header_block
 
 ALLOW = header_block([("Allow", "GET, HEAD")])
-METRICS_TYPE = header_block([("Content-Type", CONTENT_TYPE)])
 
 _METHODS = {"GET": Counter.GET, "HEAD": Counter.HEAD}
 
@@ -53,10 +51,9 @@ class CacheHandler:
         self._misses = misses
         self._signatures = signatures
         self._tally = tally
-        self._metrics = metrics
         self._wall_clock = wall_clock
         self.fast_get = hits.fast_get
-        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
+        self._pages = AboutPages(self._why_not_ready, metrics)
 
     fast_get: Callable[[HttpConnection, bytes, RequestHeaders], bool]
 
@@ -81,9 +78,7 @@ class CacheHandler:
         if request.method not in _METHODS:
             connection.respond_error(405, f"{request.method} is not possible at a Cache; ask a Store", ALLOW)
             return None
-        page = self._pages.get(request.path)
-        if page is not None:
-            page(connection)
+        if self._pages.answer(connection, request.path):
             return None
         target = parse_path(request.path)
         if request.query:
@@ -108,23 +103,10 @@ class CacheHandler:
         self._tally.took(Histogram.HIT, clock.now_ns() - started)
         return None
 
-    def _healthz(self, connection: HttpConnection) -> None:
-        _respond_json(connection, 200, {"status": "alive"})
-
-    def _readyz(self, connection: HttpConnection) -> None:
+    def _why_not_ready(self) -> str | None:
         cells = self._board.cells
         if cells[Cell.STOPPING]:
-            _respond_json(connection, 503, {"error": "stopping"})
-        elif not cells[Cell.READY]:
-            _respond_json(connection, 503, {"error": "not all workers run yet; try again soon"})
-        elif not self._misses.keeper_answers:
-            _respond_json(connection, 503, {"error": "the keeper of this Cache does not answer"})
-        else:
-            _respond_json(connection, 200, {"status": "ready"})
-
-    def _metrics_page(self, connection: HttpConnection) -> None:
-        connection.respond(200, METRICS_TYPE, self._metrics())
-
-
-def _respond_json(connection: HttpConnection, status: int, document: object) -> None:
-    connection.respond(status, JSON_TYPE, json.dumps(document).encode() + b"\n")
+            return "stopping"
+        if not cells[Cell.READY]:
+            return "not all workers run yet; try again soon"
+        return None if self._misses.keeper_answers else "the keeper of this Cache does not answer"

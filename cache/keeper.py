@@ -11,17 +11,14 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import uvloop
-from aiohttp import web
 
 import haystack
 from cache import clock
@@ -43,25 +40,23 @@ from cache.ssd import SecondLevel, SsdPlan, plan_ssd
 from cache.ssd.admission import with_asked
 from cache.talk import Talk
 from cache.upstream import Upstreams
-from haystack.addresses import advertised_host, join, reserve_address
+from haystack.addresses import advertised_host, join, reserved_port
 from haystack.config import CacheSettings
 from haystack.errors import ConfigError
-from haystack.lifetime import raise_file_limit, run_until
+from haystack.internal_http import serving_admin
+from haystack.lifetime import log_to_stderr, raise_file_limit, run_until, say, stop_event
 from haystack.signed_urls import UrlSigner
 from haystack.workers import Launch, WorkerProcesses
 
 _log = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-ADMIN_SHUTDOWN_SECONDS = 1.0
 HOT_PHOTOS = 64
 LEAVE_SECONDS = 1.0
 
 
 def run(settings: CacheSettings) -> None:
     """Run a Cache until SIGTERM or SIGINT. Raises HaystackError when it cannot start or go on."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr()
     uvloop.run(keep(settings))
 
 
@@ -84,16 +79,14 @@ async def keep(
     """
     if not settings.directories:
         raise ConfigError("a Cache needs the address of a Directory: give --directory URL")
-    stop = stop or asyncio.Event()
-    if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event(stop)
     raise_file_limit()
     ssd = None if settings.ssd is None else plan_ssd(settings.ssd_size_bytes, settings.memory_bytes)
     beside_bytes = 0 if ssd is None else ssd.memory_bytes
     plan = plan_memory(settings.memory_bytes, settings.worker_count, settings.max_share, beside_bytes=beside_bytes)
-    with locked_folder(settings.data) as cache_id, _reserved(settings) as port:
-        await _Cache(settings, timing or Timing(), plan, ssd, cache_id, port).run(stop, announce or _say)
+    with locked_folder(settings.data) as cache_id:
+        async with reserved_port(settings.host, settings.port, "cache") as port:
+            await _Cache(settings, timing or Timing(), plan, ssd, cache_id, port).run(stop, announce or say)
 
 
 class PublishedVouching(Vouching):
@@ -350,25 +343,9 @@ class _Cache:
             **ratios(document["counters"]),
         }
 
-    @asynccontextmanager
-    async def _admin(self) -> AsyncIterator[int]:
-        api = AdminApi(
-            self._board, self._levels, self._desk, secret=self._settings.secret, status=self._status
-        ).application()
-        runner = web.AppRunner(api, access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
-        await runner.setup()
-        host, port = self._settings.host, self._settings.effective_admin_port
-        try:
-            site = web.TCPSite(runner, host, port)
-            try:
-                await site.start()
-            except OSError as error:
-                raise ConfigError(
-                    f"cache.admin_port: cannot listen on {join(host, port)}: {error.strerror}; choose another port"
-                ) from error
-            yield runner.addresses[0][1]
-        finally:
-            await runner.cleanup()
+    def _admin(self) -> AbstractAsyncContextManager[int]:
+        api = AdminApi(self._board, self._levels, self._desk, secret=self._settings.secret, status=self._status)
+        return serving_admin(api.application(), self._settings.host, self._settings.effective_admin_port, "cache")
 
 
 def publish_ssd(board: Board, second: SecondLevel) -> None:
@@ -408,17 +385,3 @@ def _ns(seconds: float) -> int:
     if seconds == NEVER:
         return 0
     return NEVER_NS if seconds * 1e9 >= NEVER_NS else int(seconds * 1e9)
-
-
-@contextlib.contextmanager
-def _reserved(settings: CacheSettings) -> Iterator[int]:
-    sockets, port = reserve_address(settings.host, settings.port, "cache")
-    try:
-        yield port
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
-import logging
 import os
 import signal
 import socket
@@ -31,44 +29,30 @@ from cache.settings import WorkerSettings
 from cache.signatures import Signatures
 from cache.talk import Talk
 from cache.upstream import Upstreams
-from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
 from haystack.signed_urls import UrlSigner
+from haystack.worker_process import (
+    ConnectionCells,
+    CountingObserver,
+    http_limits,
+    keep_what_exists,
+    log_as_worker,
+    ready_on,
+)
 
 FLUSH_SECONDS = 0.25
 """How often counters move to the board, and the keeper is looked after."""
 
-_REFUSALS = {
-    "timeout": Counter.TIMEOUTS,
-    "stalled": Counter.TIMEOUTS,
-    "connection_limit": Counter.CONNECTIONS_REFUSED,
-    "broken_stream": Counter.BROKEN_OFF,
-}
-
-
-class CacheObserver:
-    """Counts what the HTTP server itself notices."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._open = 0
-
-    def connection_opened(self) -> None:
-        self._open += 1
-        self._tally.add(Counter.CONNECTIONS_TOTAL)
-        self._tally.set(Counter.CONNECTIONS_OPEN, self._open)
-
-    def connection_closed(self) -> None:
-        self._open -= 1
-        self._tally.set(Counter.CONNECTIONS_OPEN, self._open)
-
-    def responded(self, status: int) -> None:
-        self._tally.responded(status)
-
-    def refused(self, kind: str) -> None:
-        counter = _REFUSALS.get(kind)
-        if counter is not None:
-            self._tally.add(counter)
+_CONNECTIONS = ConnectionCells(
+    now=Counter.CONNECTIONS_OPEN,
+    total=Counter.CONNECTIONS_TOTAL,
+    refusals={
+        "timeout": Counter.TIMEOUTS,
+        "stalled": Counter.TIMEOUTS,
+        "connection_limit": Counter.CONNECTIONS_REFUSED,
+        "broken_stream": Counter.BROKEN_OFF,
+    },
+)
 
 
 class Worker:
@@ -109,7 +93,7 @@ class Worker:
         handler = CacheHandler(
             self._board, self._hits, self._reader, self._misses, signatures, tally, self._metrics_page, time.time
         )
-        self._server = Server(handler, _http_limits(settings), observer=CacheObserver(tally))
+        self._server = Server(handler, http_limits(settings), observer=CountingObserver(tally, _CONNECTIONS))
         _, talk = await loop.create_unix_connection(
             lambda: Talk(self._misses.on_messages, self._keeper_gone), sock=self._keeper
         )
@@ -153,16 +137,6 @@ class Worker:
         return render(self._board, clock.now_ns())
 
 
-def _http_limits(settings: WorkerSettings) -> HttpLimits:
-    return HttpLimits(
-        max_header_bytes=settings.max_header_bytes,
-        max_connections=settings.max_connections,
-        header_timeout_seconds=settings.header_timeout_seconds,
-        idle_timeout_seconds=settings.idle_timeout_seconds,
-        stall_timeout_seconds=settings.stall_timeout_seconds,
-    )
-
-
 def main() -> None:
     """Entry point of the worker process."""
     parser = argparse.ArgumentParser(prog="cache.worker")
@@ -170,21 +144,15 @@ def main() -> None:
     for name in ("port", "worker", "settings-fd", "board-fd", "arena-fd", "index-fd", "area-fd", "talk-fd", "ready-fd"):
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_as_worker()
     settings = WorkerSettings.load(arguments.settings_fd)
     board = Board.attach(arguments.board_fd)
     reader = MemoryReader(arguments.arena_fd, arguments.index_fd, arguments.area_fd)
     for fd in (arguments.arena_fd, arguments.index_fd, arguments.area_fd):
         os.close(fd)
-
-    def ready() -> None:
-        os.write(arguments.ready_fd, b"1")
-        os.close(arguments.ready_fd)
-
-    # What exists now lives as long as the process; without this every collection would look at all of it again.
-    gc.collect()
-    gc.freeze()
-    uvloop.run(Worker(settings, board, reader, socket.socket(fileno=arguments.talk_fd)).run(ready))
+    keeper = socket.socket(fileno=arguments.talk_fd)
+    keep_what_exists()
+    uvloop.run(Worker(settings, board, reader, keeper).run(ready_on(arguments.ready_fd)))
 
 
 if __name__ == "__main__":

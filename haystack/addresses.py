@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from haystack.errors import ConfigError
@@ -68,6 +70,16 @@ def _bind(family: int, address: tuple[object, ...], option: int) -> socket.socke
         bound.close()
         raise
     return bound
+
+
+@asynccontextmanager
+async def reserved_port(host: str, port: int, table: str = "store") -> AsyncIterator[int]:
+    """Reserve an address as :func:`reserve_address` does, until the end of the block; gives the port."""
+    sockets, port = await asyncio.to_thread(reserve_address, host, port, table)
+    try:
+        yield port
+    finally:
+        _close(sockets)
 
 
 def _close(sockets: Sequence[socket.socket]) -> None:

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from haystack.errors import HaystackError
+from haystack.addresses import join
+from haystack.errors import ConfigError, HaystackError
 from haystack.security import AUTH_HEADER, Verifier
 
 _log = logging.getLogger(__name__)
+
+ADMIN_SHUTDOWN_SECONDS = 1.0
+
+
+@asynccontextmanager
+async def serving_admin(application: web.Application, host: str, port: int, table: str) -> AsyncIterator[int]:
+    """Serve a node's admin API until the end of the block; gives the port.
+
+    Parameters
+    ----------
+    table: of the settings that host and port are from, for messages.
+
+    Raises ConfigError when the address cannot be used.
+    """
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise ConfigError(
+                f"{table}.admin_port: cannot listen on {join(host, port)}: {error.strerror}; choose another port"
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
 
 
 @web.middleware

@@ -3,9 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import resource
+import signal
+import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from typing import Any
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def log_to_stderr() -> None:
+    """Log to standard error: standard output belongs to the line that says where the node listens."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+
+
+def say(line: str) -> None:
+    """Print a line at once."""
+    print(line, flush=True)
+
+
+def stop_event(stop: asyncio.Event | None) -> asyncio.Event:
+    """``stop``, or a new event, which SIGTERM and SIGINT set from now on when this runs on the main thread."""
+    stop = stop or asyncio.Event()
+    if threading.current_thread() is threading.main_thread():
+        for number in STOP_SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
 
 
 async def run_until(stop: asyncio.Event, parts: Sequence[Coroutine[Any, Any, None]]) -> None:

@@ -8,6 +8,7 @@ from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
 from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import BodySink, Outcome
+from haystack.http.pages import AboutPages
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import header_block
 from haystack.store.control import ControlBlock
@@ -20,11 +21,10 @@ from haystack.store.replication.passing_on import Forwarder
 from haystack.store.replication.receiving import PREFIX, Receiver
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_multi, parse_target
-from haystack.store.writes import Writer, is_set, respond_json
+from haystack.store.writes import Writer, is_set
 
 ALLOW = header_block([("Allow", "GET, HEAD, PUT, POST, DELETE")])
 RETRY = header_block([("Retry-After", "1")])
-METRICS_TYPE = header_block([("Content-Type", "text/plain; version=0.0.4; charset=utf-8")])
 
 _COUNTERS = {
     "GET": Counter.GET,
@@ -62,10 +62,9 @@ class StoreHandler:
         self._receiver = receiver
         self._forwarder = forwarder
         self._tally = tally
-        self._metrics = metrics
         self.fast_get = fast.fast_get
         self.fast_put = FastWriter(writer).fast_put
-        self._pages = {"/healthz": self._healthz, "/readyz": self._readyz, "/metrics": self._metrics_page}
+        self._pages = AboutPages(self._why_not_ready, metrics)
 
     fast_get: Callable[[HttpConnection, bytes, RequestHeaders], bool]
     fast_put: Callable[[UploadingConnection, bytes, RequestHeaders, bytes], bool]
@@ -83,9 +82,7 @@ class StoreHandler:
 
     def _route(self, connection: HttpConnection, request: Request) -> Begun:
         if request.method in ("GET", "HEAD"):
-            page = self._pages.get(request.path)
-            if page is not None:
-                page(connection)
+            if self._pages.answer(connection, request.path):
                 return None
             return self._reader.begin(connection, request, parse_target(request.path))
         if request.path.startswith(PREFIX):
@@ -109,17 +106,8 @@ class StoreHandler:
         connection.respond_error(405, f"{request.method} is not possible here", ALLOW)
         return None
 
-    def _healthz(self, connection: HttpConnection) -> None:
-        respond_json(connection, 200, {"status": "alive"})
-
-    def _readyz(self, connection: HttpConnection) -> None:
+    def _why_not_ready(self) -> str | None:
         cells = self._control.cells
         if cells[Header.STOPPING]:
-            respond_json(connection, 503, {"error": "stopping"})
-        elif not cells[Header.READY]:
-            respond_json(connection, 503, {"error": "volumes are still being recovered; try again soon"})
-        else:
-            respond_json(connection, 200, {"status": "ready"})
-
-    def _metrics_page(self, connection: HttpConnection) -> None:
-        connection.respond(200, METRICS_TYPE, self._metrics())
+            return "stopping"
+        return None if cells[Header.READY] else "volumes are still being recovered; try again soon"

@@ -10,6 +10,7 @@ import msgpack
 from haystack.errors import InvalidRequest
 from haystack.fid import Fid
 from haystack.http.connection import HttpConnection
+from haystack.http.pages import respond_json
 from haystack.http.request import Request
 from haystack.store.answers import PAIR_NAME
 from haystack.store.catalog import ServedVolume
@@ -17,7 +18,7 @@ from haystack.store.names import clean_name
 from haystack.store.photo_types import photo_type
 from haystack.store.sinks import BufferedSink
 from haystack.store.uploads import HEAD_BYTES
-from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, requested_ttl, respond_json
+from haystack.store.writes import MAX_PAIRS, Writer, answer, now_ms, requested_ttl
 from haystack.ttl import parse_ttl
 from haystack.volume.layout import MAX_BATCH_NEEDLES, Flags, NeedleMeta
 from haystack.volume.operations import NewNeedle, Put

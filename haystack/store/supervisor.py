@@ -11,21 +11,18 @@ import asyncio
 import dataclasses
 import logging
 import os
-import signal
-import socket
-import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 
-from haystack.addresses import advertised_host, join, reserve_address
+from haystack.addresses import advertised_host, join, reserved_port
 from haystack.config import StoreSettings
-from haystack.errors import ConfigError, HaystackError
-from haystack.lifetime import raise_file_limit, run_until
+from haystack.errors import HaystackError
+from haystack.internal_http import serving_admin
+from haystack.lifetime import log_to_stderr, raise_file_limit, run_until, say, stop_event
 from haystack.store.admin import AdminApi
 from haystack.store.compactions_api import compactions_service
 from haystack.store.confirmations import Confirmer, watch_tails
@@ -53,14 +50,10 @@ from haystack.store.workers import Command, Workers, worker_command
 
 _log = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-ADMIN_SHUTDOWN_SECONDS = 1.0
-
 
 def run(settings: StoreSettings) -> None:
     """Run a Store until SIGTERM or SIGINT. Raises HaystackError when it cannot start or go on."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr()
     asyncio.run(supervise(settings))
 
 
@@ -83,15 +76,12 @@ async def supervise(
 
     Raises FolderError, ConfigError, WorkerFailed.
     """
-    stop = stop or asyncio.Event()
-    if threading.current_thread() is threading.main_thread():
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event(stop)
     raise_file_limit()
     timing = timing or Timing()
-    async with _opened_folders(settings, timing) as folders, _reserved(settings) as port:
+    async with _opened_folders(settings, timing) as folders, reserved_port(settings.host, settings.port) as port:
         store = _Store(settings, timing, folders, port)
-        await store.run(stop, command, announce or _say)
+        await store.run(stop, command, announce or say)
 
 
 class _Store:
@@ -261,10 +251,9 @@ class _Store:
             open_link=self._replication.links.open if self._replication is not None else None,
         )
 
-    @asynccontextmanager
-    async def _admin(
+    def _admin(
         self, documents: Documents, routes: Sequence[Callable[[web.Application], None]]
-    ) -> AsyncIterator[int]:
+    ) -> AbstractAsyncContextManager[int]:
         api = AdminApi(
             documents,
             self._volumes,
@@ -272,20 +261,8 @@ class _Store:
             extra_status=self._extra_status,
             more_routes=[*([self._replication.add_routes] if self._replication is not None else []), *routes],
         )
-        runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=ADMIN_SHUTDOWN_SECONDS)
-        await runner.setup()
         host, port = self._settings.host, self._settings.effective_admin_port
-        try:
-            site = web.TCPSite(runner, host, port)
-            try:
-                await site.start()
-            except OSError as error:
-                raise ConfigError(
-                    f"store.admin_port: cannot listen on {join(host, port)}: {error.strerror}; choose another port"
-                ) from error
-            yield runner.addresses[0][1]
-        finally:
-            await runner.cleanup()
+        return serving_admin(api.application(), host, port, "store")
 
     def _operator_routes(self) -> list[Callable[[web.Application], None]]:
         trash_ms = int(self._settings.trash_retention_seconds * 1000)
@@ -404,18 +381,3 @@ async def _opened_folders(settings: StoreSettings, timing: Timing) -> AsyncItera
     finally:
         for folder in folders:
             await asyncio.to_thread(folder.close)
-
-
-@asynccontextmanager
-async def _reserved(settings: StoreSettings) -> AsyncIterator[int]:
-    sockets: list[socket.socket]
-    sockets, port = await asyncio.to_thread(reserve_address, settings.host, settings.port)
-    try:
-        yield port
-    finally:
-        for one in sockets:
-            one.close()
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

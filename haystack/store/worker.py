@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -19,7 +18,6 @@ from collections.abc import Callable
 
 import uvloop
 
-from haystack.http.limits import HttpLimits
 from haystack.http.server import Server
 from haystack.sealed_ttl import LifeSeal
 from haystack.signed_urls import UrlSigner
@@ -49,6 +47,14 @@ from haystack.store.uploads import UploadMemory
 from haystack.store.writes import FORM_OVERHEAD_BYTES, Writer
 from haystack.volume.commit import Done, Submission
 from haystack.volume.operations import Outcome
+from haystack.worker_process import (
+    ConnectionCells,
+    CountingObserver,
+    http_limits,
+    keep_what_exists,
+    log_as_worker,
+    ready_on,
+)
 
 SWITCH_SECONDS = 0.0005
 """How soon a thread that works for disks has to give way to the event loop; Python's own 5 ms is a long wait there."""
@@ -61,36 +67,15 @@ FLUSH_SECONDS = 0.25
 PATIENT_TICKS = 8
 """Flushes for which slow clients may hold up the closing of a volume before their connections are reset."""
 
-_REFUSALS = {
-    "timeout": Counter.TIMEOUTS,
-    "stalled": Counter.TIMEOUTS,
-    "connection_limit": Counter.CONNECTIONS_REFUSED,
-}
-
-
-class StoreObserver:
-    """Counts what the HTTP server itself notices."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-        self._open = 0
-
-    def connection_opened(self) -> None:
-        self._open += 1
-        self._tally.add(Counter.CONNECTIONS_TOTAL)
-        self._tally.set(Counter.CONNECTIONS_OPEN, self._open)
-
-    def connection_closed(self) -> None:
-        self._open -= 1
-        self._tally.set(Counter.CONNECTIONS_OPEN, self._open)
-
-    def responded(self, status: int) -> None:
-        self._tally.responded(status)
-
-    def refused(self, kind: str) -> None:
-        counter = _REFUSALS.get(kind)
-        if counter is not None:
-            self._tally.add(counter)
+_CONNECTIONS = ConnectionCells(
+    now=Counter.CONNECTIONS_OPEN,
+    total=Counter.CONNECTIONS_TOTAL,
+    refusals={
+        "timeout": Counter.TIMEOUTS,
+        "stalled": Counter.TIMEOUTS,
+        "connection_limit": Counter.CONNECTIONS_REFUSED,
+    },
+)
 
 
 class Worker:
@@ -137,7 +122,7 @@ class Worker:
         )
         forwarder = Forwarder(self._catalog, self.tally, max_body_bytes=settings.max_photo_bytes + FORM_OVERHEAD_BYTES)
         handler = StoreHandler(control, self._fast, reader, writer, receiver, forwarder, self.tally, self._metrics_page)
-        self.server = Server(handler, _http_limits(settings), observer=StoreObserver(self.tally))
+        self.server = Server(handler, http_limits(settings), observer=CountingObserver(self.tally, _CONNECTIONS))
         self._control = control
         self._held_ticks = 0
         self._loop: asyncio.AbstractEventLoop
@@ -219,16 +204,6 @@ def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _http_limits(settings: WorkerSettings) -> HttpLimits:
-    return HttpLimits(
-        max_header_bytes=settings.max_header_bytes,
-        max_connections=settings.max_connections,
-        header_timeout_seconds=settings.header_timeout_seconds,
-        idle_timeout_seconds=settings.idle_timeout_seconds,
-        stall_timeout_seconds=settings.stall_timeout_seconds,
-    )
-
-
 def main() -> None:
     """Entry point of the worker process."""
     parser = argparse.ArgumentParser(prog="haystack.store.worker")
@@ -240,19 +215,12 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int, required=True)
     parser.add_argument("--link-fd", type=int, default=-1)
     arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    log_as_worker()
     settings = WorkerSettings.load(arguments.settings_fd)
     control = ControlBlock.attach(arguments.control_fd)
-
-    def ready() -> None:
-        os.write(arguments.ready_fd, b"1")
-        os.close(arguments.ready_fd)
-
-    # What exists now lives as long as the process; without this every collection would look at all of it again.
-    gc.collect()
-    gc.freeze()
+    keep_what_exists()
     sys.setswitchinterval(SWITCH_SECONDS)
-    uvloop.run(Worker(settings, control, WorkerLink(arguments.link_fd)).run(ready))
+    uvloop.run(Worker(settings, control, WorkerLink(arguments.link_fd)).run(ready_on(arguments.ready_fd)))
 
 
 if __name__ == "__main__":

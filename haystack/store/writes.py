@@ -27,6 +27,7 @@ from haystack.http.connection import HttpConnection
 from haystack.http.handler import DEFERRED, Deferred
 from haystack.http.handler import Outcome as BodyOutcome
 from haystack.http.multipart import FilePart, MultipartParser, is_multipart, parse_boundary
+from haystack.http.pages import respond_json
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import JSON_TYPE
 from haystack.sealed_ttl import LifeSeal
@@ -425,11 +426,6 @@ def answer_body(fid: Fid, name: str, stored: Stored) -> bytes:
 
 def _quoted(name: str) -> str:
     return json.dumps(name, ensure_ascii=False) if name else '""'
-
-
-def respond_json(connection: HttpConnection, status: int, content: object) -> None:
-    """Answer with JSON."""
-    connection.respond(status, JSON_TYPE, json.dumps(content, ensure_ascii=False).encode() + b"\n")
 
 
 def now_ms() -> int:

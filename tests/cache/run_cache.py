@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from pathlib import Path
 
 import uvloop
 
-from cache.keeper import LOG_FORMAT, keep
+from cache.keeper import keep
 from cache.settings import Timing
 from haystack.config import CacheSettings
 from haystack.errors import HaystackError
+from haystack.lifetime import log_to_stderr
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     settings["secret"] = bytes.fromhex(settings["secret"]) if settings["secret"] else None
     settings["ssd"] = Path(settings["ssd"]) if settings.get("ssd") else None
     settings["directories"] = tuple(settings["directories"])
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr()
     try:
         uvloop.run(keep(CacheSettings(**settings), timing=Timing(**timing)))
     except HaystackError as error:

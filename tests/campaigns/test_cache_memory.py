@@ -34,6 +34,7 @@ from haystack.fid import Fid
 from haystack.units import KIB, MIB
 
 MEMORY_BYTES = 256 * MIB
+SSD_BYTES = 128 * MIB
 UPLOADERS = 16
 READERS = 6
 SLOW_READERS = 6
@@ -168,11 +169,14 @@ def test_the_shared_memory_alone(pytestconfig: pytest.Config) -> None:
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("policy", ["lru", "s3fifo"])
-def test_memory_stays_within_its_limit(tmp_path: Path, pytestconfig: pytest.Config, policy: str) -> None:
+@pytest.mark.parametrize("how", ["lru", "s3fifo", "lru, SSD"])
+def test_memory_stays_within_its_limit(tmp_path: Path, pytestconfig: pytest.Config, how: str) -> None:
     seconds = pytestconfig.getoption("--minutes") * 60
     photos = Photos(pytestconfig.getoption("--seed"))
-    with one_store(tmp_path, workers=2, memory_bytes=MEMORY_BYTES, policy=policy) as behind:
+    options: dict[str, object] = {"memory_bytes": MEMORY_BYTES, "policy": how.partition(",")[0]}
+    if how.endswith("SSD"):
+        options |= {"ssd": str(tmp_path / "level"), "ssd_size_bytes": SSD_BYTES, "ssd_write_bytes_per_second": 0}
+    with one_store(tmp_path, workers=2, **options) as behind:
         photos.upload(behind)
         node = behind.node
         load = Load(node, photos)
@@ -192,15 +196,15 @@ def test_memory_stays_within_its_limit(tmp_path: Path, pytestconfig: pytest.Conf
                     highest = max(highest, found, key=lambda one: sum(one.values()))
                     time.sleep(0.25)
                 counters = node.status()["counters"]
-                print(f"\n{policy}, {name}: {_text(found)}; {counters['entries']:,} photos", end="")
+                print(f"\n{how}, {name}: {_text(found)}; {counters['entries']:,} photos", end="")
         finally:
             load.stopped.set()
             for thread in threads:
                 thread.join()
         counters = node.status()["counters"]
     turned = counters["evictedBytes"] / MEMORY_BYTES
-    print(f"\n{policy}: {load.answers:,} answers, filled anew {turned:.1f} times; highest {_text(highest)}")
-    print({name: counters[name] for name in ("hits", "misses", "passes", "evictions", "entries", "usedBytes")})
+    print(f"\n{how}: {load.answers:,} answers, filled anew {turned:.1f} times; highest {_text(highest)}")
+    print({name: counters[name] for name in ("hits", "misses", "evictions", "entries", "usedBytes", "ssdHits")})
     assert not load.wrong, load.wrong[:5]
     assert sum(highest.values()) <= TOLERANCE * MEMORY_BYTES
     assert sum(highest.values()) >= 0.8 * MEMORY_BYTES

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 from pathlib import Path
 
 from haystack.config import StoreSettings
 from haystack.errors import HaystackError
+from haystack.lifetime import log_to_stderr
 from haystack.store.settings import Timing, WorkerSettings
-from haystack.store.supervisor import LOG_FORMAT, supervise
+from haystack.store.supervisor import supervise
 from haystack.store.workers import WorkerFds, worker_command
 
 
@@ -27,7 +27,7 @@ def main() -> None:
         usual = worker_command(one, fds)
         return [sys.executable, standin, *usual[4:]] if standin else usual
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=LOG_FORMAT)
+    log_to_stderr()
     try:
         asyncio.run(supervise(StoreSettings(**settings), timing=Timing(**timing), command=command))
     except HaystackError as error:

@@ -11,6 +11,7 @@ from haystack.errors import HaystackError, InvalidRequest, NeedleNotFound, Volum
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import BodySink
 from haystack.http.handler import Outcome as BodyOutcome
+from haystack.http.pages import respond_json
 from haystack.http.request import Request
 from haystack.security import AUTH_HEADER
 from haystack.store.catalog import Catalog, ServedVolume
@@ -21,7 +22,6 @@ from haystack.store.replication.rules import Verdict
 from haystack.store.replication.sessions import Sessions
 from haystack.store.replication.wire import FRAME_HEADER, SESSION_PATH, Frame, parse_batch_path
 from haystack.store.tally import Tally
-from haystack.store.writes import respond_json
 from haystack.units import MIB
 from haystack.volume.commit import ROUND_BYTES
 from haystack.volume.layout import MAX_VOLUME_BYTES
