@@ -72,16 +72,16 @@ def _relieve(state: State, m: int, queue: list[int], empty: Ranking, limit: floa
 def _emptiest(state: State, v: int, source: int, empty: Ranking, limit: float) -> int | None:
     size_bytes, share = state.sizes[v], state.share(v, source)
     limit = min(limit, state.settings.fill_limit)
+    load, most_load, used, total, room = state.load, state.limit, state.used, state.total, state.room
     for t in empty:
-        if _fill(state, t) >= limit:
+        if used[t] >= limit * total[t]:
             return None
-        fits = (
-            state.may_get(v, t)
-            and state.used[t] + size_bytes <= limit * state.total[t]
-            and size_bytes <= state.room[t]
-            and (share <= state.slack(t) or share == 0)
-        )
-        if fits and state.keeps_promise(v, source, t) and not state.shares_host(v, source, t):
+        # Plain numbers first: of a thousand machines most are ruled out by them.
+        if share and load[t] + share > most_load[t]:
+            continue
+        if used[t] + size_bytes > limit * total[t] or size_bytes > room[t] or not state.may_get(v, t):
+            continue
+        if state.keeps_promise(v, source, t) and not state.shares_host(v, source, t):
             return t
     return None
 

@@ -1,4 +1,4 @@
-"""Machines above the aim that are linked: they share volumes, so load can be passed on from one to the other.
+"""Machines above the aim that are linked: they share what is read there, so load can be passed on between them.
 
 What one of them gets rid of helps all of them, once weights have been shifted again. So it is the excess of a whole
 group that a new copy elsewhere can take off.
@@ -17,9 +17,9 @@ class Links:
         hot = [m for m in range(len(state.load)) if state.excess(m) > state.least]
         self._root = {m: m for m in hot}
         for m in hot:
-            for v in state.on[m]:
-                holders = state.holders[v]
-                if len(holders) > 1 and m in holders:
+            for v in state.shared(m):
+                holders, shares = state.holders[v], state.shares[v]
+                if shares[holders.index(m)] >= state.least:
                     for other in holders:
                         if other in self._root and other != m:
                             self._root[self._find(m)] = self._find(other)

@@ -19,12 +19,13 @@ from __future__ import annotations
 from collections import Counter
 
 from directory.decisions.rebalance.bounds import least_bytes
+from directory.decisions.rebalance.choices import Taste
 from directory.decisions.rebalance.drops import drop_cooled
 from directory.decisions.rebalance.fill import level_fill
 from directory.decisions.rebalance.state import LEAST_SHIFT, State
-from directory.decisions.rebalance.transfers import Taste, Transfers
+from directory.decisions.rebalance.transfers import Transfers
 from directory.decisions.rebalance.views import MachineEffect, Plan, RebalanceSettings, Snapshot, Step, StepKind
-from directory.decisions.rebalance.weights import shift_weights
+from directory.decisions.rebalance.weights import even_out, shift_weights
 
 MAX_ROUNDS = 8
 
@@ -36,6 +37,9 @@ TASTES = (
     Taste(copy_worth=1.0, tight=True),
     Taste(copy_worth=0.5, tight=True),
 )
+LEAST_GAIN = 0.01
+"""What weights alone must lower the worst level by, as a multiple of the mean; else they stay as they are."""
+
 MANY_VOLUMES = 1_000
 """With so many volumes one taste is as good as the other, and trying all of them would take long."""
 
@@ -46,27 +50,32 @@ _TOLERANCE = 1e-9
 def plan(snapshot: Snapshot, settings: RebalanceSettings | None = None) -> Plan:
     """Return the steps that even out load and fill; none when all is well, or nothing can be done.
 
-    It takes about 3 s for 1,000 machines and 100,000 volumes.
+    It takes 1 to 4 s for 1,000 machines and 100,000 volumes.
     """
     settings = settings or RebalanceSettings()
-    best = _Attempt(snapshot, settings, TASTES[0])
+    first = State(snapshot, settings)
+    best = _Attempt(first, snapshot.now_seconds, TASTES[0])
     if best.size_bytes and len(snapshot.volumes) <= MANY_VOLUMES:
-        best = min((best, *(_Attempt(snapshot, settings, taste) for taste in TASTES[1:])), key=_Attempt.demerit)
-    return _finish(State(snapshot, settings), best)
+        others = (_Attempt(first, snapshot.now_seconds, taste) for taste in TASTES[1:])
+        best = min((best, *others), key=_Attempt.demerit)
+    return _finish(first, best)
 
 
 class _Attempt:
     """The steps of one taste, and the state that they lead to."""
 
-    def __init__(self, snapshot: Snapshot, settings: RebalanceSettings, taste: Taste) -> None:
-        self.state = State(snapshot, settings)
+    def __init__(self, first: State, now_seconds: float, taste: Taste) -> None:
+        self.state = first.fork()
         self.obstacles: Counter[str] = Counter()
         self.steps: list[Step] = []
         for _ in range(MAX_ROUNDS):
-            found = _round(self.state, snapshot.now_seconds, taste, self.obstacles)
+            found = _round(self.state, now_seconds, taste, self.obstacles)
             if not found:
                 break
             self.steps += found
+        weights_only = all(step.kind is StepKind.WEIGHTS for step in self.steps)
+        if weights_only and first.worst() - self.state.worst() < LEAST_GAIN:
+            self.state, self.steps = first.fork(), []
         self.size_bytes = sum(step.size_bytes for step in self.steps)
 
     def demerit(self) -> tuple[float, int, int]:
@@ -78,10 +87,12 @@ class _Attempt:
 def _round(state: State, now_seconds: float, taste: Taste, obstacles: Counter[str]) -> list[Step]:
     steps = drop_cooled(state, now_seconds)
     if _too_uneven(state):
+        state.stuck = [0] * len(state.machines)
         steps += shift_weights(state)
         # What is left above the aim is moved, even if it is within the band: noise would bring it out again.
         transfers = Transfers(state, taste)
         steps += transfers.plan()
+        steps += even_out(state)
         obstacles.clear()
         obstacles.update(transfers.obstacles)
     return steps + level_fill(state)

@@ -7,6 +7,7 @@ lists are public: the planner walks a hundred thousand volumes, and a call for e
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from functools import lru_cache
 from operator import attrgetter
 
@@ -19,6 +20,9 @@ WEIGHT_DIGITS = 3
 LEAST_SHIFT = 0.002
 """Load that is not worth a step, as a multiple of the mean."""
 
+CRUMB = 0.001
+"""The same when a machine is cleared for a hot volume: what stays there takes away from what copied bytes win."""
+
 
 class State:
     """Machines (by number ``m``) and volumes (by number ``v``).
@@ -26,6 +30,9 @@ class State:
     Attributes
     ----------
     level, load, capacity: of each machine. mean: the mean level. aim: the highest level that is aimed at.
+    limit: the load at which a machine is at the aim.
+    stuck: over how many machines each was asked in vain to pass load on, in this round.
+    least, crumb: loads that are worth a step, of weights, and to clear a machine for a hot volume.
     used, total, room: bytes of each machine; room for one more copy.
     holders: of each volume, the machines that have it. shares: the load that each of them has of it.
     on: of each machine, the volumes that it has; some of them may have left.
@@ -60,9 +67,12 @@ class State:
         self.level = [load / capacity for load, capacity in zip(self.load, self.capacity, strict=True)]
         self.mean = self.total_load / (sum(self.capacity) or 1.0)
         self.aim = self.mean * settings.aim
+        self.limit = [self.aim * capacity for capacity in self.capacity]
+        self.stuck = [0] * len(self.machines)
         self._used_bytes, self._total_bytes = sum(self.used), sum(self.total) or 1
         self._shared: dict[int, list[int]] = {}
         self.least = LEAST_SHIFT * self.total_load / (len(self.machines) or 1)
+        self.crumb = self.least * CRUMB / LEAST_SHIFT
         self.left_bytes = settings.budget_bytes
 
     def _take_in(self, snapshot: Snapshot) -> None:
@@ -89,6 +99,17 @@ class State:
             self.loads.append(volume.load)
             self.sizes.append(volume.size_bytes)
 
+    def fork(self) -> State:
+        """Return a state of its own that is the same."""
+        twin = copy(self)
+        for name in ("load", "level", "used", "room", "stuck"):
+            setattr(twin, name, list(getattr(self, name)))
+        for name in ("holders", "shares", "on"):
+            setattr(twin, name, [list(one) for one in getattr(self, name)])
+        twin.resting = set(self.resting)
+        twin._shared = {}
+        return twin
+
     # -- questions
 
     @property
@@ -102,7 +123,7 @@ class State:
         found = self._shared.get(m)
         if found is None:
             holders = self.holders
-            found = [v for v in self.on[m] if self.loads[v] >= self.least and len(holders[v]) > 1 and m in holders[v]]
+            found = [v for v in self.on[m] if self.loads[v] >= self.crumb and len(holders[v]) > 1 and m in holders[v]]
             found.sort(key=lambda v: (-self.loads[v], v))
             self._shared[m] = found
         return found
@@ -125,8 +146,10 @@ class State:
 
     def share(self, v: int, m: int) -> float:
         """The load that a machine has of a volume; 0 when it has no copy."""
-        holders = self.holders[v]
-        return self.shares[v][holders.index(m)] if m in holders else 0.0
+        for holder, share in zip(self.holders[v], self.shares[v]):  # noqa: B905  # equally long; asked a million times
+            if holder == m:
+                return share
+        return 0.0
 
     def replication(self, v: int) -> Replication:
         """What is promised of a volume."""
@@ -185,6 +208,15 @@ class State:
         shares[holders.index(target)] += amount
         self._add_load(source, -amount)
         self._add_load(target, amount)
+
+    def reweigh(self, v: int, shares: list[float]) -> None:
+        """Have the load of a volume shared otherwise among its copies; the shares are as weights can say them."""
+        load, level, capacity = self.load, self.level, self.capacity
+        for m, before, after in zip(self.holders[v], self.shares[v], shares, strict=True):
+            if before != after:
+                load[m] += after - before
+                level[m] = load[m] / capacity[m]
+        self.shares[v] = shares
 
     def put(self, v: int, holders: list[int], shares: Sequence[float]) -> None:
         """Have the copies of a volume elsewhere; shares are rounded to what weights can say."""

@@ -1,9 +1,9 @@
 """Shifting reads among the copies that there are: the cheapest step, before any byte moves.
 
 With fractional shares the highest level is lowest when no volume could move load from a copy at a higher level to one
-at a lower level; so local shifts find the best there is. First machines with too much load give it to copies whose
-machines have room below the aim. That may leave some that could only be helped by passing load on through machines that
-are full themselves; so then loads are evened out pairwise, whatever the level, like heat that spreads.
+at a lower level, over however many others. First machines with too much load give it to copies whose machines have room
+below the aim, then also to such as can pass some of theirs on (:mod:`passing`). What is above the aim after bytes were
+moved, too, is evened out at the end, like heat that spreads.
 
 The hottest volumes are shifted first, so that few steps carry much.
 """
@@ -12,78 +12,70 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from directory.decisions.rebalance.passing import MAX_WAY, Before, pass_on
 from directory.decisions.rebalance.state import State
 from directory.decisions.rebalance.views import Step, StepKind
 
+SMALL_GROUP = 16
+"""Of linked machines; for so many all ways are looked for after each step."""
+
 SPREADING_ROUNDS = 12
 """How often load is passed on at most; each round carries it one machine further."""
-
-LARGE_GROUP = 16
-"""Of linked machines; loads of so many are passed on once at a time."""
-
-LEAST_GAIN = 0.01
-"""What weights must lower the worst level by, as a multiple of the mean; else they stay as they are."""
 
 LEAST_PROGRESS = 0.005
 """A round that makes what machines have too much less by a smaller part, squared and summed, is the last one."""
 
 
 def shift_weights(state: State) -> list[Step]:
-    """Shift reads until no level is above the aim, as far as that is possible; returns the steps in their order.
-
-    Nothing is shifted when all of it together lowers the worst level by less than :data:`LEAST_GAIN`.
-    """
-    before: dict[int, list[float]] = {}
-    first = state.worst()
-    for m in _hot(state):
-        _relieve(state, m, before, spreading=False)
-    for _ in range(SPREADING_ROUNDS):
-        before_bad = _badness(state)
-        hot = _hot(state)
-        if not hot or not sum(_relieve(state, m, before, spreading=True) for m in hot):
-            break
-        if _badness(state) > before_bad * (1 - LEAST_PROGRESS):
-            break
-    if first - state.worst() < LEAST_GAIN:
-        for v, shares in before.items():
-            _set(state, v, shares)
-        return []
+    """Shift reads until no level is above the aim, as far as that is possible; returns the steps in their order."""
+    before: Before = {}
+    for way in (1, MAX_WAY):
+        for m in _hot(state):
+            pass_on(state, m, state.excess(m), before, way)
     return _in_order(state, before)
 
 
-def clearable(state: State, m: int) -> float:
-    """Return about how much load a machine could give to other copies whose machines have room below the aim."""
-    found = 0.0
-    for v in state.shared(m):
-        room = max(state.slack(t) for t in state.holders[v] if t != m)
-        found += max(0.0, min(state.share(v, m), room))
-    return found
+def even_out(state: State) -> list[Step]:
+    """Have machines above the aim, which nothing takes below it, give to those at a lower level that they share volumes
+    with, and so on; returns the steps."""
+    before: Before = {}
+    bad = _badness(state)
+    for _ in range(SPREADING_ROUNDS):
+        hot = _hot(state)
+        if not hot or not sum(_give_down(state, m, before) for m in hot):
+            break
+        before_bad, bad = bad, _badness(state)
+        if bad > before_bad * (1 - LEAST_PROGRESS):
+            break
+    return _in_order(state, before)
 
 
 def clear(state: State, m: int, wanted: float) -> list[Step]:
     """Make room on a machine for so much more load, as far as other copies can take over what it has."""
-    before: dict[int, list[float]] = {}
-    for v in state.shared(m):
-        if wanted < state.least:
-            break
-        for target in sorted((t for t in state.holders[v] if t != m), key=lambda t: (state.level[t], t)):
-            amount = min(state.share(v, m), wanted, state.slack(target))
-            if amount >= state.least:
-                before.setdefault(v, list(state.shares[v]))
-                state.shift(v, m, target, amount)
-                wanted -= amount
-    return _in_order(state, before)
+    before: Before = {}
+    pass_on(state, m, wanted, before, least=state.crumb)
+    return _in_order(state, before, state.crumb)
 
 
-def relieve_group(state: State, group: Sequence[int]) -> list[Step]:
-    """Shift reads away from some machines, and through them; returns the steps."""
-    before: dict[int, list[float]] = {}
-    for m in _hot(state, group):
-        _relieve(state, m, before, spreading=False)
-    for _ in range(SPREADING_ROUNDS if len(group) < LARGE_GROUP else 1):
-        hot = _hot(state, group)
-        if not hot or not sum(_relieve(state, m, before, spreading=True) for m in hot):
-            break
+def fill_up(state: State, group: Sequence[int]) -> list[Step]:
+    """Have machines that have come below the aim take over what others of their group have too much."""
+    before: Before = {}
+    members = set(group)
+    for m in group:
+        slack = state.slack(m)
+        for v in state.shared(m) if slack > state.least else ():
+            for giver in state.holders[v]:
+                if giver in members and giver != m:
+                    amount = min(slack, state.excess(giver), state.share(v, giver))
+                    if amount >= state.least:
+                        before.setdefault(v, list(state.shares[v]))
+                        state.shift(v, giver, m, amount)
+                        slack -= amount
+            if slack < state.least:
+                break
+    if len(group) <= SMALL_GROUP:
+        for m in _hot(state, group):
+            pass_on(state, m, state.excess(m), before)
     return _in_order(state, before)
 
 
@@ -98,10 +90,10 @@ def _badness(state: State) -> float:
     return sum(max(0.0, state.excess(m)) ** 2 for m in range(len(state.load)))
 
 
-def _relieve(state: State, m: int, before: dict[int, list[float]], *, spreading: bool) -> int:
-    """Shift load away from a machine; returns how many shifts that were."""
+def _give_down(state: State, m: int, before: Before) -> int:
+    """Shift load from a machine to others at a lower level; returns how many shifts that were."""
     excess, shifts = state.excess(m), 0
-    level = state.level
+    level, capacity = state.level, state.capacity
     for v in state.shared(m):
         if excess < state.least:
             break
@@ -109,12 +101,11 @@ def _relieve(state: State, m: int, before: dict[int, list[float]], *, spreading:
         share = state.shares[v][holders.index(m)]
         if share < state.least:
             continue
-        for target in sorted([t for t in holders if t != m], key=level.__getitem__) if len(holders) > 2 else holders:
-            if target == m:
-                continue
-            amount = min(share, excess, _takes(state, m, target, spreading=spreading))
+        for target in sorted([t for t in holders if t != m], key=level.__getitem__):
+            widths = 1 / capacity[m] + 1 / capacity[target]
+            amount = min(share, excess, (level[m] - level[target]) / widths)
             if amount < state.least:
-                break  # the others have no more room
+                break  # the others have more
             before.setdefault(v, list(state.shares[v]))
             state.shift(v, m, target, amount)
             share -= amount
@@ -123,14 +114,7 @@ def _relieve(state: State, m: int, before: dict[int, list[float]], *, spreading:
     return shifts
 
 
-def _takes(state: State, source: int, target: int, *, spreading: bool) -> float:
-    if not spreading:
-        return state.slack(target)
-    widths = 1 / state.capacity[source] + 1 / state.capacity[target]
-    return (state.level[source] - state.level[target]) / widths
-
-
-def _in_order(state: State, before: dict[int, list[float]]) -> list[Step]:
+def _in_order(state: State, before: Before, least: float | None = None) -> list[Step]:
     """Return the shifts as one step a volume, in an order in which no step makes the worst machine worse.
 
     Load that is passed on has to leave a machine before other load comes to it. What cannot be put in order is taken
@@ -138,35 +122,36 @@ def _in_order(state: State, before: dict[int, list[float]]) -> list[Step]:
     """
     after = {v: state.rounded(v, state.shares[v]) for v in before}
     for v, shares in before.items():
-        _set(state, v, shares)
+        state.reweigh(v, shares)
     steps: list[Step] = []
-    waiting = [v for v in before if _differs(before[v], after[v], state.least)]
+    level = state.level
+    waiting = [v for v in before if _differs(before[v], after[v], state.least if least is None else least)]
+    worst = max(level, default=0.0)
     while waiting:
         later = []
         for v in waiting:
-            gaining = [m for m, old, new in zip(state.holders[v], before[v], after[v], strict=True) if new > old]
-            worst = max(state.level)
-            _set(state, v, after[v])
-            if max(state.level[m] for m in gaining) > max(worst, state.aim) * (1 + 1e-9):
-                _set(state, v, before[v])
+            old, new, holders = before[v], after[v], state.holders[v]
+            was_worst = max(map(level.__getitem__, holders)) >= worst
+            state.reweigh(v, new)
+            highest = max([level[m] for m, one, two in zip(holders, old, new, strict=True) if two > one])
+            if highest > max(worst, state.aim) * (1 + 1e-9):
+                state.reweigh(v, old)
                 later.append(v)
                 continue
-            steps.append(_step(state, v, before[v], after[v], worst / state.mean))
+            worst_before = worst
+            worst = max(level) if was_worst else max(worst, highest)
+            steps.append(_step(state, v, old, new, worst_before, worst))
         if len(later) == len(waiting):
             break
         waiting = later
     return steps
 
 
-def _set(state: State, v: int, shares: list[float]) -> None:
-    state.put(v, state.holders[v], shares)
-
-
 def _differs(old: list[float], new: list[float], least: float) -> bool:
     return max(abs(a - b) for a, b in zip(old, new, strict=True)) >= least / 2
 
 
-def _step(state: State, v: int, old: list[float], new: list[float], worst_before: float) -> Step:
+def _step(state: State, v: int, old: list[float], new: list[float], before: float, after: float) -> Step:
     holders = state.holders[v]
     changes = [b - a for a, b in zip(old, new, strict=True)]
     giver = min(range(len(changes)), key=changes.__getitem__)
@@ -185,6 +170,6 @@ def _step(state: State, v: int, old: list[float], new: list[float], worst_before
         weights=state.weights(v),
         reason=reason,
         gain=-changes[giver],
-        worst_before=worst_before,
-        worst_after=state.worst(),
+        worst_before=before / state.mean,
+        worst_after=after / state.mean,
     )

@@ -1,0 +1,93 @@
+"""Passing reads on: from a machine to other copies of what it has, and from their machines to others still.
+
+That is a flow in a graph: its nodes are machines, its edges the volumes that two of them have. The shortest ways come
+first, and on each machine the hottest volumes, so that few volumes carry much. Where reads cannot be passed on any
+more, no sharing among the copies that there are would take more: the machines that could be reached are all full.
+"""
+
+from __future__ import annotations
+
+from directory.decisions.rebalance.state import State
+
+Before = dict[int, list[float]]
+"""By volume, the shares that it had before they were changed."""
+
+MAX_WAY = 3
+"""Machines that load is passed on through, at most. With a hundred volumes each, two reach most of a cluster."""
+
+BATCH = 20
+"""How many times the least load that is worth a step a machine passes on at once, so that it is asked less often."""
+
+
+def pass_on(
+    state: State, m: int, wanted: float, before: Before, longest: int = MAX_WAY, least: float | None = None
+) -> float:
+    """Shift up to so much load from a machine to others that stay below the aim; returns how much it was.
+
+    Parameters
+    ----------
+    longest: the longest way. least: what is worth a step; None: as everywhere.
+    """
+    least = state.least if least is None else least
+    passed = 0.0
+    for way in range(1, longest + 1):
+        if wanted - passed < least:
+            break
+        passed += _pass(state, m, wanted - passed, way, {m}, before, least)
+    return passed
+
+
+def _pass(state: State, m: int, wanted: float, way: int, behind: set[int], before: Before, least: float) -> float:
+    """Pass load on over at most ``way`` machines. ``behind``: those on the way to this one."""
+    passed, stuck = 0.0, state.stuck
+    load, limit, all_holders, all_shares = state.load, state.limit, state.holders, state.shares
+    for v in state.shared(m):
+        if wanted - passed < least:
+            break
+        holders, shares = all_holders[v], all_shares[v]
+        place = holders.index(m)
+        share = shares[place]
+        if share < least:
+            continue
+        for target in holders if len(holders) == 2 else sorted(holders, key=state.level.__getitem__):
+            if target == m:
+                continue
+            amount = min(share, wanted - passed)
+            room = limit[target] - load[target]
+            if room < amount - least and way > 1 and room > -least and stuck[target] < way - 1 and target not in behind:
+                behind.add(target)
+                asked = amount - room if way > 2 else max(amount - room, BATCH * least)
+                made = _pass(state, target, asked, way - 1, behind, before, least)
+                behind.discard(target)
+                if made < amount - room - least:
+                    stuck[target] = way - 1
+                room += made
+                share = shares[place]  # others may have been passed on through here
+            amount = min(amount, share, room)
+            if amount < least:
+                continue
+            if v not in before:
+                before[v] = list(shares)
+            state.shift(v, m, target, amount)
+            share -= amount
+            passed += amount
+            if share < least:
+                break
+    return passed
+
+
+def passable(state: State, m: int, enough: float) -> float:
+    """Return about how much load a machine could give to other copies whose machines have room, up to ``enough``."""
+    found = 0.0
+    load, limit, crumb = state.load, state.limit, state.crumb
+    for v in state.shared(m):
+        holders = state.holders[v]
+        share = state.shares[v][holders.index(m)]
+        if share < crumb:
+            continue
+        room = max([limit[t] - load[t] for t in holders if t != m])
+        if room > 0:
+            found += min(share, room)
+            if found >= enough:
+                return enough
+    return found
