@@ -8,6 +8,7 @@ from typing import ClassVar
 from cache.policies import Policy
 from haystack.heavy_hitters import SpaceSaving
 from haystack.store.hot_photos import Hits
+from haystack.views import is_view
 
 COUNTERS = 512
 SAMPLED = 16
@@ -38,10 +39,11 @@ class HeatPolicy:
         self._inner = inner
         self._clock = clock
         self.key_of: Callable[[int], int | None] = lambda entry: None
-        """The photo of an entry; set when the memory is there."""
+        """The photo of an entry; set when the memory is there, as the next one is."""
+        self.alternate_of: Callable[[int], int] = lambda entry: 0
         self._hot = SpaceSaving[int](COUNTERS)
         self.untold = Hits(MAX_UNTOLD)
-        """Reads by photo that no Directory has heard of yet."""
+        """Views by photo that no Directory has heard of yet."""
         self._skipped = 0
         self._scaled = clock()
 
@@ -63,7 +65,8 @@ class HeatPolicy:
 
     def _count(self, taken: Sequence[int]) -> None:
         each = max(1, len(taken) // EXACT_HITS)
-        keys = (self.key_of(entry) for entry in taken[self._skipped % each :: each])
+        looked_at = (entry for entry in taken[self._skipped % each :: each] if is_view(self.alternate_of(entry)))
+        keys = (self.key_of(entry) for entry in looked_at)
         self.untold.take((key, each) for key in keys if key is not None)
 
     def remove(self, entry: int) -> None:

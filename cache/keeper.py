@@ -137,6 +137,7 @@ class _Cache:
             self._second = SecondLevel(ssd, self._memory, asked, bytes_per_second=settings.ssd_write_bytes_per_second)
         self._levels = Levels(self._memory, self._second)
         self._heat.key_of = self._memory.descriptors.key
+        self._heat.alternate_of = self._memory.descriptors.alternate
         self._vouching = PublishedVouching(self._board)
         self._talks: dict[int, Talk] = {}
         self._url = self._admin_url = ""

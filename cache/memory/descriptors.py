@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cache.memory.layout import (
+    ALTERNATE,
+    ALTERNATE_OFFSET,
     COMPLETE_CELL,
     DESCRIPTOR,
     DESCRIPTOR_BYTES,
@@ -125,6 +127,11 @@ class Descriptors:
         """The photo id of an entry; None when it is out of use. A tenth of the price of all fields."""
         base = entry * DESCRIPTOR_CELLS
         return int(self.cells[base + KEY_CELL]) if self.cells[base] else None
+
+    def alternate(self, entry: int) -> int:
+        """The alternate key of an entry that is in use."""
+        alternate: int = ALTERNATE.unpack_from(self._view, entry * DESCRIPTOR_BYTES + ALTERNATE_OFFSET)[0]
+        return alternate
 
     def fields(self, entry: int) -> tuple[int, ...]:
         """As they lie in the descriptor, see ``layout.DESCRIPTOR``."""

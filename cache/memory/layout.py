@@ -38,6 +38,10 @@ DESCRIPTOR_BYTES: Final = DESCRIPTOR_CELLS * CELL_BYTES
 KEY_CELL: Final = 2
 """The photo's key, which is in the constant part."""
 
+ALTERNATE: Final = struct.Struct("@I")
+ALTERNATE_OFFSET: Final = 12
+"""The alternate key, which is in the constant part, too."""
+
 FILLED_CELL: Final = 13
 """Bytes of data that are there."""
 

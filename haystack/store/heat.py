@@ -111,10 +111,10 @@ class StoreHeat:
             slot for slot, (old, new) in enumerate(zip(before, self._reads, strict=False)) if old != new
         )
         self._count(list(islice(self._pending, MAX_LOOKS)), now_seconds)
-        samples = self._samples.take()
+        samples, views = self._samples.take_apart()
         self._photos.take(samples, now_seconds)
         for reporter in self._reporters:
-            reporter.hits.take(samples)
+            reporter.hits.take(views)
         self._last_seconds = now_seconds
 
     def known_seconds(self, now_seconds: float) -> float:

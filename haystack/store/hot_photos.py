@@ -55,7 +55,7 @@ class HotPhotos:
 
 
 class Hits:
-    """Reads by photo since they were last told, approximately.
+    """Views by photo since they were last told, approximately.
 
     Parameters
     ----------

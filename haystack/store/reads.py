@@ -251,7 +251,7 @@ class Reader:
         served.busy_seconds += seconds
         self._tally.add(Counter.BYTES_OUT, sent_bytes)
         self._tally.took(Histogram.READ, seconds)
-        self._sampler.count(target.fid.key)
+        self._sampler.count(target.fid.key, target.fid.alternate)
 
     def _note(self, served: ServedVolume, error: HaystackError) -> None:
         """Count and log what is wrong with the volume, not what is wrong with a request."""

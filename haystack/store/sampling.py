@@ -5,7 +5,8 @@ random while there are many, with ``gap`` beside it: so many reads it stands for
 its own, so nothing depends on the order of reads; a read that is not taken costs one subtraction. The ring forgets the
 oldest samples when nobody looks, which costs nothing but exactness.
 
-Ring: the number of samples that it ever held, then :data:`~haystack.store.control.SAMPLES` times key and weight. The
+Ring: the number of samples that it ever held, then :data:`~haystack.store.control.SAMPLES` times key and weight (with
+:data:`NO_VIEW` added when what was read is a small picture, which counts for the heat but is no view). The
 number is raised last, so that what lies below it is whole, but for the oldest one, which may just be overwritten.
 """
 
@@ -18,6 +19,7 @@ from typing import Final
 
 from haystack.store.control import ControlBlock
 from haystack.store.control_cells import SAMPLE_CELLS, SAMPLES
+from haystack.views import is_view
 
 MANY: Final = 100
 """Samples between two flushes after which the gap is doubled: 400 a second, with four flushes a second."""
@@ -26,6 +28,8 @@ FEW: Final = 40
 """With fewer than these the gap is halved."""
 
 MAX_GAP: Final = 1024
+
+NO_VIEW: Final = 1 << 32
 
 
 class ReadSampler:
@@ -49,19 +53,19 @@ class ReadSampler:
         self._taken = 0
         self.left = 1
 
-    def count(self, key: int) -> None:
+    def count(self, key: int, alternate: int = 0) -> None:
         """Note a read of this photo."""
         self.left -= 1
         if self.left <= 0:
-            self.take(key)
+            self.take(key, alternate)
 
-    def take(self, key: int) -> None:
+    def take(self, key: int, alternate: int = 0) -> None:
         """Put a read of this photo into the ring, and draw which one is next."""
         cells, base = self._cells, self._base
         number = cells[base]
         at = base + 1 + number % SAMPLES * SAMPLE_CELLS
         cells[at] = key
-        cells[at + 1] = self._gap
+        cells[at + 1] = self._gap if is_view(alternate) else self._gap + NO_VIEW
         cells[base] = number + 1
         self._taken += 1
         if self._taken % MANY == 0 and self._gap < MAX_GAP:
@@ -89,10 +93,15 @@ class SampleReader:
 
     def take(self) -> list[tuple[int, int]]:
         """Return what was sampled since the last call: key, and how many reads it stands for."""
+        return self.take_apart()[0]
+
+    def take_apart(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """As :meth:`take`: all reads, and those of them that are views."""
         found: list[tuple[int, int]] = []
         for worker, base in enumerate(self._bases):
             found += self._take(worker, base)
-        return found
+        views = [(key, weight) for key, weight in found if weight < NO_VIEW]
+        return [(key, weight % NO_VIEW) for key, weight in found], views
 
     def _take(self, worker: int, base: int) -> list[tuple[int, int]]:
         cells = self._cells

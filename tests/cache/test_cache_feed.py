@@ -265,6 +265,10 @@ def test_a_policy_counts_hits_by_photo() -> None:
     policy.hits([10, 11, 20, 3])
     assert policy.untold.peek(10) == [(1, 2), (2, 1)]
     policy.untold.told([(1, 2), (2, 1)])
+    policy.alternate_of = lambda entry: entry % 10
+    policy.hits([10, 11, 12, 13, 14])  # of these 1 and 2 are small pictures
+    assert policy.untold.peek(10) == [(1, 3)]
+    policy.untold.told([(1, 3)])
     policy.hits([10] * 5000)
     [(_, about)] = policy.untold.peek(10)
     assert 4900 <= about <= 5100

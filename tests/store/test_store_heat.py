@@ -374,6 +374,17 @@ def test_each_hit_is_told_once(samples: list[tuple[int, int]], most: int, dice: 
     assert told == true
 
 
+def test_small_pictures_are_read_but_not_viewed(control: ControlBlock) -> None:
+    bench = Bench(control, 1)
+    sampler = ReadSampler(control, 0)
+    bench.beat()
+    for alternate in (*range(5), *range(11, 15), 99, 100):
+        sampler.take(0xABC, alternate)
+    beat = bench.beat(1.0)
+    assert beat.document()["hits"] == [["abc", 5]]  # the original, medium and large in two formats
+    assert beat.document()["photos"] == [["abc", pytest.approx(11 / 1.5, rel=0.01)]]
+
+
 def test_hits_are_bounded(control: ControlBlock) -> None:
     hits = Hits(3)
     hits.take([(1, 1), (2, 1), (3, 1), (4, 1), (1, 5)])
