@@ -15,9 +15,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 from cache import clock
@@ -27,14 +26,13 @@ from cache.fetch import End, Fetch, Result
 from cache.levels import Levels
 from cache.memory import Kept
 from cache.places import Place, Places
-from cache.signatures import own_path
+from cache.presence import Presence
 from cache.talk import Message, Said, Talk
-from cache.upstream import SmallAnswer, Upstreams
+from cache.upstream import Upstreams
 from haystack.bounded import BoundedCache
 from haystack.errors import HaystackError, NeedleNotFound, VolumeNotFound
 from haystack.fid import Fid
 from haystack.signed_urls import UrlSigner
-from haystack.store.answers import etag
 
 NEGATIVE_SECONDS = 1.0
 MAX_NEGATIVE = 65_536
@@ -102,6 +100,7 @@ class Desk:
         self._memory = levels.memory
         self._places = places
         self._upstreams = upstreams
+        self._presence = Presence(places, upstreams, signer, wall_clock)
         self._vouching = vouching
         self._signer = signer
         self._admission = admission
@@ -339,7 +338,8 @@ class Desk:
     async def _ask_store(self, fid: Fid, kept: Kept) -> None:
         began_ns = clock.now_ns()
         try:
-            there = await self._is_there(fid, kept)
+            self._count(KeeperCell.REVALIDATIONS)
+            there = await self._presence.has(fid, kept.checksum)
         except (NeedleNotFound, VolumeNotFound):
             there = False
         except HaystackError as error:
@@ -354,30 +354,6 @@ class Desk:
             self._levels.drop(fid.volume, fid.key, fid.alternate)
         for asker in askers:  # gone or replaced: a fetch finds out which
             self._ask(asker, fid, False, False)
-
-    async def _is_there(self, fid: Fid, kept: Kept) -> bool:
-        """Whether Stores have the very photo. Raises what kept all of them from answering."""
-        self._count(KeeperCell.REVALIDATIONS)
-        place = await self._places.locate(fid.volume)
-        problem: HaystackError | None = None
-        path = own_path(self._signer, fid, self._wall_clock())
-        for address in self._places.in_order(place):
-            answer: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
-            taker = SmallAnswer(partial(_answered, answer), partial(_unanswered, answer))
-            call = self._upstreams.ask(address, "HEAD", path, taker)
-            try:
-                status, tag = await answer
-            except HaystackError as error:
-                self._places.failed(address)
-                problem = error
-                continue
-            finally:
-                call.cancel()
-            self._places.worked(address)
-            if status in (200, 404):
-                return status == 200 and tag == etag(kept.checksum)
-            problem = HeadRefused(f"Store {address} answers {status} about {fid}")
-        raise problem or HeadRefused(f"volume {fid.volume} is on no Store at the moment")
 
     def _could_not_ask(self, askers: list[Asker], fid: Fid, kept: Kept, why: str) -> None:
         still = self._find(fid)
@@ -429,24 +405,8 @@ class Desk:
             _log.error("answering a worker failed", exc_info=error)
 
 
-class HeadRefused(HaystackError):
-    """A Store did not say whether it has a photo."""
-
-    http_status = 503
-
-
 def _admits_all(place: Place) -> bool:
     return True
-
-
-def _answered(answer: asyncio.Future[tuple[int, str]], status: int, fields: Mapping[str, str], body: bytes) -> None:
-    if not answer.done():
-        answer.set_result((status, fields.get("etag", "")))
-
-
-def _unanswered(answer: asyncio.Future[tuple[int, str]], error: HaystackError) -> None:
-    if not answer.done():
-        answer.set_exception(error)
 
 
 def _settler(future: asyncio.Future[Result | None]) -> Done:

@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from cache.answers import PASS, VIA
-from cache.upstream import Call, StoreSilent, Upstreams
+from cache.store_connection import StoreSilent
+from cache.upstream import Call, Upstreams
 from haystack.errors import ClientGone, HaystackError, VolumeUnavailable
 from haystack.http.connection import HttpConnection
 from haystack.http.request import Request

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from photo_memory import small_plan
 
 from cache.board import ALL_SPECIAL, MAX_SPECIAL_VOLUMES, NEVER_NS, STATUS_CELL, Board, Cell, Counter, Histogram, Tally
-from cache.fetch import STREAM_BYTES, Fetch, _NeedleTaker
+from cache.fetch import STREAM_BYTES, Fetch
 from cache.levels import Levels
 from cache.memory import PhotoMemory
 from cache.names import PhotoTarget, parse_path
+from cache.needle_taker import NeedleTaker
 from cache.policies import make_policy
+from cache.store_connection import StoreConnection, StoreSilent, parse_answer_head
 from cache.talk import Talk
-from cache.upstream import Call, StoreConnection, StoreSilent, Upstreams, parse_answer_head
+from cache.upstream import Call, Upstreams
 from haystack.errors import HaystackError, InvalidFid, NeedleNotFound
 from haystack.fid import Fid
 from haystack.signed_urls import UrlSigner
@@ -207,7 +209,7 @@ def take(
         if fetches is not None:
             fetches.append(fetch)
         for number, raw in enumerate(answers):
-            taker = _NeedleTaker(fetch, "store:1", SEED)
+            taker = NeedleTaker(fetch, "store:1", SEED)
             upstreams = Upstreams()
             connection = StoreConnection("store:1", upstreams)
             connection.connection_made(FakeTransport())
