@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 from cache.policies import Policy
+from cache.policies.around import PolicyAround
 from haystack.heavy_hitters import SpaceSaving
 from haystack.store.hot_photos import Hits
 from haystack.views import is_view
@@ -23,7 +24,7 @@ MAX_UNTOLD = 8192
 """Photos whose hits wait for the Directory to be told."""
 
 
-class HeatPolicy:
+class HeatPolicy(PolicyAround):
     """A policy that takes a sample of the hits on their way to another one.
 
     Parameters
@@ -33,10 +34,9 @@ class HeatPolicy:
     """
 
     name: ClassVar[str] = "heat"
-    entry_bytes: ClassVar[int] = 0
 
     def __init__(self, inner: Policy, clock: Callable[[], float]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._clock = clock
         self.key_of: Callable[[int], int | None] = lambda entry: None
         """The photo of an entry; set when the memory is there, as the next one is."""
@@ -47,15 +47,9 @@ class HeatPolicy:
         self._skipped = 0
         self._scaled = clock()
 
-    def resize(self, capacity_bytes: int) -> None:
-        self._inner.resize(capacity_bytes)
-
-    def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
-        self._inner.add(entry, name_hash, size_bytes)
-
     def hits(self, entries: Iterable[int]) -> None:
         taken = list(entries)
-        self._inner.hits(taken)
+        super().hits(taken)
         for entry in taken[self._skipped :: SAMPLED]:
             key = self.key_of(entry)
             if key is not None:
@@ -69,19 +63,6 @@ class HeatPolicy:
         keys = (self.key_of(entry) for entry in looked_at)
         self.untold.take((key, each) for key in keys if key is not None)
 
-    def remove(self, entry: int) -> None:
-        self._inner.remove(entry)
-
-    def victim(self) -> int | None:
-        return self._inner.victim()
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    @property
-    def total_bytes(self) -> int:
-        return self._inner.total_bytes
-
     def hottest(self, count: int) -> list[tuple[int, float]]:
         """Photos with their hits a second, the hottest first."""
         self._decay()
@@ -94,12 +75,3 @@ class HeatPolicy:
         now = self._clock()
         self._hot.scale(0.5 ** ((now - self._scaled) / HALF_LIFE_SECONDS))
         self._scaled = now
-
-
-def with_heat(inner: Policy, clock: Callable[[], float]) -> HeatPolicy:
-    """A policy around another one, which takes as much memory an entry as that does."""
-
-    class _Heat(HeatPolicy):
-        entry_bytes: ClassVar[int] = inner.entry_bytes
-
-    return _Heat(inner, clock)

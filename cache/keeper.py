@@ -27,7 +27,7 @@ from cache.board import KEEPER_START, NEVER_NS, Board, Cell, Counter, KeeperCell
 from cache.desk import Desk
 from cache.feed import Feed
 from cache.feed_state import NEVER, Answer, Vouching
-from cache.heat import with_heat
+from cache.heat import HeatPolicy
 from cache.identity import locked_folder
 from cache.levels import Levels
 from cache.memory import MemoryPlan, PhotoMemory, plan_memory
@@ -37,7 +37,7 @@ from cache.policies import make_policy
 from cache.registration import Registration
 from cache.settings import Timing, WorkerSettings
 from cache.ssd import SecondLevel, SsdPlan, plan_ssd
-from cache.ssd.admission import with_asked
+from cache.ssd.admission import AskedPolicy
 from cache.talk import Talk
 from cache.upstream import Upstreams
 from haystack.addresses import advertised_host, join, reserved_port
@@ -129,8 +129,8 @@ class _Cache:
         self._started_ms = time.time_ns() // 1_000_000
         self._board = Board.create(settings.worker_count)
         policy = make_policy(settings.policy)
-        asked = None if ssd is None else with_asked(policy)
-        self._heat = with_heat(policy if asked is None else asked, time.monotonic)
+        asked = None if ssd is None else AskedPolicy(policy)
+        self._heat = HeatPolicy(policy if asked is None else asked, time.monotonic)
         self._memory = PhotoMemory(plan, self._heat)
         self._second: SecondLevel | None = None
         if ssd is not None and asked is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from benchmarks.cache_traces.replay import WARM_UP
 from benchmarks.cache_traces.traces import Trace
 from cache.policies import Policy
-from cache.ssd.admission import Admission, Budget, with_asked
+from cache.ssd.admission import Admission, AskedPolicy, Budget
 from cache.ssd.index import SsdIndex
 from cache.ssd.log import Log
 from cache.ssd.plan import BLOCK_BYTES
@@ -92,7 +92,7 @@ def replay_two(trace: Trace, memory_bytes: int, ssd_bytes: int, policy: Policy, 
     bytes_per_second: that may be written to the SSD; 0 for no limit.
     """
     sizes = trace.sizes
-    memory = with_asked(policy)
+    memory = AskedPolicy(policy)
     memory.resize(memory_bytes)
     ssd = SsdModel(ssd_bytes, bytes_per_second, len(sizes), max(sizes))
     cached = bytearray(len(sizes))

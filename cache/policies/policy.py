@@ -16,8 +16,10 @@ class Policy(Protocol):
     """Decides what stays. Sizes are in bytes, whatever their unit; a policy weighs by them, not by number."""
 
     name: ClassVar[str]
-    entry_bytes: ClassVar[int]
-    """What an entry takes of the keeper's memory, with what is remembered of photos that are gone."""
+
+    @property
+    def entry_bytes(self) -> int:
+        """What an entry takes of the keeper's memory, with what is remembered of photos that are gone."""
 
     def resize(self, capacity_bytes: int) -> None:
         """So much will be kept; parts of a policy are shares of it. Takes effect with what comes next."""

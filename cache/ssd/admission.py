@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import ClassVar, Final
 
 from cache.policies import Policy
+from cache.policies.around import PolicyAround
 from cache.policies.ghosts import Ghosts
 
 REWRITE_AGE: Final = 0.8
@@ -74,55 +75,30 @@ class Budget:
         return True
 
 
-class AskedPolicy:
+class AskedPolicy(PolicyAround):
     """A policy that notes which photos were asked for again, on the way to another one."""
 
     name: ClassVar[str] = "asked"
-    entry_bytes: ClassVar[int] = 0
+    OWN_ENTRY_BYTES: ClassVar[int] = 1
 
     def __init__(self, inner: Policy) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._again = bytearray()
 
     def again(self, entry: int) -> bool:
         """Whether a photo was asked for since it was added; also of one that has just gone."""
         return entry < len(self._again) and self._again[entry] == 1
 
-    def resize(self, capacity_bytes: int) -> None:
-        self._inner.resize(capacity_bytes)
-
     def add(self, entry: int, name_hash: int, size_bytes: int) -> None:
         if entry >= len(self._again):
             self._again.extend(bytes(entry + 1 - len(self._again)))
         self._again[entry] = 0
-        self._inner.add(entry, name_hash, size_bytes)
+        super().add(entry, name_hash, size_bytes)
 
     def hits(self, entries: Iterable[int]) -> None:
         taken = list(entries)
-        self._inner.hits(taken)
+        super().hits(taken)
         again = self._again
         for entry in taken:
             if entry < len(again):
                 again[entry] = 1
-
-    def remove(self, entry: int) -> None:
-        self._inner.remove(entry)
-
-    def victim(self) -> int | None:
-        return self._inner.victim()
-
-    def __len__(self) -> int:
-        return len(self._inner)
-
-    @property
-    def total_bytes(self) -> int:
-        return self._inner.total_bytes
-
-
-def with_asked(inner: Policy) -> AskedPolicy:
-    """A policy around another one, with the memory that both take an entry."""
-
-    class _Asked(AskedPolicy):
-        entry_bytes: ClassVar[int] = inner.entry_bytes + 1
-
-    return _Asked(inner)

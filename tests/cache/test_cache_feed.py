@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 from cache import clock, feed
 from cache.feed import Change, Feed, Vouching
 from cache.feed_state import FRESH_SECONDS
-from cache.heat import with_heat
+from cache.heat import HeatPolicy
 from cache.policies import make_policy
 from cache.registration import Registration
 from haystack.errors import AuthenticationError
@@ -260,7 +260,7 @@ async def test_hits_are_told_once_and_to_the_first_directory_alone() -> None:
 
 
 def test_a_policy_counts_hits_by_photo() -> None:
-    policy = with_heat(make_policy("lru"), lambda: 0.0)
+    policy = HeatPolicy(make_policy("lru"), lambda: 0.0)
     policy.key_of = lambda entry: entry // 10 or None
     policy.hits([10, 11, 20, 3])
     assert policy.untold.peek(10) == [(1, 2), (2, 1)]

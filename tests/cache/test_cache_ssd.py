@@ -20,7 +20,7 @@ from cache.policies import make_policy
 from cache.signatures import SIGNED
 from cache.ssd import SecondLevel, SsdPlan, plan_ssd
 from cache.ssd import level as level_module
-from cache.ssd.admission import BURST_SECONDS, REWRITE_AGE, Admission, Budget, with_asked
+from cache.ssd.admission import BURST_SECONDS, REWRITE_AGE, Admission, AskedPolicy, Budget
 from cache.ssd.file import MAGIC, SsdFile
 from cache.ssd.index import SsdIndex
 from cache.ssd.log import Log
@@ -144,7 +144,7 @@ def test_the_budget_is_kept(steps: list[tuple[float, int]]) -> None:
 
 
 def test_the_policy_in_between_counts_and_changes_nothing() -> None:
-    plain, counted = make_policy("lru"), with_asked(make_policy("lru"))
+    plain, counted = make_policy("lru"), AskedPolicy(make_policy("lru"))
     dice = random.Random(1)
     assert counted.entry_bytes == plain.entry_bytes + 1
     for policy in (plain, counted):
@@ -203,7 +203,7 @@ class Bench:
 
     def __init__(self, folder: Path, *, plan: SsdPlan | None = None, bytes_per_second: int = 0) -> None:
         self.path = folder / "level"
-        self.asked = with_asked(make_policy("lru"))
+        self.asked = AskedPolicy(make_policy("lru"))
         self.memory = PhotoMemory(small_plan(2000), self.asked)
         self.plan = plan or SsdPlan(8 * CHUNK_BYTES, 4096, 0)
         self.level = SecondLevel(self.plan, self.memory, self.asked, bytes_per_second=bytes_per_second)
