@@ -161,7 +161,7 @@ async def _parts(settings: DirectorySettings, storage: LmdbStorage) -> AsyncIter
         asyncio.create_task(healer.run()),
         asyncio.create_task(compacting.run()),
         asyncio.create_task(rebalancer.run()),
-        asyncio.create_task(Leadership(service, memberships).run()),
+        asyncio.create_task(Leadership(service, memberships, settings.heartbeat_seconds).run()),
         asyncio.create_task(_watch(memberships, min(settings.heartbeat_seconds, WATCH_SECONDS))),
     ]
     try:

@@ -23,7 +23,10 @@ REST_SECONDS = 1.0
 """Time without assigns in a volume before it is handed over."""
 
 WATCH_SECONDS = 1.5
-"""Time behind that in which its Store must not report an upload to it; some heartbeats long."""
+"""Time behind that, at least, in which its Store must not report an upload to it."""
+
+WATCH_HEARTBEATS = 2
+"""Heartbeats that must have come in that time: the second was surely written in it, and silence says nothing."""
 
 TELL_SECONDS = 2.0
 """Time that the Stores have to learn of it before the volume counts as one that takes no photos."""
@@ -32,11 +35,17 @@ log = logging.getLogger(__name__)
 
 
 class Leadership:
-    """Looks at who leads what."""
+    """Looks at who leads what.
 
-    def __init__(self, service: Service, memberships: Memberships) -> None:
+    Parameters
+    ----------
+    heartbeat_seconds: how often Stores report.
+    """
+
+    def __init__(self, service: Service, memberships: Memberships, heartbeat_seconds: float) -> None:
         self._service = service
         self._memberships = memberships
+        self._heartbeat_seconds = heartbeat_seconds
 
     async def run(self) -> None:
         """Hand over for ever."""
@@ -69,9 +78,7 @@ class Leadership:
         cluster = self._service.cluster
         epoch = cluster.records[handover.volume].epoch
         await asyncio.sleep(REST_SECONDS)
-        writes = self._writes(handover)
-        await asyncio.sleep(WATCH_SECONDS)
-        if self._writes(handover) != writes:
+        if not await self._has_no_uploads(handover):
             return False
         now_seconds = self._service.clock()
         if not all(cluster.alive(member, now_seconds) for member in cluster.records[handover.volume].in_sync):
@@ -88,11 +95,20 @@ class Leadership:
         await self._until_told(handover.volume)
         return True
 
-    def _writes(self, handover: Handover) -> int | None:
-        """Return how many uploads the giver has reported of the volume; None when it is not there any more."""
+    async def _has_no_uploads(self, handover: Handover) -> bool:
+        """Watch the volume; say whether its giver reported all the time, and no upload to it."""
+        before = self._reported(handover)
+        await asyncio.sleep(max(WATCH_SECONDS, (WATCH_HEARTBEATS + 1) * self._heartbeat_seconds))
+        after = self._reported(handover)
+        if before is None or after is None:
+            return False
+        return after[0] - before[0] >= WATCH_HEARTBEATS and after[1] == before[1]
+
+    def _reported(self, handover: Handover) -> tuple[int, int] | None:
+        """Return the number of the giver's last heartbeat, and how many uploads to the volume it has reported."""
         giver = self._service.cluster.stores.get(handover.giver)
         volume = giver.volumes.get(handover.volume) if giver is not None else None
-        return volume.writes if volume is not None else None
+        return (giver.sequence, volume.writes) if giver is not None and volume is not None else None
 
     async def _until_told(self, volume: int) -> None:
         cluster = self._service.cluster

@@ -179,8 +179,6 @@ async def test_a_volume_that_is_written_to_is_left_alone(
         return looks[-1]
 
     monkeypatch.setattr(leadership.Leadership, "look", watched)
-    # Some heartbeats long, as it is in earnest.
-    monkeypatch.setattr(leadership, "WATCH_SECONDS", 0.3)
     directory = await start(**FAST)
     first, _ = stores = await make_replicas(("dc1", "r1"), ("dc1", "r1"))
     first.writing = True
