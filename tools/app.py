@@ -65,12 +65,16 @@ class App:
             return configured
         if self.data is None:
             return (DEFAULT_DIRECTORY_URL,)
-        running = _running(self.data)
+        running = _running(self.data, "directory")
         if running is None:
             raise ConfigError(
                 f"{self.data}: no `haystack up` is running in this folder; start it, or give --directory URL"
             )
         return (running,)
+
+    def running_address(self, name: str) -> str | None:
+        """Return where a part of the ``haystack up`` in ``--data`` listens; None without it. Raises ConfigError."""
+        return None if self.data is None else _running(self.data, name)
 
     def directory_url(self) -> str:
         """Return the address of the first Directory."""
@@ -249,12 +253,13 @@ def _cluster_flag(key: str) -> Callable[[click.Context, click.Parameter, str | N
     return take
 
 
-def _running(data: Path) -> str | None:
+def _running(data: Path, name: str) -> str | None:
     try:
         document = json.loads((data / RUNNING_FILE).read_text())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{data / RUNNING_FILE}: cannot be read: {error}; give --directory URL") from error
-    url = document.get("directory") if isinstance(document, dict) else None
+    found = document.get(name) if isinstance(document, dict) else None
+    url = found.get("url") if isinstance(found, dict) else found
     return url if isinstance(url, str) else None

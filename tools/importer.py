@@ -17,6 +17,7 @@ from tools.manifest import Entry, Manifest, ManifestError
 from tools.output import Progress
 from tools.pool import ClusterGone, FailureRun, run_pool
 from tools.report import Report, iso_time
+from tools.site import NotYou
 from tools.walk import Found, Unreadable, walk
 
 WALK_BATCH = 128
@@ -42,6 +43,7 @@ class Importer:
     all_files: take what is no image, too.
     progress: is told of the bytes of each file that is finished in any way.
     leave_aside: a file that is not to be imported: the manifest itself, when it lies in the folder.
+    types: MIME types of images to take; None for all.
     now: a clock that never goes back, in seconds.
     """
 
@@ -52,6 +54,7 @@ class Importer:
     all_files: bool
     progress: Progress
     leave_aside: Path | None = None
+    types: frozenset[str] | None = None
     now: Callable[[], float] = time.monotonic
     report: Report = field(default_factory=Report)
     _failure_run: FailureRun = field(default_factory=FailureRun)
@@ -86,12 +89,12 @@ class Importer:
     async def _import(self, found: Found) -> None:
         try:
             async with FileSource(self.root / found.path) as source:
-                if not self.all_files and image_type(source.head[:HEAD_BYTES]) is None:
+                if not self.all_files and not self._is_taken(image_type(source.head[:HEAD_BYTES])):
                     self.report.no_images += 1
                     return
                 if self.upload is not None:
                     await self.upload(found, source)
-        except ManifestError:
+        except (ManifestError, NotYou):
             raise
         except (HaystackError, OSError) as error:
             self.report.fail(found.path, error)
@@ -100,6 +103,9 @@ class Importer:
         self._failure_run.succeeded()
         self.report.files += 1
         self.report.size_bytes += source.stamp.size_bytes
+
+    def _is_taken(self, mime: str | None) -> bool:
+        return mime is not None and (self.types is None or mime in self.types)
 
 
 def uploader(

@@ -170,10 +170,10 @@ class _Filler:
             yield number, row, found
 
     def _likes(self, fame: int) -> int:
-        return min(fame // 15, self._population.users // 2)
+        return min(fame // 50, self._population.users // 2)
 
     def _comments(self, fame: int) -> int:
-        return min(fame // 40, 500)
+        return min(fame // 80, 500)
 
     def _talk(self) -> None:
         self._say("likes and comments")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.photo_service.filling import token_of
 from benchmarks.photo_service.population import COMMON_WORD, RARE_WORD, STARS, Population, cities, vocabulary
@@ -52,13 +53,16 @@ def kinds(population: Population) -> Iterator[Kind]:
 
 def _feeds(population: Population) -> Iterator[Kind]:
     for following, users in population.readers.items():
-        yield Kind(
-            f"feed page of one who follows {following:,}", lambda dice, who=users: Request("/", dice.choice(who))
-        )
-        yield Kind(
-            f"feed of one who follows {following:,}, JSON, a later page",
-            lambda dice, who=users: Request("/api/v1/feed?limit=30", dice.choice(who), pages=1 + dice.randrange(4)),
-        )
+        yield Kind(f"feed page of one who follows {following:,}", partial(_feed_page, users))
+        yield Kind(f"feed of one who follows {following:,}, JSON, a later page", partial(_later_feed, users))
+
+
+def _feed_page(users: Sequence[int], dice: random.Random) -> Request:
+    return Request("/", dice.choice(users))
+
+
+def _later_feed(users: Sequence[int], dice: random.Random) -> Request:
+    return Request("/api/v1/feed?limit=30", dice.choice(users), pages=1 + dice.randrange(4))
 
 
 def _tops(population: Population) -> Iterator[Kind]:
