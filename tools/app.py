@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import click
 
 from haystack.config import DEFAULT_DIRECTORY_URL, Configuration, flag_name, settings_of
-from haystack.config.kinds import REPLICATION, Choice, FilePath, Kind, ListOf
+from haystack.config.kinds import REPLICATION, Choice, FilePath, Kind, ListOf, Share
 from haystack.errors import ConfigError, InvalidRequest
 from haystack.ttl import parse_ttl
 from haystack.units import exact_size
@@ -215,7 +215,7 @@ def settings_options(table: str) -> Callable[[_Function], _Function]:
 
     def decorate(command: _Function) -> _Function:
         for key, kind, help_text, default in reversed(list(settings_of(table))):
-            shown = _shown_default(key, default)
+            shown = _shown_default(key, kind, default)
             command = click.option(
                 f"--{flag_name(table, key)}",
                 key,
@@ -237,12 +237,14 @@ def _click_type(kind: Kind) -> click.ParamType[Any]:
     return click.Path() if isinstance(item, FilePath) else click.STRING
 
 
-def _shown_default(key: str, default: object) -> str:
+def _shown_default(key: str, kind: Kind, default: object) -> str:
     if default is None or default is dataclasses.MISSING or default == ():
         return ""
     if "_bytes" in key and isinstance(default, int):
         return exact_size(default)
-    return f"{default:g}s" if isinstance(default, float) else str(default)
+    if isinstance(default, float):
+        return f"{default:g}" if isinstance(kind, Share) else f"{default:g}s"
+    return str(default)
 
 
 def _cluster_flag(key: str) -> Callable[[click.Context, click.Parameter, str | None], None]:

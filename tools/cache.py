@@ -94,7 +94,7 @@ def purge(app: App, names: tuple[str, ...], volumes: tuple[int, ...], everything
     if sum(map(bool, (names, volumes, everything))) != 1:
         raise click.UsageError("give FIDs, or --volume, or --all")
     request: dict[str, object] = {"fids": [_fid(name) for name in names]}
-    words = f"{len(names)} photos"
+    words = _counted(len(names), "photo")
     if volumes:
         request, words = {"volumes": list(volumes)}, f"all photos of volumes {', '.join(map(str, volumes))}"
     if everything:
@@ -113,7 +113,7 @@ async def _purge(app: App, request: Mapping[str, object], words: str, apply_it: 
     app.output.document(
         {"request": request, "caches": [view.url for view in living], "applied": apply_it, "purged": done}
     )
-    app.output.say(f"Drop {words} from {len(living)} Caches:")
+    app.output.say(f"Drop {words} from {_counted(len(living), 'Cache')}:")
     for view in living:
         outcome = done.get(view.url)
         told = "" if outcome is None else f": {outcome:,} dropped" if isinstance(outcome, int) else f": {outcome}"
@@ -132,6 +132,10 @@ async def _purge_one(control: Control, view: CacheView, request: Mapping[str, ob
     except HaystackError as error:
         return str(error)
     return int(answer.get("purged", 0))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _fid(name: str) -> str:
@@ -210,6 +214,8 @@ async def _warm_one(control: Control, view: CacheView, fids: Sequence[str], adva
 
 
 def _say_warmed(output: Output, told: Mapping[str, Mapping[str, Any]]) -> None:
+    if not any(sum(one[what] for what in ("fetched", "present", "failed")) for one in told.values()):
+        output.note("haystack: no photo is read often enough yet for Stores to have told of it; nothing to warm.")
     for url, one in told.items():
         output.say(f"{url}: {one['fetched']:,} fetched, {one['present']:,} were there, {one['failed']:,} failed")
         if one["error"]:

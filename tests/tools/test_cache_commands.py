@@ -41,6 +41,7 @@ class CacheCluster(FakeCluster):
         super().__init__()
         self.bodies: list[tuple[str, Any]] = []
         self.refuse = False
+        self.hottest = FIDS
 
     def routes(self, app: web.Application) -> None:
         app.router.add_get("/admin/cache", self._cache)
@@ -101,7 +102,7 @@ class CacheCluster(FakeCluster):
         return web.json_response({"caches": named, "shared": {}})
 
     async def _hottest(self, request: web.Request) -> web.Response:
-        return await self._signed(request, {"fids": FIDS})
+        return await self._signed(request, {"fids": self.hottest})
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +223,17 @@ def test_the_hottest_are_fetched_where_they_belong(caches: CacheCluster, capsys:
 def test_named_photos_are_fetched(caches: CacheCluster, capsys: Capture) -> None:
     run(capsys, "warm", FIDS[3])
     assert caches.bodies == [("warm", [FIDS[3]])]
+
+
+def test_no_photo_is_hot_yet(caches: CacheCluster, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caches, "hottest", [])
+    out, err = run(capsys, "warm")
+    assert "nothing to warm" in err and "0 fetched" in out
+
+
+def test_a_share_has_no_unit(capsys: Capture) -> None:
+    shown = " ".join(run(capsys, "--help")[0].split())
+    assert "[default: 0.015625]" in shown and "[default: 75s]" in shown
 
 
 def test_there_is_nothing_to_warm(caches: CacheCluster, capsys: Capture) -> None:
