@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 
 from cluster_hot import HotReads, command, fill, plan_of
 from cluster_http import HttpClient
+from cluster_light import run_light
 from cluster_nodes import Cluster, ClusterOptions, places, running_cluster
 
 from benchmarks.rebalance.optimum import TooManyPossibilities, fewest_bytes
@@ -75,7 +76,11 @@ def least_possible(plan: dict[str, Any], order: Sequence[int], homes: dict[str, 
 
 
 @pytest.mark.timeout(600)
-async def test_the_busiest_store_is_relieved_under_load(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_the_busiest_store_is_relieved_under_load(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    run_light(busiest_is_relieved(tmp_path, pytestconfig))
+
+
+async def busiest_is_relieved(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     with running_cluster(tmp_path, options()) as cluster:
         photos = await fill(cluster, PHOTOS, PHOTO_BYTES, seed=1)
         homes = await by_store(cluster, sorted(photos))
@@ -107,7 +112,11 @@ async def test_the_busiest_store_is_relieved_under_load(tmp_path: Path, pytestco
 
 
 @pytest.mark.timeout(900)
-async def test_the_cluster_follows_and_never_moves_a_volume_back(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_the_cluster_follows_and_never_moves_a_volume_back(tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    run_light(cluster_follows(tmp_path, pytestconfig))
+
+
+async def cluster_follows(tmp_path: Path, pytestconfig: pytest.Config) -> None:
     automatic = ("--rebalance-auto", "on", "--rebalance-look-seconds", "3s", "--rebalance-watch-seconds", "10s")
     with running_cluster(tmp_path, options(*automatic, "--rebalance-rest-seconds", "60s")) as cluster:
         photos = await fill(cluster, PHOTOS, PHOTO_BYTES, seed=3)

@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 from cluster_http import HttpClient, NoAnswer
+from cluster_light import LightClient, LightRead, Ticker
 from cluster_nodes import Cluster
 
 from haystack.weighted import weighted_order
@@ -27,7 +28,6 @@ from haystack.weighted import weighted_order
 LOOKUP_SECONDS = 1.0
 """How long a location is believed."""
 
-TICK_SECONDS = 0.005
 READ_TIMEOUT_SECONDS = 5.0
 MAX_AT_ONCE = 2_000
 
@@ -40,6 +40,11 @@ class Measured:
     seconds: list[float] = field(default_factory=list)
     by_store: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
+
+    def note(self, store: str, seconds: float) -> None:
+        """A read was answered."""
+        self.by_store[store] += 1
+        self.seconds.append(seconds)
 
     @property
     def worst(self) -> float:
@@ -74,12 +79,13 @@ class HotReads:
         self._stores = stores
         self._dice = random.Random(seed)
         self._http = HttpClient()
-        self._known: dict[int, tuple[float, list[dict[str, Any]]]] = {}
+        self._light = LightClient(timeout_seconds=READ_TIMEOUT_SECONDS)
+        self._known: dict[int, _Known] = {}
         self._lookups: dict[int, asyncio.Task[None]] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._volumes: list[int] = []
         self._bounds: list[float] = []
-        self._driver: asyncio.Task[None] | None = None
+        self._ticker: Ticker | None = None
         self.measured = self._fresh()
 
     def heat(self, order: Sequence[int], exponent: float = 1.0) -> None:
@@ -93,46 +99,55 @@ class HotReads:
         return before
 
     def start(self, per_second: float) -> None:
-        self._driver = asyncio.create_task(self._drive(per_second))
+        self._ticker = Ticker(per_second, self._begin)
 
     async def stop(self) -> None:
-        if self._driver is not None:
-            self._driver.cancel()
-            await asyncio.gather(self._driver, return_exceptions=True)
+        if self._ticker is not None:
+            self._ticker.stop()
+        await self._light.close()
         await asyncio.gather(*self._running)
         await self._http.__aexit__()
 
     def _fresh(self) -> Measured:
         return Measured(by_store=Counter(dict.fromkeys(self._stores, 0)))
 
-    async def _drive(self, per_second: float) -> None:
-        began, begun = time.monotonic(), 0
-        while True:
-            await asyncio.sleep(TICK_SECONDS)
-            due = int((time.monotonic() - began) * per_second)
-            for _ in range(due - begun):
-                if len(self._running) >= MAX_AT_ONCE:
-                    self.measured.failed.append("not begun: too many reads wait")
-                    continue
-                task = asyncio.create_task(self._read())
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
-            begun = due
-
-    async def _read(self) -> None:
+    def _begin(self) -> None:
+        """Begin a read where a volume was found to be; what does not come back well is tried elsewhere in a task."""
         volume = self._dice.choices(self._volumes, cum_weights=self._bounds)[0]
         fid, content = self._dice.choice(self._photos[volume])
-        measured, started = self.measured, time.monotonic()
-        problems: list[str] = []
+        if self._light.in_flight + len(self._running) >= MAX_AT_ONCE:
+            self.measured.failed.append("not begun: too many reads wait")
+            return
+        known = self._known.get(volume)
+        if known is None or known.until < time.monotonic():
+            self._refresh(volume)
+        locations = [] if known is None else known.drawn(self._dice.random)
+        if not locations:
+            self.go_on(_Reading(self, volume, fid, content, time.monotonic()))
+            return
+        self._light.begin(_FirstRead(self, locations, volume, fid, content))
+
+    def go_on(self, reading: _Reading) -> None:
+        """Try the other locations, then those of a fresh lookup."""
+        task = asyncio.create_task(self._read(reading))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def _read(self, reading: _Reading) -> None:
+        problems = list(reading.problems)
         for fresh in (False, True):
-            for location in await self._where(volume, fresh=fresh):
-                problem = await self._read_at(location["url"], fid, content)
+            urls = reading.others
+            if fresh or not problems:
+                await self._refresh(reading.volume)
+                known = self._known.get(reading.volume)
+                urls = [] if known is None else known.drawn(self._dice.random)
+            for url in urls:
+                problem = await self._read_at(url, reading.fid, reading.content)
                 if not problem:
-                    measured.by_store[location["url"]] += 1
-                    measured.seconds.append(time.monotonic() - started)
+                    reading.measured.note(url, time.monotonic() - reading.began)
                     return
                 problems.append(problem)
-        measured.failed.append(f"{time.strftime('%X')} {fid}: {problems}")
+        reading.measured.failed.append(f"{time.strftime('%X')} {reading.fid}: {problems}")
 
     async def _read_at(self, url: str, fid: str, content: bytes) -> str:
         try:
@@ -141,30 +156,84 @@ class HotReads:
             return f"{url}: {problem}"
         if answer.status != 200:
             return f"{url}: {answer.status}"
-        assert answer.body == content, f"{fid}: other bytes from {url}"
-        return ""
+        return "" if answer.body == content else f"{url}: other bytes"
 
-    async def _where(self, volume: int, *, fresh: bool) -> list[dict[str, Any]]:
-        known = self._known.get(volume)
-        if fresh or known is None or known[0] < time.monotonic():
-            if volume not in self._lookups:
-                self._lookups[volume] = asyncio.create_task(self._look_up(volume))
-            if fresh or known is None:  # others are served by what was known until the answer is there
-                await self._lookups[volume]
-        locations = self._known[volume][1] if volume in self._known else []
-        weights = [float(location["weight"]) for location in locations]
-        return weighted_order(locations, weights, self._dice.random)
+    def _refresh(self, volume: int) -> asyncio.Task[None]:
+        """Look a volume up, once at a time; until the answer is there what was known is believed."""
+        if volume not in self._lookups:
+            self._lookups[volume] = asyncio.create_task(self._look_up(volume))
+        return self._lookups[volume]
 
     async def _look_up(self, volume: int) -> None:
         path = f"/dir/lookup?volumeId={volume}"
         try:
             answer = await self._http.request("GET", self._directory, path, timeout_seconds=READ_TIMEOUT_SECONDS)
             if answer.status == 200:
-                self._known[volume] = (time.monotonic() + LOOKUP_SECONDS, answer.json()["locations"])
+                self._known[volume] = _Known.of(answer.json()["locations"])
         except NoAnswer:
             pass  # what was known is tried; a read that finds nothing counts as failed
         finally:
             del self._lookups[volume]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Where a volume is, and until when that is believed."""
+
+    until: float
+    urls: list[str]
+    weights: list[float]
+
+    @classmethod
+    def of(cls, locations: Sequence[dict[str, Any]]) -> _Known:
+        urls, weights = [one["url"] for one in locations], [float(one["weight"]) for one in locations]
+        return cls(time.monotonic() + LOOKUP_SECONDS, urls, weights)
+
+    def drawn(self, dice: Callable[[], float]) -> list[str]:
+        """Return the addresses in the order in which one reader tries them."""
+        return self.urls if len(self.urls) == 1 else list(weighted_order(self.urls, self.weights, dice))
+
+
+class _Reading:
+    """A read that goes on after its first location."""
+
+    def __init__(
+        self,
+        reads: HotReads,
+        volume: int,
+        fid: str,
+        content: bytes,
+        began: float,
+        others: Sequence[str] = (),
+        problems: Sequence[str] = (),
+    ) -> None:
+        self.measured = reads.measured
+        self.volume, self.fid, self.content, self.began = volume, fid, content, began
+        self.others, self.problems = others, problems
+
+
+class _FirstRead(LightRead):
+    """A read at its first location."""
+
+    __slots__ = ("_content", "_fid", "_locations", "_measured", "_reads", "_volume")
+
+    def __init__(self, reads: HotReads, locations: list[str], volume: int, fid: str, content: bytes) -> None:
+        super().__init__(locations[0], f"/{fid}".encode())
+        self._reads, self._locations = reads, locations
+        self._volume, self._fid, self._content = volume, fid, content
+        self._measured = reads.measured
+
+    def answered(self, status: int, body: memoryview) -> None:
+        if status == 200 and body == self._content:
+            self._measured.note(self.address, time.monotonic() - self.begun_seconds)
+        else:
+            self.unanswered(f"{self.address}: {status}" if status != 200 else f"{self.address}: other bytes")
+
+    def unanswered(self, problem: str) -> None:
+        reads, others = self._reads, self._locations[1:]
+        reading = _Reading(reads, self._volume, self._fid, self._content, self.begun_seconds, others, [problem])
+        reading.measured = self._measured
+        reads.go_on(reading)
 
 
 async def fill(cluster: Cluster, photos: int, size_bytes: int, seed: int) -> dict[int, list[tuple[str, bytes]]]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks.rebalance import baselines
+from benchmarks.rebalance.dual import dual_bytes
 from benchmarks.rebalance.optimum import can_carry, fewest_bytes
 from benchmarks.rebalance.snapshots import Shape, make
 from directory.decisions.rebalance import (
@@ -60,6 +61,26 @@ def test_reads_are_passed_on_through_a_machine_that_is_full() -> None:
     found = plan(snapshot)
     assert {step.kind for step in found.steps} == {KINDS.WEIGHTS} and found.worst_after <= 1.07
     assert found.steps[0].volume == 2, "what makes room comes first"
+
+
+def test_reads_are_passed_on_over_several_machines_before_a_copy_is_made() -> None:
+    """Only the last machine of a chain has room; what the first one has too much goes there, step by step."""
+    chain = [Volume(n, 100, GB, (f"m{n}", f"m{n + 1}"), "001", weights=(100, 0)) for n in range(1, 4)]
+    snapshot = snapshot_of(5, Volume(9, 145, GB, ("m0", "m1"), "001", weights=(100, 0)), *chain)
+    found = plan(snapshot)
+    assert found.worst_before > 1.6 and found.worst_after <= 1.06 and not found.size_bytes
+
+
+def test_what_its_target_has_is_read_elsewhere_before_a_hot_volume_gets_a_copy_there() -> None:
+    """Every machine is busy, but each can give what it has to the others: one copy is enough."""
+    others = [
+        Volume(n, 30, GB, (f"m{n % 4}", f"m{(n + 1 + n // 4 % 3) % 4}"), "001", weights=(100, 0)) for n in range(4, 16)
+    ]
+    snapshot = snapshot_of(6, Volume(1, 520, GB, ("m4", "m5"), "001"), *others)
+    found = plan(snapshot, RebalanceSettings(dead_band=1.25, aim=1.2))
+    assert found.worst_before > 1.7 and found.worst_after <= 1.21
+    assert [step.kind for step in found.steps if step.size_bytes] == [KINDS.ADD]
+    assert found.steps[0].kind is KINDS.WEIGHTS, "room comes first"
 
 
 def test_a_hot_volume_moves_to_the_coldest_machine() -> None:
@@ -167,8 +188,26 @@ def test_bytes_are_near_those_of_the_best_plans(sizes: tuple[int, int], factor: 
     assert fewest <= planned_bytes <= factor * fewest
 
 
-def test_a_large_cluster_is_even_for_little_more_than_the_bound() -> None:
-    snapshot = make(Shape(machines=100, volumes=5_000, racks=5, exponent=0.9), 1)
+def test_bytes_are_near_those_of_the_best_plans_with_two_copies() -> None:
+    """Most is done by weights; no bound may be above what suffices."""
+    shape = Shape(machines=6, volumes=10, racks=1, exponent=1.2, replication="001", sizes_bytes=(8 * GIB, 32 * GIB))
+    planned_bytes = fewest = bound = 0
+    for seed in range(12):
+        snapshot = make(shape, seed)
+        found, state = plan(snapshot, FREE), State(snapshot, FREE)
+        assert found.worst_after <= 1.1
+        level = max(found.worst_after, FREE.aim) * state.mean
+        least = fewest_bytes(state, level)
+        better = max(least_bytes(state, level), dual_bytes(state, level))
+        assert better <= least, "the bound is none"
+        planned_bytes, fewest, bound = planned_bytes + found.size_bytes, fewest + least, bound + better
+    assert fewest <= planned_bytes <= 1.2 * fewest
+    assert bound >= 0.5 * fewest, "a bound that is never near says nothing"
+
+
+@pytest.mark.parametrize("replication", ["000", "010"])
+def test_a_large_cluster_is_even_for_little_more_than_the_bound(replication: str) -> None:
+    snapshot = make(Shape(machines=100, volumes=5_000, racks=5, exponent=0.9, replication=replication), 1)
     found = plan(snapshot, FREE)
     assert found.worst_before > 5 and found.worst_after <= 1.06
     assert found.size_bytes <= 1.5 * found.least_bytes

@@ -13,24 +13,34 @@ Before = dict[int, list[float]]
 """By volume, the shares that it had before they were changed."""
 
 MAX_WAY = 3
-"""Machines that load is passed on through, at most. With a hundred volumes each, two reach most of a cluster."""
+"""Machines that load is passed on to one after the other, at most. With a hundred volumes each, two reach most of a
+cluster."""
+
+FEW_MACHINES = 64
+"""In a cluster of so many every way is gone, however long."""
 
 BATCH = 20
 """How many times the least load that is worth a step a machine passes on at once, so that it is asked less often."""
 
 
+def longest_way(state: State) -> int:
+    """Return how many machines load is passed on to, one after the other, at most."""
+    machines = len(state.machines)
+    return machines if machines <= FEW_MACHINES else MAX_WAY
+
+
 def pass_on(
-    state: State, m: int, wanted: float, before: Before, longest: int = MAX_WAY, least: float | None = None
+    state: State, m: int, wanted: float, before: Before, longest: int | None = None, least: float | None = None
 ) -> float:
     """Shift up to so much load from a machine to others that stay below the aim; returns how much it was.
 
     Parameters
     ----------
-    longest: the longest way. least: what is worth a step; None: as everywhere.
+    longest: the longest way; None: as long as there are any. least: what is worth a step; None: as everywhere.
     """
     least = state.least if least is None else least
     passed = 0.0
-    for way in range(1, longest + 1):
+    for way in range(1, (longest_way(state) if longest is None else longest) + 1):
         if wanted - passed < least:
             break
         passed += _pass(state, m, wanted - passed, way, {m}, before, least)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from directory.decisions.rebalance.passing import MAX_WAY, Before, pass_on
+from directory.decisions.rebalance.passing import FEW_MACHINES, Before, pass_on
 from directory.decisions.rebalance.state import State
 from directory.decisions.rebalance.views import Step, StepKind
 
@@ -29,9 +29,15 @@ LEAST_PROGRESS = 0.005
 def shift_weights(state: State) -> list[Step]:
     """Shift reads until no level is above the aim, as far as that is possible; returns the steps in their order."""
     before: Before = {}
-    for way in (1, MAX_WAY):
-        for m in _hot(state):
-            pass_on(state, m, state.excess(m), before, way)
+    for m in _hot(state):
+        pass_on(state, m, state.excess(m), before, longest=1)
+    # What one machine could not pass on it may when another one, hot itself until then, has passed on something.
+    few = len(state.machines) <= FEW_MACHINES
+    for _ in range(len(state.machines) if few else 1):
+        if not sum([pass_on(state, m, state.excess(m), before) for m in _hot(state)]):
+            break
+        if few:
+            state.stuck = [0] * len(state.machines)
     return _in_order(state, before)
 
 
