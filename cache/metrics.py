@@ -91,7 +91,7 @@ def render(board: Board, now_ns: int) -> bytes:
     )
     page.histogram(
         "request_duration_seconds",
-        "Time from a request's last byte to its answer.",
+        "Time from a request's last byte to its answer; of plain hits every 16th is timed.",
         ((name, *board.histogram(kind)) for name, kind in (("hit", Histogram.HIT), ("miss", Histogram.MISS))),
         "x",
     )
