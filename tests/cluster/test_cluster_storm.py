@@ -9,7 +9,7 @@ from cluster_record import Fate
 from cluster_storm import storm, verify_by_photo_id
 from cluster_verify import full_strength, settled
 
-KILLS = 8
+KILLS = 5
 
 
 async def test_directory_killed_in_a_storm_and_robbed_of_its_disk(tmp_path: Path) -> None:
