@@ -90,14 +90,19 @@ def passable(state: State, m: int, enough: float) -> float:
     """Return about how much load a machine could give to other copies whose machines have room, up to ``enough``."""
     found = 0.0
     load, limit, crumb = state.load, state.limit, state.crumb
+    all_holders, all_shares = state.holders, state.shares
     for v in state.shared(m):
-        holders = state.holders[v]
-        share = state.shares[v][holders.index(m)]
-        if share < crumb:
-            continue
-        room = max([limit[t] - load[t] for t in holders if t != m])
-        if room > 0:
-            found += min(share, room)
+        holders = all_holders[v]
+        if len(holders) == 2:  # nearly always: this is asked for a hundred thousand volumes
+            place = 0 if holders[0] == m else 1
+            other = holders[1 - place]
+            room = limit[other] - load[other]
+        else:
+            place = holders.index(m)
+            room = max([limit[t] - load[t] for t in holders if t != m])
+        share = all_shares[v][place]
+        if room > 0 and share >= crumb:
+            found += share if share < room else room
             if found >= enough:
                 return enough
     return found
