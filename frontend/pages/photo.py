@@ -26,7 +26,7 @@ from frontend.pages.common import (
 from frontend.pages.rendering import PART_HEADER, Look, photo_url, user_url
 from frontend.services.browsing import Browsing
 from frontend.services.errors import Invalid, NotFound
-from frontend.services.names import parse_photo_id, split_tags
+from frontend.services.names import REACTIONS, parse_photo_id, split_tags
 from frontend.services.photos import NO_PLACE, Changes
 from frontend.services.site import now_ms
 from frontend.web.csrf import csrf_token
@@ -66,6 +66,7 @@ async def _page(
     (card,) = await cards_of(request, viewer, [found])
     values: dict[str, Any] = {
         "card": card,
+        "reactions": await site.talk.reactions(viewer, found.id),
         "own": own,
         "neighbours": await Browsing(site.database).neighbours(viewer, found),
         "alike": await cards_of(request, viewer, alike),
@@ -79,12 +80,12 @@ async def _page(
 
 
 async def like(request: web.Request) -> web.Response:
-    """Like it."""
+    """React to it: like it, when no other reaction is named."""
     return await _react(request, liked=True)
 
 
 async def unlike(request: web.Request) -> web.Response:
-    """Like it no more."""
+    """Take the reaction back."""
     return await _react(request, liked=False)
 
 
@@ -94,14 +95,15 @@ async def _react(request: web.Request, *, liked: bool) -> web.Response:
     photo_id = _photo_id(request)
     talk = request.app[SITE].talk
     if liked:
-        await talk.like(user, photo_id)
+        reactions = await talk.like(user, photo_id, form.text("reaction") or REACTIONS[0])
     else:
-        await talk.unlike(user, photo_id)
+        reactions = await talk.unlike(user, photo_id)
     back = own_path(form.text("next"))
     if PART_HEADER not in request.headers:
         return go(photo_url(photo_id) if back == "/" and not form.text("next") else back)
     found = await request.app[SITE].photos.get(user, photo_id)
-    look = Look("like.html", {"photo": found, "reacted": liked, "here": back})
+    every = request.headers[PART_HEADER].startswith("react-")
+    look = Look("like.html", {"photo": found, "reactions": reactions, "all": every, "here": back})
     return request.app[RENDERER].answer(request, look, user, csrf_token(request))
 
 

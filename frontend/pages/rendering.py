@@ -15,7 +15,7 @@ from frontend.database.people import User
 from frontend.pages import formatting
 from frontend.pages.assets import Assets
 from frontend.pages.policy import content_security_policy
-from frontend.services.names import photo_id_text
+from frontend.services.names import REACTIONS, photo_id_text
 from frontend.web.csrf import csrf_token
 from frontend.web.keys import SITE
 from frontend.web.who import viewer_of
@@ -78,7 +78,7 @@ class Renderer:
         )
         self._environment.filters["ago"] = lambda time_ms: formatting.ago(time_ms, _now_ms())
         self._environment.globals.update(
-            counted=formatting.counted, place=formatting.place, ratio=formatting.ratio_class
+            counted=formatting.counted, place=formatting.place, reaction_names=REACTIONS
         )
 
     async def page(self, request: web.Request, look: Look) -> web.Response:

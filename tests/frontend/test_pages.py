@@ -142,6 +142,30 @@ async def test_pictures_are_direct_and_leave_their_room(scene: Scene) -> None:
     )
 
 
+async def test_reactions(scene: Scene) -> None:
+    follower, owner, photo = scene.people["follower"], scene.people["owner"], scene.photo
+    part = f"react-{photo.rpartition('/')[2]}"
+    seen = await follower.get(photo)
+    assert [one.attributes.get("value") for one in seen.html.all("button") if one.attributes.get("name")] == [
+        "like", "love", "laugh", "wow", "sad",
+    ]  # fmt: skip
+    loved = await follower.post(f"{photo}/like", {"reaction": "love", "next": photo}, X_Part=part)
+    assert 'aria-pressed="true" aria-label="Love, 1 person"' in loved.html.source
+    assert len(loved.html.all("form")) == 1 and loved.html.source.count('aria-pressed="true"') == 1
+    await owner.post(f"{photo}/like", {"reaction": "wow", "next": photo})
+    both = await owner.get(photo)
+    assert 'aria-pressed="false" aria-label="Love, 1 person"' in both.html.source
+    assert 'aria-pressed="true" aria-label="Wow, 1 person"' in both.html.source
+    changed = await follower.post(f"{photo}/like", {"reaction": "wow", "next": photo})
+    assert 'aria-label="Wow, 2 people"' in changed.html.source and 'aria-label="Love, 0 people"' in changed.html.source
+    check_page(changed)
+    wrong = await follower.post(f"{photo}/like", {"reaction": "hate", "next": photo})
+    assert wrong.status == 422
+    for person in (follower, owner):
+        await person.post(f"{photo}/unlike", {"next": photo})
+    assert 'aria-label="Wow, 0 people"' in (await owner.get(photo)).html.source
+
+
 async def test_feed_like_comment_unfollow(scene: Scene) -> None:
     follower, photo = scene.people["follower"], scene.photo
     feed = await follower.get("/")

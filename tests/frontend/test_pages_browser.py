@@ -168,6 +168,17 @@ async def like_and_comment(tab: Tab, site: str) -> None:
     await tab.pictures_are_there()
     await shot(tab, "photo")
     await tab.run("window.stays = true")
+    await tab.click("button[value=love]")
+    await tab.until("document.querySelector('button[value=love]').ariaPressed === 'true'")
+    pressed = "[...document.querySelectorAll('.reactions [aria-pressed=true]')].map(one => one.ariaLabel)"
+    assert await tab.run(pressed) == ["Love, 1 person"]
+    assert await tab.run("document.activeElement.value") == "love"
+    assert await tab.run("document.getElementById('status').textContent") == "Love, 1 person"
+    await tab.click("button[value=love]")
+    await tab.until("document.querySelector('button[value=love]').ariaPressed === 'false'")
+    await tab.click("button[value=wow]")
+    await tab.until("document.querySelector('button[value=wow]').ariaPressed === 'true'")
+    assert await tab.run("window.stays") is True
     await tab.fill("#text", "What a light! <b>Where</b> was it?")
     await tab.click(".say button")
     await tab.until("document.querySelector('.comment-text')?.textContent === 'What a light! <b>Where</b> was it?'")

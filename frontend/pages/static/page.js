@@ -92,11 +92,14 @@ document.addEventListener("submit", async (event) => {
   if (form.dataset.sent) return;
   form.dataset.sent = "yes";
   const liked = form.classList.contains("like");
+  const pressed = event.submitter;
+  const fields = new URLSearchParams(new FormData(form));
+  if (pressed?.name) fields.append(pressed.name, pressed.value);
   try {
-    const { answer, page } = await fetchPage(form.action, {
+    const { answer, page } = await fetchPage(pressed?.hasAttribute("formaction") ? pressed.formAction : form.action, {
       method: "POST",
       headers: { "X-Part": part },
-      body: new URLSearchParams(new FormData(form)),
+      body: fields,
     });
     const fresh = page.getElementById(part);
     const old = document.getElementById(part);
@@ -107,7 +110,8 @@ document.addEventListener("submit", async (event) => {
       placehold(fresh);
       watch(fresh);
       const problem = fresh.querySelector("[role=alert]");
-      const next = fresh.querySelector(problem ? "textarea" : "button, textarea");
+      const same = !problem && pressed?.value && fresh.querySelector(`button[value="${CSS.escape(pressed.value)}"]`);
+      const next = same || fresh.querySelector(problem ? "textarea" : "button, textarea");
       if (inside && next) next.focus({ preventScroll: true });
       say(problem ? problem.textContent : liked ? next.ariaLabel : "Done.");
     } else if (answer.redirected) {
