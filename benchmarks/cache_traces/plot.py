@@ -27,7 +27,8 @@ RECENT_GOAL = 80.0
 def plot(rows: Sequence[Row], file: Path) -> None:
     """A panel for each trace, and for its recent photos: hit ratio by requests over the size of the cache.
 
-    Raises CannotMeasure without matplotlib."""
+    Raises CannotMeasure without matplotlib.
+    """
     try:
         import matplotlib
 
@@ -56,10 +57,9 @@ def plot(rows: Sequence[Row], file: Path) -> None:
         unused.remove()
     figure.supylabel("hits, % of the requests", fontsize=10)
     figure.supxlabel("size of the cache, % of the set", fontsize=10)
-    lines = {
-        line.get_label(): line for panel in figure.axes for line in panel.get_lines() if line.get_label() in _STYLES
-    }
-    figure.legend(list(lines.values()), list(lines), loc="outside upper center", ncols=5, fontsize=8)
+    named = {str(line.get_label()): line for panel in figure.axes for line in panel.get_lines()}
+    legend = [line for name, line in named.items() if name in _STYLES]
+    figure.legend(handles=legend, loc="outside upper center", ncols=5, fontsize=8)
     figure.set_layout_engine("constrained")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=80)
