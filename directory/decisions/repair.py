@@ -101,6 +101,8 @@ def _complete(
     if draining:
         leaving = [member for member in record.in_sync if member not in holders]
         reason = f"{', '.join(name_of(member, snapshot) for member in leaving)} is being drained"
+    elif left >= promise.copies:
+        reason = f"{left} copies are in sync, but only {kept} of them as far apart as promised"
     else:
         reason = f"{left} of {promise.copies} promised copies are in sync"
     step = Step(Action.COPY, record.volume, "", record.primary, "", size_of(view), reason)

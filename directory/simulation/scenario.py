@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from typing import Any
 
 from directory.decisions.replication import Replication, parse_replication
 from haystack.config import setting
-from haystack.config.kinds import REPLICATION, Duration, Integer, Kind, Share, Size
+from haystack.config.kinds import REPLICATION, Duration, Integer, Kind, Number, Share, Size
 from haystack.errors import ConfigError
 from haystack.units import TIB
 
@@ -29,34 +28,6 @@ MONTH_SECONDS = YEAR_SECONDS / 12
 MAX_FILE_BYTES = 1 << 20
 MAX_MACHINES = 100_000
 _FOREVER_SECONDS = 100 * YEAR_SECONDS
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """A number within inclusive bounds."""
-
-    least: float
-    most: float
-    placeholder: str = "NUMBER"
-
-    @property
-    def allowed(self) -> str:
-        """What is accepted, in words."""
-        return f"a number from {self.least:g} to {self.most:g}"
-
-    def parse(self, raw: object, base: Path) -> float:
-        """Return the number. Raises ValueError."""
-        if isinstance(raw, str):
-            raw = float(raw)
-        if not isinstance(raw, int | float) or isinstance(raw, bool):
-            raise ValueError("not a number")
-        self.check(raw)
-        return float(raw)
-
-    def check(self, value: Any) -> None:
-        """Raise ValueError unless the value is within the bounds."""
-        if not math.isfinite(value) or not self.least <= value <= self.most:
-            raise ValueError("out of range")
 
 
 _RATE = Number(0, 100)

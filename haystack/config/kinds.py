@@ -23,7 +23,7 @@ MAX_COPIES = 10
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 _SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,29}")
 _INTEGER = re.compile(r"[0-9]{1,20}")
-_SHARE = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?|\.[0-9]{1,9}")
 
 
 class Kind(Protocol):
@@ -121,17 +121,19 @@ class Duration:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A part of a whole: 0 to 1."""
+class Number:
+    """A number within inclusive bounds."""
 
-    placeholder: str = "SHARE"
+    least: float
+    most: float
+    placeholder: str = "NUMBER"
 
     @property
     def allowed(self) -> str:
-        return "a number from 0 to 1"
+        return f"a number from {self.least:g} to {self.most:g}"
 
     def parse(self, raw: object, base: Path) -> float:
-        if isinstance(raw, str) and _SHARE.fullmatch(raw.strip()):
+        if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
             raw = float(raw)
         if not isinstance(raw, int | float) or isinstance(raw, bool):
             raise ValueError("not a number such as 0.3")
@@ -141,7 +143,16 @@ class Share:
     def check(self, value: Any) -> None:
         if not math.isfinite(value):
             raise ValueError("not a finite number")
-        _check_range(value, 0, 1)
+        _check_range(value, self.least, self.most)
+
+
+@dataclass(frozen=True, slots=True)
+class Share(Number):
+    """A part of a whole: 0 to 1."""
+
+    least: float = 0.0
+    most: float = 1.0
+    placeholder: str = "SHARE"
 
 
 @dataclass(frozen=True, slots=True)
