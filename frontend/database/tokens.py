@@ -50,9 +50,12 @@ class Box:
 
 def words_of(some_text: str) -> list[str]:
     """The words of a text without case and accents, without repetitions."""
-    plain = unicodedata.normalize("NFKD", some_text.casefold())
-    bare = "".join(one for one in plain if not unicodedata.combining(one)) if not plain.isascii() else plain
-    return list(dict.fromkeys(word[:_MAX_WORD] for word in _WORD.findall(bare)))
+    plain = some_text.casefold()
+    if not plain.isascii():
+        # Letters of mathematicians have a case, too, once they are plain ones.
+        plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", plain).casefold())
+        plain = "".join(one for one in plain if not unicodedata.combining(one))
+    return list(dict.fromkeys(word[:_MAX_WORD] for word in _WORD.findall(plain)))
 
 
 def tag_mark(tag: str) -> str:

@@ -77,9 +77,7 @@ class Renderer:
             photo_id=photo_id_text,
         )
         self._environment.filters["ago"] = lambda time_ms: formatting.ago(time_ms, _now_ms())
-        self._environment.globals.update(
-            counted=formatting.counted, place=formatting.place, reaction_names=REACTIONS
-        )
+        self._environment.globals.update(counted=formatting.counted, place=formatting.place, reaction_names=REACTIONS)
 
     async def page(self, request: web.Request, look: Look) -> web.Response:
         """The page as an answer."""
