@@ -24,7 +24,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from benchmarks import procfs
-from benchmarks.cache_servers import Backend, backend, cache
+from benchmarks.cache_servers import Backend, backend, cache, wait_until_vouched
 from benchmarks.client import Client, percentile
 from benchmarks.common import (
     CannotMeasure,
@@ -169,6 +169,7 @@ def _rounds(
                     cache(place, behind, memory_bytes=memory_bytes, workers=1, cores=[server_core])
                 )
                 port = node.port
+                wait_until_vouched(node, photos[-1].path)
             if os.geteuid() == 0:
                 procfs.drop_page_cache()
             before = _store_reads(behind.store)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from benchmarks import procfs
+from benchmarks.common import CannotMeasure
 from benchmarks.processes import Program, free_port, running
 from benchmarks.servers import (
     STORE_WORKER,
@@ -21,10 +24,13 @@ from benchmarks.servers import (
     run_nginx,
     wait_for,
 )
+from cache.desk import HEAD_COUNTS_SECONDS
 from tools.children import Ready, parse_ready
 
 CACHE_WORKER = "cache.worker"
 HAYSTACK = (sys.executable, "-P", "-m", "tools.cli")
+
+_REVALIDATIONS = re.compile(rb"^haystack_cache_revalidations_total ([0-9]+)$", re.MULTILINE)
 
 VCL = """\
 vcl 4.1;
@@ -92,6 +98,29 @@ def cache(
         port = _port(program.wait_for_line(parse_ready))
         found, serving = processes_of(program, CACHE_WORKER, workers)
         yield Server("Haystack", port, found, (*serving, program.pid), 0.0)
+
+
+def wait_until_vouched(server: Server, path: str) -> None:
+    """Wait until our Cache gives a photo out without asking a Store: it has followed the feed for a while by then.
+
+    Raises CannotMeasure when it does not come to that.
+    """
+
+    def vouched() -> bool:
+        fetch(server, path)
+        time.sleep(1.5 * HEAD_COUNTS_SECONDS)  # what a Store has said counts for so long
+        before = _revalidations(server)
+        fetch(server, path)
+        return _revalidations(server) == before
+
+    wait_for(vouched, "the Cache vouches for what it has")
+
+
+def _revalidations(server: Server) -> bytes:
+    match = _REVALIDATIONS.search(fetch(server, "/metrics")[1])
+    if match is None:
+        raise CannotMeasure("the Cache's metrics do not say how often it has asked whether photos are there")
+    return match[1]
 
 
 @contextlib.contextmanager
