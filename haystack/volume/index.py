@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -349,6 +349,14 @@ class IndexSnapshot:
         """The packed entry of a packed key. Raises IndexDamaged."""
         try:
             return cast("bytes | None", self._txn.get(raw_key))  # a view only for transactions with buffers
+        except lmdb.Error as error:
+            raise _index_error(self._path, "read", error) from error
+
+    def get_raws(self, raw_keys: Sequence[bytes]) -> list[bytes | None]:
+        """As :meth:`get_raw` for many; None for those that have no entry. Raises IndexDamaged."""
+        get = cast("Callable[[bytes], bytes | None]", self._txn.get)
+        try:
+            return [get(raw_key) for raw_key in raw_keys]
         except lmdb.Error as error:
             raise _index_error(self._path, "read", error) from error
 

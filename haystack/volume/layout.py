@@ -78,7 +78,7 @@ _TOMBSTONE: Final = int(Flags.TOMBSTONE)
 _NOW: Final = int(Flags.NOW)
 _UNDELETE: Final = int(Flags.UNDELETE)
 _SIGNED: Final = int(Flags.SIGNED)
-_KNOWN_FLAGS: Final = frozenset((0, _TOMBSTONE, _TOMBSTONE | _NOW, _UNDELETE, _SIGNED))
+KNOWN_FLAGS: Final = frozenset((0, _TOMBSTONE, _TOMBSTONE | _NOW, _UNDELETE, _SIGNED))
 PHOTO_FLAGS: Final = frozenset((0, _SIGNED))
 MARKER_FLAGS: Final = _TOMBSTONE | _UNDELETE
 """Of needles that say something of an earlier one and are no photos themselves."""
@@ -246,7 +246,7 @@ class NeedleHeader:
             raise LayoutError(f"no needle begins here: magic 0x{magic:08x}, expected 0x{NEEDLE_MAGIC:08x}")
         if header_check(raw[:HEADER_CHECK_OFFSET], seed) != check:
             raise LayoutError("the needle header does not agree with its check")
-        if flags not in _KNOWN_FLAGS:
+        if flags not in KNOWN_FLAGS:
             raise LayoutError(f"needle flags 0x{flags:x} are not known to this release")
         if meta_bytes > MAX_META_BYTES or not 1 <= size <= MAX_BATCH_NEEDLES or index >= size:
             raise LayoutError(f"needle header out of range: metadata {meta_bytes} bytes, batch {index} of {size}")

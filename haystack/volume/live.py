@@ -19,11 +19,34 @@ from pathlib import Path
 from haystack.errors import DamagedNeedle, IndexDamaged, InvalidRequest
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, IndexSnapshot, IndexState, IndexWriter, NeedleIndex, remove_index
-from haystack.volume.layout import HEADER_BYTES, SUPERBLOCK_BYTES, LayoutError, NeedleHeader, Superblock
+from haystack.volume.index import (
+    DELETED_NOW,
+    DELETED_VALUE,
+    VALUE,
+    IndexEntry,
+    IndexSnapshot,
+    IndexState,
+    IndexWriter,
+    NeedleIndex,
+    remove_index,
+)
+from haystack.volume.layout import (
+    ALIGNMENT,
+    HEADER_BYTES,
+    KNOWN_FLAGS,
+    MARKER_FLAGS,
+    MAX_BATCH_NEEDLES,
+    SUPERBLOCK_BYTES,
+    LayoutError,
+    NeedleHeader,
+    Superblock,
+)
 from haystack.volume.names import scratch_path
 from haystack.volume.pace import Pace
 from haystack.volume.scan import Damage, scan
+from haystack.volume.window import COUNT, DATA_BYTES, EXPIRES, FLAGS, INDEX, META_BYTES, Walked
+
+_value = VALUE.pack
 
 COMMIT_NEEDLES = 20_000
 """Needles entered in one transaction of a scratch index; bounds LMDB's dirty pages."""
@@ -91,14 +114,34 @@ class LiveSet:
         self._order = order
         self._known = known
         self._held = held
+        self._has_trash = order.trash_ms > 0
+        self._trash_since_ms = order.now_ms - order.trash_ms
         self._live = 0
 
-    def keeps_latest(self, raw_key: bytes, raw_entry: bytes) -> bool:
-        """Whether a photo without flags and without an end lives, by what the index would say of it; else ask on."""
-        if self._known.get_raw(raw_key) != raw_entry:
+    def judge(self, start: int, walked: Walked) -> list[bool | None]:
+        """As a :class:`~haystack.volume.compact_copy.Choice` does. Raises IndexDamaged."""
+        known = self._known.get_raws(walked.raw_keys)
+        verdicts: list[bool | None] = []
+        live = 0
+        for at, header, raw in zip(walked.starts, walked.headers, known, strict=True):
+            unit = (start + at) // ALIGNMENT
+            if raw == _value(unit & 0xFFFFFFFF, unit >> 32, header[DATA_BYTES], header[META_BYTES], 0):
+                plain = not (header[FLAGS] or header[EXPIRES]) and header[INDEX] < header[COUNT] <= MAX_BATCH_NEEDLES
+                verdicts.append(True if plain else None)
+                live += plain
+            else:
+                verdicts.append(False if raw is not None and self._is_gone(raw, start + at, header[FLAGS]) else None)
+        self._live += live
+        return verdicts
+
+    def _is_gone(self, raw: bytes, offset: int, flags: int) -> bool:
+        """Whether a needle is left out because its name was deleted for good; False when that takes a closer look."""
+        if len(raw) != DELETED_VALUE.size or self._held is not None or flags not in KNOWN_FLAGS:
             return False
-        self._live += 1
-        return True
+        low, high, _, _, entry_flags, deleted_ms = DELETED_VALUE.unpack(raw)
+        if self._has_trash and not entry_flags & DELETED_NOW and deleted_ms > self._trash_since_ms:
+            return False
+        return bool(flags & MARKER_FLAGS) or (high << 32 | low) * ALIGNMENT >= offset
 
     def keeps(self, offset: int, header: NeedleHeader) -> bool:
         """Whether the needle there is kept. Raises IndexDamaged when the index does not know it."""

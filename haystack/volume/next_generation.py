@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import merge
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +19,16 @@ import xxhash
 from haystack.errors import CompactionFailed, DiskError
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, disk_error, sync_folder
-from haystack.volume.index import KEY, IndexState, IndexWriter, NeedleIndex, entry_flags, pack_entry, remove_index
+from haystack.volume.index import (
+    KEY,
+    IndexEntry,
+    IndexState,
+    IndexWriter,
+    NeedleIndex,
+    entry_flags,
+    pack_entry,
+    remove_index,
+)
 from haystack.volume.layout import (
     MARKER_FLAGS,
     SUPERBLOCK_BYTES,
@@ -31,6 +43,9 @@ from haystack.volume.writeback import begin_writeback
 
 ENTERED_NEEDLES = 20_000
 """Needles entered in one index transaction; bounds LMDB's dirty pages."""
+
+SUBMITTED_BYTES = 2 * 2**20
+"""The disk is given so much at once, while the next bytes are verified."""
 
 
 class CompactionFiles:
@@ -96,12 +111,51 @@ class Moved(NamedTuple):
             header.expires,
         )
 
+    @classmethod
+    def of_entry(cls, raw_key: bytes, raw: bytes, time_ms: int) -> Moved:
+        """A photo without flags and without an end, of which the index has this."""
+        key, alternate = KEY.unpack(raw_key)
+        entry = IndexEntry.unpack(raw)
+        return cls(entry.offset, key, alternate, entry.data_bytes, entry.meta_bytes, time_ms, 0, 0)
+
     @property
     def header(self) -> NeedleHeader:
         """Its header, without what the index does not want to know."""
         return NeedleHeader(
             self.key, 0, self.alternate, self.data_bytes, self.meta_bytes, self.time_ms, self.flags, self.expires
         )
+
+
+@dataclass(slots=True)
+class Entered:
+    """Needles for the index of the next generation.
+
+    Parameters
+    ----------
+    plain: keys and values of photos without flags and without an end, as the index has them; in the order of offsets.
+    plain_bytes: what those take in the volume.
+    last_ms: latest time among them.
+    others: all others, in the order of offsets.
+    """
+
+    plain: list[tuple[bytes, bytes]] = field(default_factory=list)
+    plain_bytes: int = 0
+    last_ms: int = 0
+    others: list[Moved] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.plain) + len(self.others)
+
+    def add(self, more: Entered) -> None:
+        self.plain += more.plain
+        self.plain_bytes += more.plain_bytes
+        self.last_ms = max(self.last_ms, more.last_ms)
+        self.others += more.others
+
+    def in_order(self) -> list[Moved]:
+        """All of them, in the order of offsets; the plain ones with the latest time of all of those."""
+        plain = (Moved.of_entry(raw_key, raw, self.last_ms) for raw_key, raw in self.plain)
+        return list(merge(plain, self.others, key=attrgetter("offset")))
 
 
 class NextGeneration:
@@ -131,7 +185,8 @@ class NextGeneration:
         """Of everything up to ``compacted_bytes``, the superblock included; xxh3-128, hex. Known from there on."""
         self._hasher = xxhash.xxh3_128()
         self._in_tail = False
-        self._waiting: list[Moved] = []
+        self._waiting = Entered()
+        self._submitted_to = 0
         self._read_back = memoryview(b"")
         self.file = files.create(self.path)
         try:
@@ -149,41 +204,40 @@ class NextGeneration:
             base.volume, base.uuid, base.created_ms, base.generation + 1, base.replication, compacted_bytes
         )
 
-    def add(self, pieces: Sequence[Buffer], size_bytes: int) -> None:
+    def add(self, content: Buffer) -> None:
         """Write bytes at the end. Raises DiskError, OutOfSpace."""
-        self._write(pieces, size_bytes, self.position)
-        self.position += size_bytes
+        self._write(content, self.position)
+        self.position += len(content)
         if not self._in_tail:
-            for piece in pieces:
-                self._hasher.update(piece)
+            self._hasher.update(content)
 
-    def _write(self, pieces: Sequence[Buffer], size_bytes: int, offset: int) -> None:
-        self.file.pwrite(pieces, offset)
-        begin_writeback(self.file.sync_fd, offset, size_bytes)
+    def _write(self, content: Buffer, offset: int) -> None:
+        size_bytes = len(content)
+        self.file.pwrite([content], offset)
+        if offset + size_bytes - self._submitted_to >= SUBMITTED_BYTES:
+            begin_writeback(self.file.sync_fd, self._submitted_to, offset + size_bytes - self._submitted_to)
+            self._submitted_to = offset + size_bytes
         if len(self._read_back) < size_bytes:
             self._read_back = memoryview(bytearray(size_bytes))
         there = self._read_back[:size_bytes]
         self.file.pread_into(there, offset)
-        hasher = xxhash.xxh3_64()
-        for piece in pieces:
-            hasher.update(piece)
-        if hasher.intdigest() != xxhash.xxh3_64_intdigest(there):
+        if xxhash.xxh3_64_intdigest(content) != xxhash.xxh3_64_intdigest(there):
             raise DiskError(f"{self.path}: reads back differently at offset {offset} than it was written")
 
-    def enter(self, needles: Sequence[Moved]) -> None:
+    def enter(self, needles: Entered) -> None:
         """Note needles that were added; the index has them after :meth:`flush`. Raises IndexDamaged, OutOfSpace."""
-        self._waiting += needles
+        self._waiting.add(needles)
         if len(self._waiting) >= ENTERED_NEEDLES:
             self.flush()
 
     def flush(self) -> None:
         """Enter what waits into the index. Raises CompactionFailed, IndexDamaged, OutOfSpace."""
-        waiting, self._waiting = self._waiting, []
-        one_by_one = self._in_tail and any(needle.flags == Flags.UNDELETE for needle in waiting)
+        waiting, self._waiting = self._waiting, Entered()
+        one_by_one = self._in_tail and any(needle.flags == Flags.UNDELETE for needle in waiting.others)
         if waiting and not one_by_one and _enter_new(self.index, waiting, self.position):
             return
         with self.index.write() as writer:
-            for needle in waiting:
+            for needle in waiting.in_order():
                 if self._in_tail and needle.flags == Flags.UNDELETE:
                     _require_in_trash(writer, needle)
                 enter_header(writer, needle.offset, needle.header)
@@ -199,7 +253,7 @@ class NextGeneration:
         """Write the superblock, which says what was compacted. Raises DiskError, OutOfSpace."""
         self.superblock = self._superblock(self.compacted_bytes)
         raw = self.superblock.pack()
-        self._write([raw], SUPERBLOCK_BYTES, 0)
+        self._write(raw, 0)
         self._hasher.update(raw)
         self.prefix_hash = self._hasher.hexdigest()
 
@@ -229,27 +283,26 @@ class _NotNew(Exception):
     """Some name has an entry: gives up the transaction."""
 
 
-def _enter_new(index: NeedleIndex, needles: Sequence[Moved], tail: int) -> bool:
+def _enter_new(index: NeedleIndex, needles: Entered, tail: int) -> bool:
     """Enter photos whose names are new, and then the markers; False, and nothing is changed, when one is not new."""
-    entries: dict[bytes, bytes] = {}
+    entries = dict(needles.plain)
     markers: list[Moved] = []
-    needles_bytes = largest_key = last_ms = 0
-    for needle in needles:
+    needles_bytes, last_ms = needles.plain_bytes, needles.last_ms
+    for needle in needles.others:
         offset, key, alternate, data_bytes, meta_bytes, time_ms, flags, expires = needle
         if flags & MARKER_FLAGS:
             markers.append(needle)
             continue
         entries[KEY.pack(key, alternate)] = pack_entry(offset, data_bytes, meta_bytes, entry_flags(expires, flags))
         needles_bytes += needle_bytes(meta_bytes, data_bytes)
-        if key > largest_key:
-            largest_key = key
-        if time_ms > last_ms:
-            last_ms = time_ms
+        last_ms = max(last_ms, time_ms)
     if len(entries) + len(markers) != len(needles):
         return False
+    in_order = sorted(entries.items())
+    largest_key = KEY.unpack(in_order[-1][0])[0] if in_order else 0
     try:
         with index.write() as writer:
-            if not writer.add_new(sorted(entries.items()), needles_bytes, largest_key, last_ms):
+            if not writer.add_new(in_order, needles_bytes, largest_key, last_ms):
                 raise _NotNew
             _enter_markers(writer, markers)
             writer.move_tail(tail)

@@ -229,6 +229,17 @@ def test_compaction_refuses_damage(folder: Path) -> None:
     volume.close()
 
 
+@pytest.mark.parametrize("at", [0, 4, 8, 24, 52])  # magic, flags, sizes, cookie, check
+def test_compaction_refuses_a_damaged_header_of_what_it_leaves_out(folder: Path, at: int) -> None:
+    volume = Volume.create(folder / "7.vol", 7)
+    stored = [volume.put(key, key, b"photo" * 20, time_ms=1) for key in (1, 2, 3)]
+    volume.delete(2, 2, time_ms=1)
+    flip(folder / "7.vol", stored[1].offset + at)  # where it ends is not sure any more
+    with pytest.raises(DamagedNeedle, match=f"at offset {stored[1].offset}"):
+        Compaction(volume, _order(trash_ms=0)).run()
+    volume.close()
+
+
 def test_compaction_refuses_an_index_that_lost_something(folder: Path) -> None:
     volume = Volume.create(folder / "7.vol", 7)
     for key in (1, 2, 3):
