@@ -44,8 +44,13 @@ def _fill(state: State, m: int) -> float:
 
 def _coldest_first(state: State, m: int) -> list[int]:
     """The volumes that may go, those last that carry least load a byte: they are taken from the end."""
-    found = [v for v in state.on[m] if m in state.holders[v] and not state.stays(v) and state.sizes[v]]
-    return sorted(found, key=lambda v: (-state.share(v, m) / state.sizes[v], -v))
+    found: list[tuple[float, int]] = []
+    for v in dict.fromkeys(state.on[m]):
+        holders, size_bytes = state.holders[v], state.sizes[v]
+        if size_bytes and m in holders and not state.stays(v):
+            found.append((-state.shares[v][holders.index(m)] / size_bytes, -v))
+    found.sort()
+    return [-number for _, number in found]
 
 
 def _relieve(state: State, m: int, queue: list[int], empty: Ranking, limit: float) -> Step | None:

@@ -24,6 +24,11 @@ class Swaps:
         self._prices = prices
         self._smallest_bytes = smallest_bytes
         self._coolest: dict[int, list[int]] = {}
+        self._full: list[int] | None = None
+
+    def changed(self) -> None:
+        """Take note that a step was planned."""
+        self._full = None
 
     def best(self, m: int, queue: list[int]) -> Choice | None:
         """Return the exchange that wins most for each byte; ``queue``: volumes of the hot machine ``m``, those first
@@ -33,7 +38,9 @@ class Swaps:
         best: Choice | None = None
         if state.left_bytes < 2 * self._smallest_bytes:
             return None
-        full = [t for t in self._full_machines() if t != m]
+        if self._full is None:
+            self._full = self._full_machines()
+        full = [t for t in self._full if t != m]
         for v in queue if full else ():
             if tried > MAX_TRIED:
                 break

@@ -25,6 +25,8 @@ class Targets:
         roomy = [m for m, takes in enumerate(state.takes) if takes and state.has_room(m, smallest_bytes)]
         self._cold = Ranking(roomy, state.level)
         self._roomiest: list[tuple[int, float, int]] | None = None
+        self._most: dict[int, float] = {}
+        """What machines that carry less than was wanted could carry then. It only falls as a plan goes on."""
 
     def for_move(self, v: int, source: int, load: float) -> int | None:
         """Return the machine that gets a copy, and can carry so much load as it is: the coldest, or when tastes are
@@ -58,7 +60,9 @@ class Targets:
         for tried, m in enumerate(self._cold, 1):
             if tried > COLDEST_TRIED or state.limit[m] < wanted:
                 return None
-            if state.slack(m) >= state.least and self._may_get(v, m) and self._carries(m, wanted) >= wanted:
+            if state.slack(m) < state.least or self._most.get(m, wanted) < wanted or not self._may_get(v, m):
+                continue
+            if self._carries(m, wanted) >= wanted:
                 return m
         return None
 
@@ -93,7 +97,12 @@ class Targets:
 
     def _carries(self, m: int, wanted: float) -> float:
         slack = max(0.0, self._state.slack(m))
-        return slack if slack >= wanted else slack + passable(self._state, m, wanted - slack)
+        if slack >= wanted:
+            return slack
+        found = slack + passable(self._state, m, wanted - slack)
+        if found < wanted:
+            self._most[m] = found
+        return found
 
     def _may_get(self, v: int, m: int) -> bool:
         return self._state.may_get(v, m) and self._state.has_room(m, self._state.sizes[v])

@@ -69,6 +69,7 @@ class Transfers:
             choice = self._best(m, queues[m]) or self._swaps.best(m, queues[m])
             if choice is None:
                 continue
+            self._swaps.changed()
             if choice.kind is StepKind.ADD:
                 steps += self._make_room(choice)
             steps.append(self._take(choice))
