@@ -150,7 +150,7 @@ def _plot(folder: Path, rows: list[Row], snapshot: Snapshot, found: Plan) -> Non
 
     folder.mkdir(parents=True, exist_ok=True)
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
-    labels = [f"Zipf {row.exponent:g}\n{1 + sum(map(int, row.replication))} copies" for row in rows]
+    labels = [f"Zipf {row.exponent:g}\n{_copies(row.replication)}" for row in rows]
     series = (
         ("before", "#888888", [row.worst_before for row in rows]),
         ("by count", "#d98b3a", [row.by_count for row in rows]),

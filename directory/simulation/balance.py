@@ -8,9 +8,10 @@ from directory.decisions import rebalance
 from directory.decisions.rebalance import CoolingLog, RebalanceSettings, StepKind
 from directory.decisions.repair_views import MoveView
 from directory.simulation.clock import Clock
+from directory.simulation.parts import Machine, Volume
 from directory.simulation.repairs import Repairs
 from directory.simulation.traffic import Traffic, read_weights
-from directory.simulation.world import Machine, Volume, World
+from directory.simulation.world import World
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from functools import partial
 from random import Random
 
 from directory.simulation.clock import Clock
+from directory.simulation.parts import Disk, Lot, Machine
 from directory.simulation.repairs import Repairs
 from directory.simulation.scenario import YEAR_SECONDS, Scenario
-from directory.simulation.world import Disk, Lot, Machine, World
+from directory.simulation.world import World
 
 BURST_WITHIN_SECONDS = YEAR_SECONDS
 """A burst comes at any moment of a bad lot's first year."""

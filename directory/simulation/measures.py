@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from directory.simulation.clock import Clock
 from directory.simulation.hardware import death_rate
 from directory.simulation.losses import Estimate, Exposure, chain_rate, counted, independent
+from directory.simulation.parts import Volume
 from directory.simulation.repairs import Repairs
 from directory.simulation.scenario import YEAR_SECONDS, Scenario
 from directory.simulation.traffic import Traffic
-from directory.simulation.world import Volume, World
+from directory.simulation.world import World
 
 
 @dataclass(frozen=True, slots=True)

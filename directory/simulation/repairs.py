@@ -10,8 +10,9 @@ from directory.decisions import failure
 from directory.decisions.repair import plan_repair
 from directory.decisions.repair_views import Action, MoveView, Plan, Rules, Snapshot, Step
 from directory.simulation.clock import Clock, Timer
+from directory.simulation.parts import Disk, Machine, Volume
 from directory.simulation.pipe import Pipe
-from directory.simulation.world import Disk, Machine, Volume, World
+from directory.simulation.world import World
 from directory.storage.tables import VolumeRecord
 
 MAX_NEXT = 16

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from random import Random
 
 from directory.simulation.clock import Clock
+from directory.simulation.parts import Volume
 from directory.simulation.popularity import BURST_DAYS, Popularity
 from directory.simulation.scenario import DAY_SECONDS, MONTH_SECONDS
-from directory.simulation.world import Volume, World
+from directory.simulation.world import World
 from haystack.units import KIB
 
 LOAD_BYTES = 64 * KIB

@@ -10,8 +10,9 @@ from directory.decisions.choice import WriteTable
 from directory.decisions.growth import plan_top_up
 from directory.decisions.leadership import handed_over, plan_handover
 from directory.simulation.clock import Clock
+from directory.simulation.parts import Volume
 from directory.simulation.popularity import Popularity
-from directory.simulation.world import Volume, World
+from directory.simulation.world import World
 
 MAX_HANDOVERS = 1
 """Volumes that get another primary in one step."""
