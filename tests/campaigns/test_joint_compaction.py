@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "cluster"))
 
-from cluster_compaction import Kills, compact_under_load, has_strace, options
+from cluster_compaction import Kills, compact_under_load, has_compiler, kill_environ, options
 from cluster_light import run_light
 from cluster_load import Rates
 from cluster_nodes import running_cluster
@@ -21,7 +21,6 @@ from test_cluster_compaction import QUICK
 
 RATES = Rates(uploads=200, reads=2000, deletes=50, read_timeout_seconds=5)
 RANDOM_KILLS = 200
-MOST_CALLS = 80
 ROLES = ("primary", "replica", "directory")
 
 
@@ -45,13 +44,20 @@ async def test_killed_at_random_moments(tmp_path: Path, pytestconfig: pytest.Con
 
 
 @pytest.mark.timeout(2 * 3600)
-@pytest.mark.skipif(not has_strace(), reason="strace is not there")
-@pytest.mark.parametrize("role", ROLES)
-async def test_killed_before_every_system_call(tmp_path: Path, role: str, pytestconfig: pytest.Config) -> None:
-    with running_cluster(tmp_path, options("001", **QUICK)) as cluster:
+@pytest.mark.skipif(not has_compiler(), reason="there is no C compiler")
+@pytest.mark.parametrize(
+    ("role", "loaded"),
+    [("primary", True), ("primary", False), ("replica", True), ("replica", False), ("directory", False)],
+    ids=lambda value: value if isinstance(value, str) else "loaded" if value else "quiet",
+)
+async def test_killed_before_every_system_call(
+    tmp_path: Path, role: str, loaded: bool, pytestconfig: pytest.Config
+) -> None:
+    environ = kill_environ(tmp_path)
+    with running_cluster(tmp_path / "cluster", options("001", environ=environ, **QUICK)) as cluster:
         kills = Kills(cluster, random.Random(pytestconfig.getoption("--seed")))
-        for number in range(1, MOST_CALLS):
-            if not await kills.at_call(role, number):
-                print(f"\n{role}: killed before each of {number - 1} calls")
-                break
+        calls = await kills.at_every_call(role, loaded=loaded)
         await kills.finish()
+    print("\n".join([f"\n{role}: killed before each of {len(calls)} calls", *calls]))
+    expected = ("fdatasync", "pwrite") if role == "directory" else ("rename", "unlink", "fdatasync", "fsync")
+    assert all(any(call.startswith(kind) for call in calls) for kind in expected), calls

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import json
 import random
+import shutil
 import subprocess
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,19 @@ from haystack.volume.layout import SUPERBLOCK_BYTES
 COMPACT_SECONDS = 120.0
 HEAL_SECONDS = 90.0
 POLL_SECONDS = 0.05
-STORE_CALLS = "rename,fsync,fdatasync,unlink"
-DIRECTORY_CALLS = "fdatasync,pwrite64"
+TIDYING_SECONDS = 0.5
+"""After a compaction's end: what a Store removes then is counted, too."""
+
+STORE_CALLS = ("rename", "fsync", "fdatasync", "unlink")
+DIRECTORY_CALLS = ("fdatasync", "pwrite", "writev")
 """System calls whose order a crash may cut: of the Stores' supervisors, and of the Directory's storage."""
+STORE_FILES = ("{volume}.vol.compact", "{volume}.members.new", "{old}", "{old}-lock")
+"""Only calls on these files of a Store are counted under load, and when it is quiet those on its folder, too: what
+others do to the volume and to the folder all the time would be counted instead of what a compaction does."""
+
+NEVER = 10**9
+MOST_ATTEMPTS = 5
+"""A compaction may fail when those before it were killed a moment ago; then it is begun again."""
 
 
 def options(replication: str, **more: Any) -> ClusterOptions:
@@ -67,13 +78,15 @@ class Compacting:
         async with aiohttp.request(method, url, data=body, headers=headers, timeout=timeout) as answer:
             return await answer.json()
 
-    async def volume(self) -> Any:
-        """The volume as the Directory knows it."""
+    async def volumes(self) -> dict[int, Any]:
+        """The volumes as the Directory knows them."""
         async with HttpClient() as http:
-            return (await directory_document(http, self.cluster))["Volumes"][0]
+            document = await directory_document(http, self.cluster)
+        return {int(volume["volume"]): volume for volume in document["Volumes"]}
 
-    async def begin(self) -> None:
-        request = {"volumes": None, "now": True, "dryRun": False}
+    async def begin(self, volume: int | None = None) -> None:
+        """Have one volume compacted, or all."""
+        request = {"volumes": None if volume is None else [volume], "now": True, "dryRun": False}
         await self.call("POST", self.cluster.directory.address, "/cluster/compactions", request)
 
     async def ended(self) -> Any:
@@ -90,23 +103,25 @@ class Compacting:
         await self.begin()
         return await self.ended()
 
-    async def until_garbage(self) -> None:
-        """Wait until the Directory has something to compact, and nothing keeps it from that."""
+    async def until_garbage(self) -> int:
+        """Wait until the Directory has something to compact, and nothing keeps it from that; returns a volume."""
         request = {"volumes": None, "now": True, "dryRun": True}
         async with asyncio.timeout(COMPACT_SECONDS):
             while True:
                 said = await self.call("POST", self.cluster.directory.address, "/cluster/compactions", request)
                 if said["volumes"] and not any(one["obstacle"] for one in said["volumes"]):
-                    return
+                    return int(said["volumes"][0]["volume"])
                 await asyncio.sleep(POLL_SECONDS)
 
-    async def pauses(self, volume: int) -> list[float]:
-        """For how long nobody could append, on each Store, the last time; milliseconds."""
+    async def pauses(self) -> list[float]:
+        """For how long nobody could append, on each Store and for each volume, the last time; milliseconds."""
         found = []
         for store in self.cluster.stores:
-            job = await self.call("GET", store.admin_url.removeprefix("http://"), f"/admin/volumes/{volume}/compact")
-            if job.get("state") == "done":
-                found.append(1000 * job["pauseSeconds"])
+            address = store.admin_url.removeprefix("http://")
+            for volume in await self.volumes():
+                job = await self.call("GET", address, f"/admin/volumes/{volume}/compact")
+                if job.get("state") == "done":
+                    found.append(1000 * job["pauseSeconds"])
         return found
 
     def leftovers(self) -> list[str]:
@@ -136,6 +151,7 @@ class UnderLoad:
     most_late_seconds: float = 0.0
     live_bytes: int = 0
     size_bytes: int = 0
+    volumes: int = 0
     seconds: float = 0.0
 
     def lines(self) -> list[str]:
@@ -146,7 +162,7 @@ class UnderLoad:
             f"reads without compactions: {_in_words(self.quiet)}",
             f"reads with compactions: {_in_words(self.busy)}",
             f"p99 {percentile(self.busy, 99) / percentile(self.quiet, 99):.2f} times that without compactions",
-            f"volume: {self.size_bytes:,} bytes, of which {self.live_bytes:,} are live",
+            f"{self.volumes} volumes: {self.size_bytes:,} bytes, of which {self.live_bytes:,} are live",
             f"the load itself stood still for up to {self.most_late_seconds:.2f} s",
         ]
 
@@ -173,13 +189,12 @@ async def compact_under_load(cluster: Cluster, rates: Rates, times: int, pause_s
         load.take_latencies()
         await asyncio.sleep(max(2.0, 2 * pause_seconds))
         found.quiet = load.take_latencies()
-        volume = int((await compacting.volume())["volume"])
         for _ in range(times):
             load.take_latencies()
             done = await compacting.compact()
             found.busy += load.take_latencies()
             assert done["state"] == "done", done
-            found.pauses += await compacting.pauses(volume)
+            found.pauses += await compacting.pauses()
             await asyncio.sleep(pause_seconds)
     finally:
         found.seconds = time.monotonic() - began
@@ -188,22 +203,23 @@ async def compact_under_load(cluster: Cluster, rates: Rates, times: int, pause_s
     await compacting.compact()
     await settled(cluster, recorder, within_seconds=HEAL_SECONDS)
     await verify_photos(cluster, recorder)
-    document = await until_compact(compacting)
-    found.live_bytes, found.size_bytes = document["liveBytes"], document["sizeBytes"]
+    volumes = await until_compact(compacting)
+    found.volumes = len(volumes)
+    found.live_bytes, found.size_bytes = (sum(one[what] for one in volumes) for what in ("liveBytes", "sizeBytes"))
     await full_strength(cluster, within_seconds=HEAL_SECONDS)
     await verify_files(cluster)
     assert not compacting.leftovers(), compacting.leftovers()
     return found
 
 
-async def until_compact(compacting: Compacting) -> Any:
-    """The volume once its sizes are those of after the compaction; at the latest after some heartbeats."""
+async def until_compact(compacting: Compacting) -> list[Any]:
+    """The volumes once their sizes are those of after the compaction; at the latest after some heartbeats."""
     for _ in range(100):
-        document = await compacting.volume()
-        if document["sizeBytes"] - SUPERBLOCK_BYTES == document["liveBytes"]:
+        volumes = list((await compacting.volumes()).values())
+        if all(one["sizeBytes"] - SUPERBLOCK_BYTES == one["liveBytes"] for one in volumes):
             break
         await asyncio.sleep(POLL_SECONDS)
-    return document
+    return volumes
 
 
 def _in_words(seconds: array[float]) -> str:
@@ -233,8 +249,8 @@ class Kills:
     async def at_random(self, role: str) -> None:
         """Kill one at a random moment of a compaction, under load."""
         async with self._load():
-            await self._compacting.until_garbage()
-            node = await self._node(role)
+            volume = await self._compacting.until_garbage()
+            node = await self._node(role, volume)
             await self._compacting.begin()
             await asyncio.sleep(self.dice.random() * self.dice.choice((0.05, 0.3, 1.2)))
             await asyncio.to_thread(node.kill)
@@ -242,38 +258,108 @@ class Kills:
             await self._start(node)
         await self._require_right(f"{role} at random")
 
-    async def at_call(self, role: str, number: int) -> bool:
-        """Kill one before its system call with this number, counted from now on; False when there are not so many."""
-        async with self._load():
-            await self._compacting.until_garbage()
-            node = await self._node(role)
-            calls = DIRECTORY_CALLS if role == "directory" else STORE_CALLS
-            with _killed_by_strace(node, calls, number):
-                try:
-                    await self._compacting.begin()
-                    await self._until_killed(node)
-                except (aiohttp.ClientError, OSError, TimeoutError):
-                    await self._until_killed(node)
-            killed = not node.running
-            if killed:
-                await asyncio.to_thread(node.kill)  # the workers, should any be left
-                await self._start(node)
-        await self._require_right(f"{role} before call {number}" if killed else f"{role}: not killed")
+    async def at_every_call(self, role: str, *, loaded: bool) -> list[str]:
+        """Kill one before each system call that it makes in a compaction, call by call; returns those calls.
+
+        A compaction to its end says first which calls on which files there are, and how many of each.
+
+        Parameters
+        ----------
+        loaded: uploads, reads and deletes go on meanwhile.
+        """
+        await self._compact_once()
+        made = await self._record(role, loaded=loaded)
+        killed: list[str] = []
+        for call, times in Counter(made).items():
+            for number in range(1, times + 1):
+                if await self.at_call(role, call, number, loaded=loaded):
+                    killed.append(f"{call}, {number} of {times}")
+                else:  # under load it is not always as often
+                    assert number > 1, f"{call} was not made again"
+                    break
         return killed
 
-    async def _until_killed(self, node: Node) -> None:
+    async def at_call(self, role: str, call: str, number: int, *, loaded: bool = True) -> bool:
+        """Kill one before it makes a call for the time ``number`` in a compaction; False when it does not.
+
+        Parameters
+        ----------
+        call: with the file's name, as ``rename {volume}.vol.compact``.
+        """
+        for _ in range(MOST_ATTEMPTS):
+            _, node, done = await self._at_call(role, (call,), number, loaded=loaded)
+            if node is not None:
+                await self._start(node)
+            what = f"{role} before {call}, {number}" if node is not None else f"{role}: not killed"
+            await self._require_right(what)
+            if node is not None or (done and number > 1):
+                return node is not None
+        raise AssertionError(f"{MOST_ATTEMPTS} compactions ended without {call}")
+
+    async def _compact_once(self) -> None:
+        """The first compaction of a volume does more, once in its life."""
+        for _ in range(MOST_ATTEMPTS):
+            async with self._load():
+                done = await self._compacting.compact()
+            if done["state"] == "done":
+                return
+        raise AssertionError(done)
+
+    async def _record(self, role: str, *, loaded: bool) -> list[str]:
+        """The calls of a compaction that nobody disturbs."""
+        calls = DIRECTORY_CALLS if role == "directory" else STORE_CALLS
+        for _ in range(MOST_ATTEMPTS):
+            made, _, done = await self._at_call(role, calls, NEVER, loaded=loaded)
+            if done and made:
+                return made
+        raise AssertionError(f"{MOST_ATTEMPTS} compactions failed although nobody was killed")
+
+    async def _at_call(
+        self, role: str, calls: Sequence[str], number: int, *, loaded: bool
+    ) -> tuple[list[str], Node | None, bool]:
+        """Try it once. Returns the calls that were counted, who was killed, and whether the compaction is done."""
+        async with AsyncExitStack() as load:
+            await load.enter_async_context(self._load())
+            volume = await self._compacting.until_garbage()
+            node = await self._node(role, volume)
+            if not loaded:
+                await load.aclose()
+            done = False
+            files = self._files_of(node, volume, with_folder=not loaded)
+            with _killed_at_call(self.cluster, node, calls, files, number) as made:
+                with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                    await self._compacting.begin(volume)
+                done = await self._until_killed(node)
+            if node.running:
+                return made, None, done
+            await asyncio.to_thread(node.kill)  # the workers, should any be left
+            return made, node, False
+
+    def _files_of(self, node: Node, volume: int, *, with_folder: bool) -> dict[str, Path]:
+        """The files that a compaction changes, beside the volume, by their names in calls."""
+        folder = self.cluster.data_of(node)
+        if node not in self.cluster.stores:
+            return {"directory.lmdb": folder / "directory.lmdb"}
+        (old,) = (path.name for path in folder.glob(f"{volume}.*idx"))
+        files = {name: folder / name.format(volume=volume, old=old) for name in STORE_FILES}
+        return {"folder": folder, **files} if with_folder else files
+
+    async def _until_killed(self, node: Node) -> bool:
+        """Wait until it is killed, or the compaction has ended; returns whether it is done."""
         deadline = time.monotonic() + COMPACT_SECONDS
         while node.running and time.monotonic() < deadline:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 said = await self._compacting.call("GET", self.cluster.directory.address, "/cluster/compactions")
                 if all(one["state"] in ("done", "failed") for one in said["compactions"]):
-                    return
+                    await asyncio.sleep(TIDYING_SECONDS)
+                    return bool(said["compactions"]) and said["compactions"][-1]["state"] == "done"
             await asyncio.sleep(POLL_SECONDS)
+        return False
 
-    async def _node(self, role: str) -> Node:
+    async def _node(self, role: str, number: int) -> Node:
         if role == "directory":
             return self.cluster.directory
-        volume = await self._compacting.volume()
+        volume = (await self._compacting.volumes())[number]
         async with HttpClient() as http:
             status = await directory_document(http, self.cluster)
         urls = {store["storeId"]: store["url"] for store in status["Stores"]}
@@ -327,22 +413,45 @@ class Kills:
         print(dict(self.outcomes), dict(self.recorder.counts))
 
 
+def kill_environ(folder: Path) -> dict[str, str]:
+    """Build what counts system calls; returns the environment of the nodes that are to be killed by it."""
+    library = folder / "kill_at_call.so"
+    source = Path(__file__).with_name("kill_at_call.c")
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl", "-lpthread"], check=True)
+    return {"LD_PRELOAD": str(library), "KILL_AT_CALL": str(folder / "kill")}
+
+
 @contextlib.contextmanager
-def _killed_by_strace(node: Node, calls: str, number: int) -> Any:
-    """Have a process killed before it makes one of these calls for the time ``number``."""
-    assert node.pid is not None
-    command = ["strace", "-f", "-p", str(node.pid), "-o", "/dev/null", "-e", f"trace={calls}"]
-    command += ["-e", f"inject={calls}:signal=SIGKILL:when={number}"]
-    tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
-    assert tracer.stderr is not None
+def _killed_at_call(
+    cluster: Cluster, node: Node, calls: Sequence[str], files: dict[str, Path], number: int
+) -> Iterator[list[str]]:
+    """Have a node killed before it makes one of these calls for the time ``number``.
+
+    Parameters
+    ----------
+    calls: names of system calls, each maybe with the name of the only file that counts.
+    files: what else counts.
+
+    Gives a list that has the calls that were counted, with the names of files, afterwards.
+    """
+    order = Path(cluster.options.environ["KILL_AT_CALL"])
+    log = order.with_name(order.name + ".log")
+    made: list[str] = []
+    named = {call.partition(" ")[2] for call in calls} - {""}
+    paths = {str(path): name for name, path in files.items() if not named or name in named}
+    lines = [f"{node.pid} {number} {time.monotonic_ns()}", "".join(f"{call.split()[0]} " for call in calls), *paths]
+    prepared = order.with_suffix(".new")
+    prepared.write_text("".join(f"{line}\n" for line in lines))
+    prepared.replace(order)
     try:
-        tracer.stderr.readline()  # "Process … attached": from now on
-        yield
+        yield made
     finally:
-        tracer.terminate()
-        tracer.wait(10)
-        tracer.stderr.close()
+        order.unlink()
+        if log.exists():
+            found = (line.partition(" ") for line in log.read_text().splitlines())
+            made += [f"{call} {paths[path]}" for call, _, path in found]
+            log.unlink()
 
 
-def has_strace() -> bool:
-    return any((Path(folder) / "strace").exists() for folder in ("/usr/bin", "/bin", "/usr/local/bin"))
+def has_compiler() -> bool:
+    return shutil.which("cc") is not None
