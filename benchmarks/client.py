@@ -41,7 +41,15 @@ class Client:
 
     def get_size(self, path: str) -> int:
         """Ask for a path and throw the body away; returns its bytes. Raises CannotMeasure unless the answer is 200."""
+        self.ask(path)
+        return self.answered_size(path)
+
+    def ask(self, path: str) -> None:
+        """Send a request, whose answer :meth:`answered_size` has to take before the next one."""
         self._socket.sendall(b"GET %b HTTP/1.1\r\n%b" % (path.encode(), self._host))
+
+    def answered_size(self, path: str) -> int:
+        """Take the answer to what was asked. Raises CannotMeasure unless it is 200."""
         filled = end = 0
         while not end:
             filled += self._receive(filled)

@@ -24,6 +24,7 @@ STORE_COMMAND = ("-P", "-m", "tools.cli", "store")
 STORE_WORKER = "haystack.store.worker"
 READY_SECONDS = 60.0
 READY_POLL_SECONDS = 0.002
+READERS = 16
 
 NGINX_CONFIGURATION = """\
 daemon off;
@@ -238,8 +239,16 @@ def require_same_bodies(server: Server, photos: Iterable[Photo], maker: PhotoMak
 
 
 def read_all(server: Server, photos: Sequence[Photo], *, times: int) -> None:
-    """Ask for every photo, so that all caches have what they can hold. Raises CannotMeasure for a wrong answer."""
-    with Client(server.port) as client:
-        for photo in (photo for _ in range(times) for photo in photos):
-            if client.get_size(photo.path) != photo.size_bytes:
-                raise CannotMeasure(f"{server.name} answered {photo.path} with another size")
+    """Ask for every photo, so that all caches have what they can hold. Raises CannotMeasure for a wrong answer.
+
+    Several requests are under way at a time, so that a busy machine is not waited for twice with each.
+    """
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(server.port)) for _ in range(READERS)]
+        for start in range(0, times * len(photos), READERS):
+            asked = [(client, photos[(start + n) % len(photos)]) for n, client in enumerate(clients)]
+            for client, photo in asked:
+                client.ask(photo.path)
+            for client, photo in asked:
+                if client.answered_size(photo.path) != photo.size_bytes:
+                    raise CannotMeasure(f"{server.name} answered {photo.path} with another size")
