@@ -27,6 +27,8 @@ POSTGRES_CONNECTIONS = 8
 MAX_WAITING = 1000
 """Calls that may wait for a thread; more are refused, so that a slow database does not eat the memory."""
 BUSY_SECONDS = 10.0
+_POSTGRES_OPTIONS = "-c jit=off"
+"""Statements here take a millisecond or two; compiling one takes a hundred."""
 _PAGE_CACHE_KIB = 64 * 1024
 _MAP_BYTES = 2**30
 
@@ -66,7 +68,11 @@ class Database:
             readers = READERS
         else:
             self._write_engine = self._read_engine = sqlalchemy.create_engine(
-                self.url, pool_size=POSTGRES_CONNECTIONS, max_overflow=0, pool_pre_ping=True
+                self.url,
+                pool_size=POSTGRES_CONNECTIONS,
+                max_overflow=0,
+                pool_pre_ping=True,
+                connect_args={"options": _POSTGRES_OPTIONS},
             )
             writers = readers = POSTGRES_CONNECTIONS // 2
         self._writers = ThreadPoolExecutor(writers, "database-writer")

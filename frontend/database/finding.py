@@ -14,7 +14,8 @@ from frontend.database import people, search, spelling
 from frontend.database.access import may_see
 from frontend.database.paging import Page, Position
 from frontend.database.photos import Photo, in_order
-from frontend.database.search import Match
+from frontend.database.search import Match, Wanted
+from frontend.database.spelling import Forms
 from frontend.database.tables import photos
 from frontend.database.tokens import (
     MAX_WORDS,
@@ -162,11 +163,9 @@ def _page(
     """A page. Its position: how many of a window of matches were shown, and the id that the window lies below."""
     start = after or Position(0, _END)
     forms = [spelling.forms_of(connection, word) for word in asked.words]
-    clauses = [*forms, *_clauses(connection, asked, viewer_id)]
-    conditions = [may_see(viewer_id), *_conditions(asked)]
     before = None if start.id == _END else start.id
-    wanted = RANKED if asked.words else start.number + limit + 1
-    matches = search.newest(connection, clauses, conditions, before, wanted)
+    count = RANKED if asked.words else start.number + limit + 1
+    matches = search.newest(connection, _wanted(connection, asked, forms, viewer_id), before, count)
     ranked = _ranked(matches, forms)
     ids = [match.id for match in ranked[start.number : start.number + limit]]
     following = None
@@ -177,12 +176,12 @@ def _page(
     return Page(tuple(in_order(connection, ids)), following)
 
 
-def _ranked(matches: list[Match], forms: Sequence[Sequence[str]]) -> list[Match]:
+def _ranked(matches: list[Match], forms: Sequence[Forms]) -> list[Match]:
     """The matches, those with the words in the weightier fields first, else the newest."""
     if not forms:
         return matches
-    begun = [frozenset(words[1:]) for words in forms]
-    whole = [words[0] for words in forms]
+    begun = [frozenset(one.words[1:]) for one in forms]
+    whole = [one.words[0] for one in forms]
     return sorted(matches, key=lambda match: (-_score(match, whole, begun), -match.id))
 
 
@@ -196,17 +195,22 @@ def _score(match: Match, whole: Sequence[str], begun: Sequence[frozenset[str]]) 
     return score
 
 
-def _clauses(connection: Connection, asked: Asked, viewer_id: int | None) -> list[list[str]]:
-    """The tokens of which a photo must have one each, words apart."""
-    found = [[tag_mark(tag)] if _NAME.fullmatch(tag) else [] for tag in asked.tags]
+def _wanted(connection: Connection, asked: Asked, forms: Sequence[Forms], viewer_id: int | None) -> Wanted:
+    most = min((one.most for one in forms), default=_END)
+    clauses: list[Sequence[str]] = [one.words for one in forms]
+    clauses += [[tag_mark(tag)] if _NAME.fullmatch(tag) else [] for tag in asked.tags]
     if asked.owner:
-        found.append([owner_mark(asked.owner)] if _NAME.fullmatch(asked.owner) else [])
-    if asked.from_ms is not None or asked.to_ms is not None:
-        found.append(period_marks(asked.from_ms, asked.to_ms))
+        owner = people.by_username(connection, asked.owner)
+        clauses.append([] if owner is None else [owner_mark(owner.username)])
+        most = min(most, 0 if owner is None else owner.photo_count)
+    dated = asked.from_ms is not None or asked.to_ms is not None
+    if dated:
+        clauses.append(period_marks(asked.from_ms, asked.to_ms))
     if asked.near is not None:
         cells = near_marks(box_around(asked.near))
-        found += [cells] if cells else []
-    return [*found, _seen_by(connection, viewer_id)]
+        clauses += [cells] if cells else []
+    clauses.append(_seen_by(connection, viewer_id))
+    return Wanted(clauses, [may_see(viewer_id), *_conditions(asked)], most, dated)
 
 
 def _seen_by(connection: Connection, viewer_id: int | None) -> list[str]:

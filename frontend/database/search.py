@@ -1,8 +1,8 @@
 """The index of photos: FTS5 in SQLite, a tsvector in PostgreSQL, with the tokens of :mod:`frontend.database.tokens`.
 
 Both are asked for the newest so many matches and stop there, so that a word of a hundred thousand photos costs as
-little as one of three: FTS5 walks its lists from the end; PostgreSQL, whose index has no order, looks among the newest
-few thousand photos first, then among eight times as many, and so on.
+little as one of three: FTS5 walks its lists from the end; PostgreSQL, whose index has no order, is asked for one block
+of ids after the other, from the newest on, unless what is asked for is rare.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from sqlalchemy import (
     Connection,
     Select,
     Text,
-    bindparam,
     cast,
     column,
     func,
@@ -34,9 +33,14 @@ from frontend.database.tables import photo_tags, photos, users
 from frontend.database.tokens import marks_of, words_of
 
 _FIELDS = ("tags", "title", "owner", "caption", "camera")
-_BUCKET_BITS = (12, 15, 18, 21)
-"""PostgreSQL's index knows of each photo in which block of 4,096 ids it lies, of 32,768, and so on."""
+_BLOCK_BITS = (13, 15, 17, 19, 21, 23)
+"""PostgreSQL's index knows of each photo in which block of 8,192 ids it lies, of 32,768, and so on."""
+_USUAL_BITS = 17
+"""Larger blocks are asked for when there is next to nothing in those."""
+RARE = 2000
+"""So few matches are asked for at once."""
 _BATCH = 2000
+_END = 2**63 - 1
 
 _index = table(
     "photo_search",
@@ -90,7 +94,7 @@ def put(connection: Connection, photo_id: int, searched: Searched, *, new: bool)
     if not new:
         remove(connection, photo_id)
     connection.execute(_PUT_POSTGRES if is_postgres(connection) else _PUT_SQLITE, values)
-    spelling.learn(connection, known_words(searched), new=new)
+    spelling.learn(connection, known_words(searched))
 
 
 def remove(connection: Connection, photo_id: int) -> None:
@@ -119,44 +123,72 @@ def row_of(photo_id: int, searched: Searched, *, postgres: bool) -> dict[str, ob
     if not postgres:
         return {**row, "marks": " ".join(marks)}
     words = {word for one in fields.values() for word in one.split()}
-    buckets = [_bucket(bits, photo_id >> bits) for bits in _BUCKET_BITS]
-    return {**row, "document": " ".join(_quoted(token) for token in sorted({*words, *marks, *buckets}))}
+    blocks = [_block(bits, photo_id) for bits in _BLOCK_BITS]
+    return {**row, "document": " ".join(_quoted(token) for token in sorted({*words, *marks, *blocks}))}
 
 
 def known_words(searched: Searched) -> list[str]:
-    """The words of a photo that others may be the beginning of, or misspelt."""
+    """All words that a photo is found by."""
     tags = " ".join(searched.tags)
-    return [word for word in words_of(f"{searched.title} {searched.caption} {tags} {searched.owner}") if len(word) > 2]
+    return words_of(f"{searched.title} {searched.caption} {tags} {searched.owner} {searched.camera}")
 
 
-def newest(
-    connection: Connection,
-    clauses: Sequence[Sequence[str]],
-    conditions: Sequence[ColumnElement[bool]],
-    before_id: int | None,
-    limit: int,
-) -> list[Match]:
-    """The newest photos that have a token of each clause, newest first.
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What photos to find.
 
     Parameters
     ----------
-    clauses: not empty.
-    conditions: about ``photos``, what the tokens leave open.
+    clauses: tokens; a photo has one of each clause.
+    conditions: about ``photos``, what tokens leave open.
+    most: no more photos than these have all that is asked for, as far as that is known.
+    dated: it is asked for a time, so that there may be nothing among the newest, and much further on.
+    """
+
+    clauses: Sequence[Sequence[str]]
+    conditions: Sequence[ColumnElement[bool]]
+    most: int
+    dated: bool
+
+
+def newest(connection: Connection, wanted: Wanted, before_id: int | None, limit: int) -> list[Match]:
+    """The newest photos that are wanted, newest first.
+
+    Parameters
+    ----------
     before_id: only photos with smaller ids.
     """
-    if not all(clauses):
+    if not wanted.most or not all(wanted.clauses):
         return []
     if not is_postgres(connection):
-        return _matches(connection, _sqlite_query(clauses, conditions, before_id, limit), {})
+        return _matches(connection, _sqlite_query(wanted, before_id, limit))
     connection.execute(_NO_WALK)
-    last = before_id if before_id is not None else connection.execute(_LAST_POSTGRES).scalar_one()
+    before = before_id if before_id is not None else _END
+    if wanted.most <= RARE:
+        return _matches(connection, _postgres_query(wanted, None, before, limit))
+    return _by_blocks(connection, wanted, before, limit)
+
+
+def _by_blocks(connection: Connection, wanted: Wanted, before: int, limit: int) -> list[Match]:
     found: list[Match] = []
-    query = _postgres_query(conditions, limit)
-    for wanted in _stages(clauses, last):
-        found = _matches(connection, query, {"wanted": _tsquery(wanted), "before": last})
+    sizes = iter(_BLOCK_BITS)
+    bits = next(sizes)
+    last = _last_before(connection, before)
+    while last is not None:
+        there = _matches(connection, _postgres_query(wanted, _block(bits, last), before, limit - len(found)))
+        found += there
         if len(found) >= limit:
             break
+        before = last >> bits << bits
+        last = _last_before(connection, before)  # ids may be far apart
+        if bits < _USUAL_BITS or (not wanted.dated and len(there) < limit // 8):
+            bits = next(sizes, bits)
     return found
+
+
+def _last_before(connection: Connection, photo_id: int) -> int | None:
+    found = connection.execute(select(func.max(_index.c.photo_id)).where(_index.c.photo_id < photo_id)).scalar_one()
+    return None if found is None else int(found)
 
 
 def complete(connection: Connection) -> int:
@@ -207,56 +239,51 @@ def _searched(row: Any, tags: Sequence[str]) -> Searched:
     )
 
 
-def _matches(connection: Connection, query: Select[Any], values: dict[str, object]) -> list[Match]:
-    return [Match(*row) for row in connection.execute(query, values).all()]
+def _matches(connection: Connection, query: Select[Any]) -> list[Match]:
+    return [Match(*row) for row in connection.execute(query).all()]
 
 
-def _sqlite_query(
-    clauses: Sequence[Sequence[str]], conditions: Sequence[ColumnElement[bool]], before_id: int | None, limit: int
-) -> Select[Any]:
-    wanted = " AND ".join("(" + " OR ".join(f'"{token}"' for token in clause) + ")" for clause in clauses)
+def _sqlite_query(wanted: Wanted, before_id: int | None, limit: int) -> Select[Any]:
+    clauses = " AND ".join("(" + " OR ".join(f'"{token}"' for token in clause) + ")" for clause in wanted.clauses)
     key = _index.c.rowid
     query = (
         select(key, *(_index.c[field] for field in _FIELDS))
         .join_from(_index, photos, photos.c.id == key)
-        .where(literal_column("photo_search").op("MATCH")(wanted), *conditions)
+        .where(literal_column("photo_search").op("MATCH")(clauses), *wanted.conditions)
         .order_by(key.desc())
         .limit(limit)
     )
     return query if before_id is None else query.where(key < before_id)
 
 
-def _postgres_query(conditions: Sequence[ColumnElement[bool]], limit: int) -> Select[Any]:
-    wanted = cast(bindparam("wanted", type_=Text), TSQUERY)
-    before = bindparam("before", type_=BigInteger)
-    found = select(_index.c.photo_id, *(_index.c[field] for field in _FIELDS)).where(
-        literal_column("photo_search.document").op("@@")(wanted), _index.c.photo_id < before
-    )
+def _postgres_query(wanted: Wanted, block: str | None, before_id: int, limit: int) -> Select[Any]:
+    document: ColumnElement[Any] = literal_column("photo_search.document")
+    clauses = [*wanted.clauses, *([] if block is None else [[block]])]
+    # Each clause by itself: with one query of all, the index reads the shortest list to its end.
+    matches = [document.op("@@")(cast(_tsquery(clause), TSQUERY)) for clause in clauses]
     # OFFSET keeps the planner from walking all photos from the newest on in the hope of finding enough soon.
-    inner = found.offset(0).subquery("found")
-    return (
-        select(inner)
-        .join_from(inner, photos, photos.c.id == inner.c.photo_id)
-        .where(*conditions)
-        .order_by(inner.c.photo_id.desc())
+    found = select(_index.c.photo_id).where(*matches, _index.c.photo_id < before_id).offset(0).subquery("found")
+    seen = (
+        select(found.c.photo_id)
+        .join_from(found, photos, photos.c.id == found.c.photo_id)
+        .where(*wanted.conditions)
+        .order_by(found.c.photo_id.desc())
         .limit(limit)
+        .subquery("seen")
+    )
+    return (
+        select(_index.c.photo_id, *(_index.c[field] for field in _FIELDS))
+        .join_from(seen, _index, _index.c.photo_id == seen.c.photo_id)
+        .order_by(_index.c.photo_id.desc())
     )
 
 
-def _stages(clauses: Sequence[Sequence[str]], before_id: int) -> Iterator[Sequence[Sequence[str]]]:
-    """The clauses with ever more of the newest photos, in the end with all."""
-    for bits in _BUCKET_BITS:
-        last = max(0, before_id - 1) >> bits
-        yield [*clauses, [_bucket(bits, number) for number in (last, last - 1) if number >= 0]]
-    yield clauses
+def _block(bits: int, photo_id: int) -> str:
+    return f":b{bits}_{photo_id >> bits}"
 
 
-def _bucket(bits: int, number: int) -> str:
-    return f":b{bits}_{number}"
-
-
-def _tsquery(clauses: Sequence[Sequence[str]]) -> str:
-    return " & ".join("(" + " | ".join(map(_quoted, clause)) + ")" for clause in clauses)
+def _tsquery(clause: Sequence[str]) -> str:
+    return " | ".join(map(_quoted, clause))
 
 
 def _quoted(token: str) -> str:
@@ -273,6 +300,5 @@ _PUT_POSTGRES = text(
 )
 _REMOVE_SQLITE = text("DELETE FROM photo_search WHERE rowid = :id")
 _REMOVE_POSTGRES = text("DELETE FROM photo_search WHERE photo_id = :id")
-_LAST_POSTGRES = select(func.coalesce(func.max(_index.c.photo_id), 0) + 1)
 _NO_WALK = text("SET LOCAL enable_seqscan = off")
 """Its estimates of how many photos have a word are far off at times."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
 from frontend.database.tables import search_words
 
-MAX_FORMS = 40
+MAX_FORMS = 16
 """Words that one beginning stands for, those of the most photos."""
 LEAST_MISSPELT = 4
 """Characters of a word for which another spelling is looked for."""
@@ -19,36 +20,47 @@ _COUNT = text(
     "INSERT INTO search_words (word, photos) VALUES (:word, 1)"
     " ON CONFLICT (word) DO UPDATE SET photos = search_words.photos + 1"
 )
-_KNOW = text("INSERT INTO search_words (word, photos) VALUES (:word, 1) ON CONFLICT (word) DO NOTHING")
 
 
-def learn(connection: Connection, words: Iterable[str], *, new: bool) -> None:
-    """Remember the words of a photo.
+@dataclass(frozen=True, slots=True)
+class Forms:
+    """What a word stands for.
 
     Parameters
     ----------
-    new: the photo is counted; one that is made findable anew was counted before.
+    words: itself, then those that begin with it, of the most photos first.
+    most: no more photos have one of them.
     """
+
+    words: tuple[str, ...]
+    most: int
+
+
+def learn(connection: Connection, words: Iterable[str]) -> None:
+    """Count a photo for each of the words that it is found by. One that was changed is counted once more."""
     # In one order, so that two who publish at the same moment do not wait for each other for ever.
     rows = [{"word": word} for word in sorted(set(words))]
     if rows:
-        connection.execute(_COUNT if new else _KNOW, rows)
+        connection.execute(_COUNT, rows)
 
 
-def forms_of(connection: Connection, word: str) -> list[str]:
-    """The word itself, then those that begin with it: of the most photos first.
+def forms_of(connection: Connection, word: str) -> Forms:
+    """The word and those that begin with it.
 
     One ASCII letter stands for itself: a tenth of all words begin with it.
     """
-    if len(word) < 2 and word.isascii():
-        return [word]
+    alone = len(word) < 2 and word.isascii()
+    wanted = search_words.c.word == word if alone else search_words.c.word.between(word, word + _LAST)
     query = (
-        select(search_words.c.word)
-        .where(search_words.c.word > word, search_words.c.word < word + _LAST)
-        .order_by(search_words.c.photos.desc(), search_words.c.word)
-        .limit(MAX_FORMS - 1)
+        select(search_words.c.word, search_words.c.photos)
+        .where(wanted)
+        # Itself before those that begin with it.
+        .order_by(search_words.c.word != word, search_words.c.photos.desc(), search_words.c.word)
+        .limit(MAX_FORMS)
     )
-    return [word, *(str(row[0]) for row in connection.execute(query))]
+    rows = connection.execute(query).all()
+    longer = [str(row.word) for row in rows if row.word != word]
+    return Forms((word, *longer), sum(row.photos for row in rows))
 
 
 def spelt_right(connection: Connection, word: str) -> str | None:
