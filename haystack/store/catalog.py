@@ -28,7 +28,7 @@ from haystack.store.replication.served import ServedMembership
 from haystack.volume.append import Guard
 from haystack.volume.commit import Done, Submission
 from haystack.volume.files import disk_error
-from haystack.volume.index import IndexEntry
+from haystack.volume.index_records import IndexEntry
 from haystack.volume.mapping import VolumeMap
 from haystack.volume.operations import Appended, Operation, Outcome
 from haystack.volume.volume import Volume

@@ -15,7 +15,7 @@ from haystack.store.catalog import ServedVolume
 from haystack.store.recent import RecentReads
 from haystack.store.targets import Target
 from haystack.volume.direct import DirectReads
-from haystack.volume.index import IndexEntry
+from haystack.volume.index_records import IndexEntry
 
 SMALL_BYTES = 32 * 1024
 """Needles up to this size are cheap to keep in the page cache. And the fast way has already asked the kernel for them

@@ -23,7 +23,7 @@ from haystack.store.control_cells import Counter
 from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
 from haystack.store.targets import parse_target
-from haystack.volume.index import IndexEntry
+from haystack.volume.index_records import IndexEntry
 from haystack.volume.layout import FOOTER_BYTES, HEADER, HEADER_BYTES, needle_bytes
 
 _clock = time.perf_counter

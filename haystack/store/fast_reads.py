@@ -33,7 +33,7 @@ from haystack.store.control_cells import Header
 from haystack.store.fast_cold import FastColdReads, PlainRead
 from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
-from haystack.volume.index import KEY, VALUE
+from haystack.volume.index_records import KEY, VALUE
 from haystack.volume.layout import (
     ALIGNMENT,
     FOOTER,

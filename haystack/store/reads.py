@@ -38,7 +38,7 @@ from haystack.store.replication.rules import Duty
 from haystack.store.sampling import ReadSampler
 from haystack.store.tally import Tally
 from haystack.store.targets import Target, not_here
-from haystack.volume.index import IndexEntry
+from haystack.volume.index_records import IndexEntry
 from haystack.volume.layout import HEADER_BYTES
 from haystack.volume.reading import Needle
 

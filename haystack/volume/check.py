@@ -9,7 +9,8 @@ from pathlib import Path
 
 from haystack.errors import IndexDamaged, UnknownFormat
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, IndexState, NeedleIndex
+from haystack.volume.index import NeedleIndex
+from haystack.volume.index_records import IndexEntry, IndexState
 from haystack.volume.layout import HEADER_BYTES, SUPERBLOCK_BYTES, LayoutError, NeedleHeader
 from haystack.volume.names import index_path
 from haystack.volume.scan import Damage, ScannedNeedle, scan

@@ -20,7 +20,7 @@ import xxhash
 
 from haystack.errors import DamagedNeedle
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import KEY, VALUE, pack_entry
+from haystack.volume.index_records import KEY, VALUE, pack_entry
 from haystack.volume.layout import (
     FOOTER,
     FOOTER_BYTES,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from haystack.volume.index import IndexEntry, IndexWriter, entry_flags
+from haystack.volume.index import IndexWriter
+from haystack.volume.index_records import IndexEntry, entry_flags
 from haystack.volume.layout import NeedleHeader
 
 

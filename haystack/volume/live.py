@@ -19,17 +19,8 @@ from pathlib import Path
 from haystack.errors import DamagedNeedle, IndexDamaged, InvalidRequest
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import (
-    DELETED_NOW,
-    DELETED_VALUE,
-    VALUE,
-    IndexEntry,
-    IndexSnapshot,
-    IndexState,
-    IndexWriter,
-    NeedleIndex,
-    remove_index,
-)
+from haystack.volume.index import IndexSnapshot, IndexWriter, NeedleIndex, remove_index
+from haystack.volume.index_records import DELETED_NOW, DELETED_VALUE, VALUE, IndexEntry, IndexState
 from haystack.volume.layout import (
     ALIGNMENT,
     HEADER_BYTES,

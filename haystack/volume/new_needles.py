@@ -10,7 +10,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from haystack.volume.index import KEY, entry_flags, pack_entry
+from haystack.volume.index_records import KEY, entry_flags, pack_entry
 from haystack.volume.layout import (
     ALIGNMENT,
     MAX_DATA_BYTES,

@@ -19,16 +19,8 @@ import xxhash
 from haystack.errors import CompactionFailed, DiskError
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, disk_error, sync_folder
-from haystack.volume.index import (
-    KEY,
-    IndexEntry,
-    IndexState,
-    IndexWriter,
-    NeedleIndex,
-    entry_flags,
-    pack_entry,
-    remove_index,
-)
+from haystack.volume.index import IndexWriter, NeedleIndex, remove_index
+from haystack.volume.index_records import KEY, IndexEntry, IndexState, entry_flags, pack_entry
 from haystack.volume.layout import (
     MARKER_FLAGS,
     SUPERBLOCK_BYTES,

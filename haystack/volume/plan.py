@@ -13,7 +13,8 @@ from haystack.errors import (
 )
 from haystack.fid import MAX_ALTERNATE, MAX_COOKIE, MAX_KEY
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, IndexWriter, entry_flags
+from haystack.volume.index import IndexWriter
+from haystack.volume.index_records import IndexEntry, entry_flags
 from haystack.volume.layout import (
     ALIGNMENT,
     HEADER_BYTES,

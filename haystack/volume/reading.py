@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from haystack.errors import DamagedNeedle, IndexDamaged, NeedleNotFound, WrongNeedle
 from haystack.volume.files import VolumeFile
-from haystack.volume.index import IndexEntry, NeedleIndex
+from haystack.volume.index import NeedleIndex
+from haystack.volume.index_records import IndexEntry
 from haystack.volume.layout import HEADER_BYTES, Buffer, LayoutError, NeedleHeader, NeedleMeta, check_needle
 from haystack.volume.scan import verify_range
 

@@ -23,7 +23,8 @@ from haystack.errors import IndexDamaged, OutOfSpace
 from haystack.volume.dirty import DirtyMarker
 from haystack.volume.entering import enter_header
 from haystack.volume.files import VolumeFile, sync_folder
-from haystack.volume.index import IndexState, IndexWriter, NeedleIndex, remove_index
+from haystack.volume.index import IndexWriter, NeedleIndex, remove_index
+from haystack.volume.index_records import IndexState
 from haystack.volume.layout import ALIGNMENT, SUPERBLOCK_BYTES, UNKNOWN_DISTANCE, Superblock
 from haystack.volume.names import index_path, remove_leftovers
 from haystack.volume.scan import CHUNK_BYTES, Damage, ScannedNeedle, scan

@@ -39,7 +39,8 @@ from haystack.fid import MAX_VOLUME_ID
 from haystack.volume.append import Appender, Guard
 from haystack.volume.dirty import DirtyMarker, current_boot_id
 from haystack.volume.files import VolumeFile, disk_error, prefetch, write_durably
-from haystack.volume.index import IndexState, NeedleIndex, remove_index
+from haystack.volume.index import NeedleIndex, remove_index
+from haystack.volume.index_records import IndexState
 from haystack.volume.layout import (
     MAX_VOLUME_BYTES,
     SUPERBLOCK_BYTES,

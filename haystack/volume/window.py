@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from struct import Struct
 
-from haystack.volume.index import KEY
+from haystack.volume.index_records import KEY
 from haystack.volume.layout import ALIGNMENT, FOOTER_BYTES, HEADER, HEADER_BYTES, needle_bytes
 
 RawHeader = tuple[int, ...]

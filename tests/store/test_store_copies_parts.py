@@ -21,7 +21,7 @@ from haystack.volume import Damage, NewNeedle, ScannedNeedle, Volume
 from haystack.volume.cutting import boundary_before, cut
 from haystack.volume.files import VolumeFile
 from haystack.volume.incoming import verified_needles, whole_batches
-from haystack.volume.index import DELETED
+from haystack.volume.index_records import DELETED
 from haystack.volume.layout import SUPERBLOCK_BYTES
 from haystack.volume.past_cache import PastCache
 

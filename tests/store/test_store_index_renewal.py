@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 from supervisor_harness import StoreProcess, fid, until_async
 
-from haystack.volume.index import KEY
+from haystack.volume.index_records import KEY
 
 
 def damage(index: Path, key: int) -> None:

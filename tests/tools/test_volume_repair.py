@@ -14,7 +14,8 @@ from transfer_cluster import Role
 
 from haystack.client import SyncHaystackClient
 from haystack.volume import Volume, check_volume
-from haystack.volume.index import IndexEntry, NeedleIndex
+from haystack.volume.index import NeedleIndex
+from haystack.volume.index_records import IndexEntry
 from tools import cli
 from tools.check import Checked
 from tools.volume_repair import Action, make_plan

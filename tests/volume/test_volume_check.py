@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from haystack.volume import Volume, check_volume
-from haystack.volume.index import IndexEntry
+from haystack.volume.index_records import IndexEntry
 
 
 @pytest.fixture

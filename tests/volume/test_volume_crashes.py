@@ -19,7 +19,8 @@ import haystack.volume.volume as volume_module
 from haystack.errors import DamagedNeedle, HaystackError, NeedleNotFound, OutOfSpace, VolumeUnavailable
 from haystack.volume import NeedleMeta, NewNeedle, Put, ScannedNeedle, Volume, check_volume
 from haystack.volume.dirty import DirtyMarker
-from haystack.volume.index import IndexEntry, NeedleIndex
+from haystack.volume.index import NeedleIndex
+from haystack.volume.index_records import IndexEntry
 from haystack.volume.layout import HEADER_BYTES, NeedleHeader, needle_bytes, pack_needle
 
 META = NeedleMeta("b.jpg", "image/jpeg").pack()

@@ -9,7 +9,7 @@ import pytest
 
 from haystack.errors import NeedleNotFound
 from haystack.volume import NeedleMeta, Superblock, Volume, layout
-from haystack.volume.index import KEY, STATE, VALUE
+from haystack.volume.index_records import KEY, STATE, VALUE
 from haystack.volume.layout import Flags, NeedleHeader, check_needle, pack_needle
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 
 from haystack.errors import IndexDamaged, InvalidRequest, VolumeUnavailable
 from haystack.volume import NewNeedle, Put, Volume
-from haystack.volume.index import (
-    DELETED,
-    DELETED_NOW,
-    PAGE_BYTES,
-    STATE_KEY,
-    IndexEntry,
-    IndexState,
-    NeedleIndex,
-    entry_flags,
-    index_key,
-    remove_index,
-)
+from haystack.volume.index import PAGE_BYTES, NeedleIndex, remove_index
+from haystack.volume.index_records import DELETED, DELETED_NOW, KEY, STATE_KEY, IndexEntry, IndexState, entry_flags
 
 UUID = bytes(range(16))
 
@@ -253,9 +243,9 @@ def test_index_raw_read_is_the_packed_entry(tmp_path: Path) -> None:
     entry = IndexEntry(2**40, 5, 6, 0)
     with index.write() as writer:
         writer.store(9, 1, entry, 1)
-    raw = index.get_raw(index_key(9, 1))
+    raw = index.get_raw(KEY.pack(9, 1))
     assert raw is not None and IndexEntry.unpack(raw) == entry
-    assert index.get_raw(index_key(9, 2)) is None
+    assert index.get_raw(KEY.pack(9, 2)) is None
     with pytest.raises(IndexDamaged):
         IndexEntry.unpack(b"short")
     index.close()

@@ -9,7 +9,7 @@ import pytest
 
 from haystack.errors import CookieMismatch, NeedleNotFound
 from haystack.volume import Delete, NewNeedle, Put, Undelete, Undeleted, Volume, check_volume
-from haystack.volume.index import IndexState
+from haystack.volume.index_records import IndexState
 from haystack.volume.layout import needle_bytes
 from haystack.volume.operations import Operation, Outcome
 

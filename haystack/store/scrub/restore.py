@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from haystack.errors import DiskError
 from haystack.volume import NeedleHeader, ScannedNeedle, Volume
 from haystack.volume.hashing import read_exactly
-from haystack.volume.index import IndexEntry
+from haystack.volume.index_records import IndexEntry
 from haystack.volume.layout import SUPERBLOCK_BYTES
 from haystack.volume.past_cache import PastCache
 
