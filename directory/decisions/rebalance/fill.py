@@ -25,7 +25,7 @@ def level_fill(state: State) -> list[Step]:
     takers = (m for m, takes in enumerate(state.takes) if takes)
     empty = Ranking(takers, [_fill(state, m) for m in range(len(state.used))])
     queues: dict[int, list[int]] = {}
-    while full:
+    while full and not state.is_spent(read=False):
         _, m = heappop(full)
         if _fill(state, m) <= limit:
             continue

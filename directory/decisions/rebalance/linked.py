@@ -19,10 +19,9 @@ class Links:
         for m in hot:
             for v in state.shared(m):
                 holders, shares = state.holders[v], state.shares[v]
-                if shares[holders.index(m)] >= state.least:
-                    for other in holders:
-                        if other in self._root and other != m:
-                            self._root[self._find(m)] = self._find(other)
+                for other in holders:
+                    if other != m and other in self._root and shares[holders.index(m)] >= state.least:
+                        self._root[self._find(m)] = self._find(other)
         self.groups: dict[int, list[int]] = {}
         for m in hot:
             self.groups.setdefault(self._find(m), []).append(m)

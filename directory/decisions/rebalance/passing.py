@@ -49,7 +49,7 @@ def pass_on(
 
 def _pass(state: State, m: int, wanted: float, way: int, behind: set[int], before: Before, least: float) -> float:
     """Pass load on over at most ``way`` machines. ``behind``: those on the way to this one."""
-    passed, stuck = 0.0, state.stuck
+    passed, stuck, level = 0.0, state.stuck, state.level
     load, limit, all_holders, all_shares = state.load, state.limit, state.holders, state.shares
     for v in state.shared(m):
         if wanted - passed < least:
@@ -59,7 +59,12 @@ def _pass(state: State, m: int, wanted: float, way: int, behind: set[int], befor
         share = shares[place]
         if share < least:
             continue
-        for target in holders if len(holders) == 2 else sorted(holders, key=state.level.__getitem__):
+        targets = holders
+        if len(holders) > 2:
+            targets = [t for t in holders if limit[t] - load[t] >= least or (way > 1 and stuck[t] < way - 1)]
+            if len(targets) > 1:
+                targets.sort(key=level.__getitem__)
+        for target in targets:
             if target == m:
                 continue
             amount = min(share, wanted - passed)

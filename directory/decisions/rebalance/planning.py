@@ -73,6 +73,8 @@ class _Attempt:
             if not found:
                 break
             self.steps += found
+            if self.state.is_spent(read=False):
+                break  # the next plan goes on, and not with weights alone
         weights_only = all(step.kind is StepKind.WEIGHTS for step in self.steps)
         if weights_only and first.worst() - self.state.worst() < LEAST_GAIN:
             self.state, self.steps = first.fork(), []

@@ -74,6 +74,10 @@ class State:
         self.least = LEAST_SHIFT * self.total_load / (len(self.machines) or 1)
         self.crumb = self.least * CRUMB / LEAST_SHIFT
         self.left_bytes = settings.budget_bytes
+        self._smallest_bytes = min((size for size in self.sizes if size), default=0)
+        self._smallest_read_bytes = min(
+            (size for size, load in zip(self.sizes, self.loads, strict=True) if load > 0), default=0
+        )
 
     def _take_in(self, snapshot: Snapshot) -> None:
         number, load = self.number, self.load
@@ -190,6 +194,10 @@ class State:
         settings = self.settings
         fill_limit = min(settings.fill_limit, self.mean_fill + settings.fill_band)
         return size_bytes <= self.room[m] and self.used[m] + size_bytes <= fill_limit * self.total[m]
+
+    def is_spent(self, *, read: bool) -> bool:
+        """Say whether the plan may not copy even the smallest volume any more; ``read``: of those that are read."""
+        return self.left_bytes < (self._smallest_read_bytes if read else self._smallest_bytes)
 
     def stays(self, v: int) -> bool:
         """Say whether a volume's copies have to stay where they are."""

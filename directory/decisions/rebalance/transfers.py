@@ -32,6 +32,8 @@ LEAST_EXCESS = 0.005
 MAX_TRIED = 100
 """Volumes for which no target is found, before a machine is left as it is for this time."""
 
+NO_BUDGET = "the plan's budget of bytes is used up"
+
 
 class Transfers:
     """Plans the steps of one round."""
@@ -64,6 +66,9 @@ class Transfers:
             if -level != state.level[m]:
                 heappush(hot, (-state.level[m], m))
                 continue
+            if state.is_spent(read=True):
+                self.obstacles[NO_BUDGET] += 1 + len(hot)
+                break
             if m not in queues:
                 queues[m] = self._densest_first(m)
             choice = self._best(m, queues[m]) or self._swaps.best(m, queues[m])
@@ -134,7 +139,7 @@ class Transfers:
         """Return the best move or temporary copy of one volume."""
         state, size_bytes = self._state, max(1, self._state.sizes[v])
         if size_bytes > state.left_bytes:
-            self.obstacles["the plan's budget of bytes is used up"] += 1
+            self.obstacles[NO_BUDGET] += 1
             return None
         if v in state.resting:
             self.obstacles["volumes were moved lately"] += 1

@@ -107,7 +107,10 @@ def _give_down(state: State, m: int, before: Before) -> int:
         share = state.shares[v][holders.index(m)]
         if share < state.least:
             continue
-        for target in sorted([t for t in holders if t != m], key=level.__getitem__):
+        targets = [t for t in holders if level[t] < level[m]]
+        if len(targets) > 1:
+            targets.sort(key=level.__getitem__)
+        for target in targets:
             widths = 1 / capacity[m] + 1 / capacity[target]
             amount = min(share, excess, (level[m] - level[target]) / widths)
             if amount < state.least:
