@@ -191,3 +191,37 @@ def odd_ones() -> dict[str, bytes]:
         "jpeg of 60,000 by 1": file_of(Image.new("RGB", (60_000, 1))),
         "cmyk": file_of(noise(60, 40, mode="CMYK")),
     }
+
+
+def broken_exif() -> dict[str, bytes]:
+    """Good pictures whose camera wrote nonsense: they are taken all the same."""
+
+    def entry(tag: int, kind: int, count: int, value: int) -> bytes:
+        return struct.pack("<HHII", tag, kind, count, value)
+
+    def directory(*entries: bytes, following: int = 0, tail: bytes = b"") -> bytes:
+        head = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries))
+        return head + b"".join(entries) + struct.pack("<I", following) + tail
+
+    found = {
+        "of itself": directory(entry(0x8769, 4, 1, 8), entry(0x8825, 4, 1, 8), following=8),
+        "outside": directory(entry(0x8769, 4, 1, 2**31), entry(0x8825, 4, 1, 2**32 - 1)),
+        "of 2^32 values": directory(entry(0x0112, 3, 2**32 - 1, 8), entry(0x9003, 2, 2**32 - 1, 8)),
+        "of wrong types": directory(entry(0x0112, 2, 4, 6), entry(0x9003, 12, 9, 8), entry(0x010F, 99, 1, 1)),
+        "of an orientation of 77": directory(entry(0x0112, 3, 1, 77)),
+        "of a place over zero": directory(
+            entry(0x8825, 4, 1, 26), tail=struct.pack("<H", 2) + entry(1, 2, 2, 78) + entry(2, 5, 3, 60) + bytes(40)
+        ),
+        "cut off": b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        "of zeros": b"Exif\0\0" + bytes(60_000),
+        "of noise": b"Exif\0\0" + random.Random(2).randbytes(60_000),
+        "that is a picture": b"Exif\0\0" + good("JPEG"),
+        "as XMP": b"http://ns.adobe.com/xap/1.0/\0<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a '&a;'>]><x>&a;",
+    }
+    whole = good("JPEG")
+    segments = {name: b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body for name, body in found.items()}
+    return {f"jpeg with exif {name}": whole[:2] + one + whole[2:] for name, one in segments.items()} | {
+        f"png with exif {name}": png(8, 8, chunk(b"eXIf", body[6:]), pixels=bytes(8 * 25))
+        for name, body in found.items()
+        if body.startswith(b"Exif")
+    }

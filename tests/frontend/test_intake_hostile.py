@@ -11,7 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from hostile_pictures import FORMATS, lies, odd_ones, polyglots, scans_without_end, truncated, wrong_types
+from hostile_pictures import FORMATS, broken_exif, lies, odd_ones, polyglots, scans_without_end, truncated, wrong_types
 from intake_harness import Frontend, Intake, LocalStore, bearer, store_and_frontend, ticket
 from pictures import file_of, soft
 
@@ -72,6 +72,8 @@ async def test_hostile_uploads(parts: tuple[LocalStore, Frontend, Intake]) -> No
         assert not wrong
         assert statuses.count(201) >= 10 and statuses.count(422) > 50
         assert await upload("a good one", file_of(soft(300, 200))) == 201
+        taken = {name: await upload(name, data) for name, data in broken_exif().items()}
+        assert not wrong and set(taken.values()) == {201}, taken
     assert peak_mib(intake.process.pid) < MOST_INTAKE_MIB
     assert all(peak_mib(pid) < MOST_WORKER_MIB for pid in descendants(intake.process.pid))
     assert "Traceback" not in intake.log, intake.log
