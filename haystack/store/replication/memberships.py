@@ -181,7 +181,7 @@ class Memberships:
         entry.membership = membership
         self._publish(entry)
         _log.info(
-            "volume %d: epoch %d, %s of %d copies in sync, here %s",
+            "volume %d: epoch %d, %d copies in sync, %d promised, here %s",
             entry.id,
             membership.epoch,
             len(membership.in_sync),
