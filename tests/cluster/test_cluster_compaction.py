@@ -25,7 +25,7 @@ async def test_no_request_fails_while_a_volume_is_compacted(tmp_path: Path, repl
         found = await compact_under_load(cluster, Rates(uploads=40, reads=100, deletes=20), times=2, pause_seconds=1.0)
     assert not found.failures(), found.failures()[:5]
     assert found.size_bytes <= 1.01 * found.live_bytes, found.lines()
-    assert len(found.pauses) == 2 * (2 if replication == "001" else 1)
+    assert len(found.pauses) >= 2 * (2 if replication == "001" else 1)
 
 
 @pytest.mark.timeout(240)
