@@ -11,7 +11,7 @@ Invariants, which the tests state as properties:
 - the same snapshot gives the same plan, in whatever order its machines and volumes are named.
 
 A plan is made in rounds, each from nothing but the state that the one before has left, until a round finds nothing
-more: that is what a second plan would find.
+more, or the budget of bytes is spent: that is what a second plan would find.
 """
 
 from __future__ import annotations

@@ -23,6 +23,9 @@ LEAST_SHIFT = 0.002
 CRUMB = 0.001
 """The same when a machine is cleared for a hot volume: what stays there takes away from what copied bytes win."""
 
+SPENT = 0.01
+"""Part of a budget of bytes that is not worth looking for what it would still do."""
+
 
 class State:
     """Machines (by number ``m``) and volumes (by number ``v``).
@@ -196,8 +199,10 @@ class State:
         return size_bytes <= self.room[m] and self.used[m] + size_bytes <= fill_limit * self.total[m]
 
     def is_spent(self, *, read: bool) -> bool:
-        """Say whether the plan may not copy even the smallest volume any more; ``read``: of those that are read."""
-        return self.left_bytes < (self._smallest_read_bytes if read else self._smallest_bytes)
+        """Say whether the plan may not copy even the smallest volume any more, or has a hundredth of its budget left;
+        ``read``: the smallest of those that are read."""
+        least_bytes = self._smallest_read_bytes if read else self._smallest_bytes
+        return self.left_bytes < max(least_bytes, self.settings.budget_bytes * SPENT)
 
     def stays(self, v: int) -> bool:
         """Say whether a volume's copies have to stay where they are."""

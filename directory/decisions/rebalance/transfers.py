@@ -67,7 +67,8 @@ class Transfers:
                 heappush(hot, (-state.level[m], m))
                 continue
             if state.is_spent(read=True):
-                self.obstacles[NO_BUDGET] += 1 + len(hot)
+                self.obstacles.clear()  # with more bytes it would go on
+                self.obstacles[NO_BUDGET] += 1
                 break
             if m not in queues:
                 queues[m] = self._densest_first(m)
