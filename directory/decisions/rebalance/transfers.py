@@ -67,8 +67,6 @@ class Transfers:
                 heappush(hot, (-state.level[m], m))
                 continue
             if state.is_spent(read=True):
-                self.obstacles.clear()  # with more bytes it would go on
-                self.obstacles[NO_BUDGET] += 1
                 break
             if m not in queues:
                 queues[m] = self._densest_first(m)
@@ -81,6 +79,9 @@ class Transfers:
             steps.append(self._take(choice))
             steps += self._pass_on(m)
             heappush(hot, (-state.level[m], m))
+        if state.is_spent(read=True):  # with more of it the plan would go on, whatever else was in the way
+            self.obstacles.clear()
+            self.obstacles[NO_BUDGET] += 1
         return steps
 
     def _is_hot(self, m: int) -> bool:
