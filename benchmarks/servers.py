@@ -25,6 +25,7 @@ STORE_WORKER = "haystack.store.worker"
 READY_SECONDS = 60.0
 READY_POLL_SECONDS = 0.002
 READERS = 16
+NGINX_WORKER = "nginx: worker process"
 
 NGINX_CONFIGURATION = """\
 daemon off;
@@ -205,11 +206,15 @@ def run_nginx(
     with running(program):
         program.wait_for_port(port)
         ready_seconds = time.perf_counter() - program.started
-        # It listens before it starts its workers.
-        wait_for(lambda: len(procfs.children(program.pid)) >= workers, f"nginx starts {workers} workers")
-        serving = tuple(procfs.children(program.pid))
+        # It listens before it starts its workers, and has others that look after caches, one of which ends by itself.
+        wait_for(lambda: len(_nginx_workers(program)) >= workers, f"nginx starts {workers} workers")
+        serving = _nginx_workers(program)
         name = f"{places.name}, tcp_nopush" if nopush else places.name
         yield Server(name, port, (program.pid, *serving), serving, ready_seconds)
+
+
+def _nginx_workers(program: Program) -> tuple[int, ...]:
+    return tuple(pid for pid in procfs.children(program.pid) if NGINX_WORKER in procfs.command_line(pid))
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks import client, common, disk, photos, procfs, wrk
+from benchmarks.cache_servers import Backend, nginx_cache
 from benchmarks.common import CannotMeasure, Line, Report, Series, Target
 from benchmarks.processes import Program, free_port, pinned, running
+from benchmarks.servers import Server, wait_for
 from haystack.fid import Fid
 from haystack.volume import Volume
 
@@ -111,7 +114,7 @@ def test_names_of_sizes(size_bytes: int, name: str) -> None:
 
 
 def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common.shutil, "which", lambda name, path: None)
+    monkeypatch.setattr(shutil, "which", lambda name, path: None)
     with pytest.raises(CannotMeasure, match="nginx, wrk not found: apt-get install nginx-light wrk"):
         common.require_tools("nginx", "wrk")
 
@@ -237,6 +240,17 @@ def test_a_program_is_watched_and_stopped(tmp_path: Path) -> None:
         assert len(children) == 1
     assert not Path(f"/proc/{program.pid}").exists()
     assert not Path(f"/proc/{children[0]}").exists()
+
+
+@pytest.mark.skipif(shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="needs nginx")
+def test_of_nginx_the_workers_are_measured_and_nothing_that_ends_by_itself(tmp_path: Path) -> None:
+    """With a cache it also has a process that loads it, which ends after a minute."""
+    nowhere = Backend("", Server("no Store", free_port(), (), (), 0.0))
+    cores = sorted(os.sched_getaffinity(0))
+    with nginx_cache(tmp_path / "run", nowhere, workers=2, cores=cores, open_files=10, nopush=False) as server:
+        names = [procfs.command_line(pid) for pid in server.workers]
+        assert names == ["nginx: worker process"] * 2
+        wait_for(lambda: len(procfs.children(server.pids[0])) == 4, "manager and loader of the cache run, too")
 
 
 def test_a_program_that_ends_says_why(tmp_path: Path) -> None:
