@@ -203,14 +203,13 @@ def _wanted(connection: Connection, asked: Asked, forms: Sequence[Forms], viewer
         owner = people.by_username(connection, asked.owner)
         clauses.append([] if owner is None else [owner_mark(owner.username)])
         most = min(most, 0 if owner is None else owner.photo_count)
-    dated = asked.from_ms is not None or asked.to_ms is not None
-    if dated:
+    if asked.from_ms is not None or asked.to_ms is not None:
         clauses.append(period_marks(asked.from_ms, asked.to_ms))
     if asked.near is not None:
         cells = near_marks(box_around(asked.near))
         clauses += [cells] if cells else []
     clauses.append(_seen_by(connection, viewer_id))
-    return Wanted(clauses, [may_see(viewer_id), *_conditions(asked)], most, dated)
+    return Wanted(clauses, [may_see(viewer_id), *_conditions(asked)], most)
 
 
 def _seen_by(connection: Connection, viewer_id: int | None) -> list[str]:

@@ -1,7 +1,7 @@
 """The index of photos: FTS5 in SQLite, a tsvector in PostgreSQL, with the tokens of :mod:`frontend.database.tokens`.
 
 Both are asked for the newest so many matches and stop there, so that a word of a hundred thousand photos costs as
-little as one of three: FTS5 walks its lists from the end; PostgreSQL, whose index has no order, is asked for one block
+little as one of three: FTS5 walks its lists from the end; PostgreSQL, whose index has no order, goes through one block
 of ids after the other, from the newest on, unless what is asked for is rare.
 """
 
@@ -19,10 +19,12 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    literal,
     literal_column,
     select,
     table,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import TSQUERY
 from sqlalchemy.sql.elements import ColumnElement
@@ -35,8 +37,8 @@ from frontend.database.tokens import marks_of, words_of
 _FIELDS = ("tags", "title", "owner", "caption", "camera")
 _BLOCK_BITS = (13, 15, 17, 19, 21, 23)
 """PostgreSQL's index knows of each photo in which block of 8,192 ids it lies, of 32,768, and so on."""
-_USUAL_BITS = 17
-"""Larger blocks are asked for when there is next to nothing in those."""
+MAX_BLOCKS = 256
+"""Blocks that one search may go through; with more photos they are larger."""
 RARE = 2000
 """So few matches are asked for at once."""
 _BATCH = 2000
@@ -49,6 +51,7 @@ _index = table(
     *(column(field, Text) for field in _FIELDS),
 )
 """Its key is ``rowid`` in SQLite and ``photo_id`` in PostgreSQL."""
+_document: ColumnElement[Any] = literal_column("photo_search.document")
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +145,11 @@ class Wanted:
     clauses: tokens; a photo has one of each clause.
     conditions: about ``photos``, what tokens leave open.
     most: no more photos than these have all that is asked for, as far as that is known.
-    dated: it is asked for a time, so that there may be nothing among the newest, and much further on.
     """
 
     clauses: Sequence[Sequence[str]]
     conditions: Sequence[ColumnElement[bool]]
     most: int
-    dated: bool
 
 
 def newest(connection: Connection, wanted: Wanted, before_id: int | None, limit: int) -> list[Match]:
@@ -164,31 +165,20 @@ def newest(connection: Connection, wanted: Wanted, before_id: int | None, limit:
         return _matches(connection, _sqlite_query(wanted, before_id, limit))
     connection.execute(_NO_WALK)
     before = before_id if before_id is not None else _END
-    if wanted.most <= RARE:
-        return _matches(connection, _postgres_query(wanted, None, before, limit))
-    return _by_blocks(connection, wanted, before, limit)
+    bits = None if wanted.most <= RARE else _block_bits(connection, before)
+    if bits is None:
+        return _matches(connection, _postgres_query(_hits(wanted, before), limit))
+    return _matches(connection, _postgres_query(_hits_by_blocks(wanted, before, *bits), limit))
 
 
-def _by_blocks(connection: Connection, wanted: Wanted, before: int, limit: int) -> list[Match]:
-    found: list[Match] = []
-    sizes = iter(_BLOCK_BITS)
-    bits = next(sizes)
-    last = _last_before(connection, before)
-    while last is not None:
-        there = _matches(connection, _postgres_query(wanted, _block(bits, last), before, limit - len(found)))
-        found += there
-        if len(found) >= limit:
-            break
-        before = last >> bits << bits
-        last = _last_before(connection, before)  # ids may be far apart
-        if bits < _USUAL_BITS or (not wanted.dated and len(there) < limit // 8):
-            bits = next(sizes, bits)
-    return found
-
-
-def _last_before(connection: Connection, photo_id: int) -> int | None:
-    found = connection.execute(select(func.max(_index.c.photo_id)).where(_index.c.photo_id < photo_id)).scalar_one()
-    return None if found is None else int(found)
+def _block_bits(connection: Connection, before: int) -> tuple[int, int, int] | None:
+    """The smallest blocks of which there are not too many, and the first and the last of them below an id."""
+    ids = select(func.min(_index.c.photo_id), func.max(_index.c.photo_id)).where(_index.c.photo_id < before)
+    first, last = connection.execute(ids).one()
+    if first is None:
+        return None
+    sizes = ((bits, first >> bits, last >> bits) for bits in _BLOCK_BITS)
+    return next((one for one in sizes if one[2] - one[1] < MAX_BLOCKS), None)
 
 
 def complete(connection: Connection) -> int:
@@ -256,26 +246,44 @@ def _sqlite_query(wanted: Wanted, before_id: int | None, limit: int) -> Select[A
     return query if before_id is None else query.where(key < before_id)
 
 
-def _postgres_query(wanted: Wanted, block: str | None, before_id: int, limit: int) -> Select[Any]:
-    document: ColumnElement[Any] = literal_column("photo_search.document")
-    clauses = [*wanted.clauses, *([] if block is None else [[block]])]
-    # Each clause by itself: with one query of all, the index reads the shortest list to its end.
-    matches = [document.op("@@")(cast(_tsquery(clause), TSQUERY)) for clause in clauses]
-    # OFFSET keeps the planner from walking all photos from the newest on in the hope of finding enough soon.
-    found = select(_index.c.photo_id).where(*matches, _index.c.photo_id < before_id).offset(0).subquery("found")
-    seen = (
-        select(found.c.photo_id)
-        .join_from(found, photos, photos.c.id == found.c.photo_id)
-        .where(*wanted.conditions)
-        .order_by(found.c.photo_id.desc())
-        .limit(limit)
-        .subquery("seen")
-    )
+def _postgres_query(hits: Select[Any], limit: int) -> Select[Any]:
+    seen = hits.limit(limit).subquery("seen")
     return (
         select(_index.c.photo_id, *(_index.c[field] for field in _FIELDS))
         .join_from(seen, _index, _index.c.photo_id == seen.c.photo_id)
         .order_by(_index.c.photo_id.desc())
     )
+
+
+def _hits(wanted: Wanted, before_id: int) -> Select[Any]:
+    # OFFSET keeps the planner from walking all photos from the newest on in the hope of finding enough soon.
+    found = select(_index.c.photo_id).where(*_tokens(wanted, before_id)).offset(0).subquery("found")
+    return (
+        select(found.c.photo_id)
+        .join_from(found, photos, photos.c.id == found.c.photo_id)
+        .where(*wanted.conditions)
+        .order_by(found.c.photo_id.desc())
+    )
+
+
+def _hits_by_blocks(wanted: Wanted, before_id: int, bits: int, first: int, last: int) -> Select[Any]:
+    """One block after the other, until there are as many as the one who reads them wants."""
+    blocks = func.generate_series(last, first, -1).table_valued("number", name="blocks").render_derived()
+    block = literal(f"':b{bits}_").op("||")(cast(blocks.c.number, Text)).op("||")("'")
+    hits = (
+        select(_index.c.photo_id)
+        .join_from(_index, photos, photos.c.id == _index.c.photo_id)
+        .where(*_tokens(wanted, before_id), _document.op("@@")(cast(block, TSQUERY)), *wanted.conditions)
+        .order_by(_index.c.photo_id.desc())
+        .lateral("hits")
+    )
+    return select(hits.c.photo_id).select_from(blocks).join(hits, true())
+
+
+def _tokens(wanted: Wanted, before_id: int) -> list[ColumnElement[bool]]:
+    # Each clause by itself: with one query of all, the index reads the shortest list to its end.
+    matches = [_document.op("@@")(cast(_tsquery(clause), TSQUERY)) for clause in wanted.clauses]
+    return [*matches, _index.c.photo_id < before_id]
 
 
 def _block(bits: int, photo_id: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +35,7 @@ from haystack.json_calls import CONNECTION_ERRORS, in_words, parsed, read_limite
 
 TICKET_SECONDS = 3600
 MAX_FILE_NAME = 200
-MAX_KEY = 100
+_KEY = re.compile(r"[!-~]{1,100}")
 _MAX_ANSWER_BYTES = 256 * 1024
 _PASS_ON_TIMEOUT = aiohttp.ClientTimeout(total=120, sock_connect=3)
 _BUSY_STATUSES = (423, 502, 503, 504)
@@ -131,8 +132,8 @@ class Uploads:
         if key is None:
             self._limits.take(UPLOAD, str(user.id))
             return await self._offer(user, wish)
-        if not 1 <= len(key) <= MAX_KEY or not key.isprintable() or not key.isascii():
-            raise Invalid("Idempotency-Key", f"an idempotency key has 1 to {MAX_KEY} printable ASCII characters")
+        if _KEY.fullmatch(key) is None:
+            raise Invalid("Idempotency-Key", "an idempotency key has 1 to 100 printable ASCII characters and no blanks")
         asked = hashlib.sha256(json.dumps(asdict(wish), sort_keys=True).encode()).digest()
         known = await self._database.write(_known, user.id, key, asked, self._now_ms())
         if known is not None:
