@@ -152,6 +152,8 @@ async def test_tickets_are_given_once_for_a_key(place: Place) -> None:
     other = await alice.ok("POST", "/uploads", wish)
     assert other["ticket"] != answers[0]["ticket"]
     assert (await alice.call("POST", "/uploads", {**wish, "size": 4}, headers={"Idempotency-Key": "k"}))[0] == 409
+    for wrong in ("two words", "k" * 101, "ä"):
+        assert (await alice.call("POST", "/uploads", wish, headers={"Idempotency-Key": wrong}))[0] == 422
     headers = {"Authorization": f"Bearer {other['ticket']}"}
     async with place.session.post(other["uploadUrl"], data=b"abc", headers=headers) as response:
         assert response.status == 201
