@@ -211,7 +211,8 @@ def test_memory_stays_within_its_limit(tmp_path: Path, pytestconfig: pytest.Conf
                 thread.join()
         counters = node.status()["counters"]
     turned = counters["evictedBytes"] / MEMORY_BYTES
-    print(f"\n{how}: {load.answers:,} answers, {load.refused:,} refused, filled anew {turned:.1f} times; highest {_text(highest)}")
+    print(f"\n{how}: {load.answers:,} answers, {load.refused:,} refused, filled anew {turned:.1f} times", end="")
+    print(f"; highest {_text(highest)}")
     print({name: counters[name] for name in ("hits", "misses", "evictions", "entries", "usedBytes", "ssdHits")})
     assert not load.wrong, load.wrong[:5]
     assert load.refused <= REFUSED_SHARE * load.answers
