@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.rebalance import baselines
@@ -53,14 +53,14 @@ class Row:
     by_bytes_bytes: int
 
 
-def measure(shape: Shape, seed: int) -> tuple[Row, Snapshot, Plan]:
+def measure(shape: Shape, seed: int, settings: RebalanceSettings) -> tuple[Row, Snapshot, Plan]:
     """Plan for one snapshot, with all three planners."""
     snapshot = make(shape, seed)
     began = time.process_time()
-    found = plan(snapshot, SETTINGS)
+    found = plan(snapshot, settings)
     seconds = time.process_time() - began
     count, size = baselines.by_count(snapshot), baselines.by_bytes(snapshot)
-    state = State(snapshot, SETTINGS)
+    state = State(snapshot, settings)
     kinds = Counter(step.kind.value for step in found.steps)
     row = Row(
         exponent=shape.exponent,
@@ -71,10 +71,10 @@ def measure(shape: Shape, seed: int) -> tuple[Row, Snapshot, Plan]:
         by_bytes=size.worst_after,
         steps=", ".join(f"{number:,} {kind}" for kind, number in kinds.items()),
         size_bytes=found.size_bytes,
-        least_bytes_at_reached=_least(state, max(found.worst_after, SETTINGS.aim) * state.mean),
-        least_bytes_at_band=_least(state, SETTINGS.dead_band * state.mean),
+        least_bytes_at_reached=_least(state, max(found.worst_after, settings.aim) * state.mean),
+        least_bytes_at_band=_least(state, settings.dead_band * state.mean),
         seconds=seconds,
-        second_steps=len(plan(apply_plan(snapshot, found), SETTINGS).steps),
+        second_steps=len(plan(apply_plan(snapshot, found), settings).steps),
         by_count_bytes=count.size_bytes,
         by_bytes_bytes=size.size_bytes,
     )
@@ -181,6 +181,9 @@ def main() -> None:
     parser.add_argument("--machines", type=int, default=1_000)
     parser.add_argument("--volumes", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--aim", type=float, default=SETTINGS.aim, help="level that plans aim at, above 1 and below 1.1"
+    )
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="write rebalance.png there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     given = parser.parse_args()
@@ -188,7 +191,7 @@ def main() -> None:
     for replication in ("010", "000"):
         for exponent in EXPONENTS:
             shape = Shape(given.machines, given.volumes, replication=replication, exponent=exponent)
-            row, snapshot, found = measure(shape, given.seed)
+            row, snapshot, found = measure(shape, given.seed, replace(SETTINGS, aim=given.aim))
             rows.append(row)
     _print(rows)
     for small in (SMALL, SMALL_OF_TWO):
