@@ -12,7 +12,7 @@ class Cancelled(Exception):
 
 
 class Pace:
-    """A token bucket that can be stopped: a quarter of a second's bytes at once, then no more than the rate.
+    """A token bucket that can be stopped: a fiftieth of a second's bytes at once, then no more than the rate.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ class Pace:
     wait: waits for that many seconds, or until :meth:`stop` if that is earlier.
     """
 
-    BURST_SECONDS = 0.25
+    BURST_SECONDS = 0.02
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ from yarl import URL
 
 from haystack.errors import DiskError, InvalidRequest, OutOfSpace, VolumeExists, VolumeNotFound, VolumeUnavailable
 from haystack.json_calls import signed_headers
+from haystack.store import compactions as compactions_module
 from haystack.store import out_of_service as out_of_service_module
 from haystack.store.admin import AdminApi, parse_new_volume
 from haystack.store.control import ControlBlock
@@ -36,8 +37,11 @@ from haystack.store.replication.rules import Duty
 from haystack.store.scrub.mending import renew_failed_index
 from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.upkeep import FolderKeeper
+from haystack.store.users import Users
 from haystack.store.volumes import DOUBTFUL, StoreVolumes
 from haystack.volume import Volume
+from haystack.volume import volume as volume_module
+from haystack.volume.files import VolumeFile
 
 SECRET = b"s" * 32
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a tmpfs, which takes root")
@@ -412,6 +416,26 @@ async def test_a_volume_whose_index_is_damaged_while_it_is_out_of_service_is_men
         await store.keepers[0].tick()
         await until(lambda: store.volumes.state(entry) is VolumeState.WRITABLE)
         assert entry.require_open().report.rebuilt
+
+
+def test_the_old_generation_is_kept_open_until_nobody_else_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who closes the last descriptor of a file that is gone frees its pages; that must not be a worker."""
+    with Volume.create(tmp_path / "3.vol", 3):
+        pass
+    old = Volume.attach(tmp_path / "3.vol")
+    looked = threading.Event()
+    monkeypatch.setattr(volume_module.time, "sleep", lambda seconds: looked.set())
+    other = VolumeFile(tmp_path / "3.vol")
+    volume_module.lock_shared(other)
+    closing = threading.Thread(target=compactions_module._close_in_thread, args=(old, Users()))
+    closing.start()
+    assert looked.wait(10)
+    assert old.file.read_fd >= 0
+    other.close()
+    closing.join(10)
+    assert old.file.read_fd < 0
 
 
 async def test_a_checkpoint_that_fails_sets_the_volume_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
