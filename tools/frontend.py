@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import sys
 import time
@@ -17,6 +18,7 @@ from haystack.client import HaystackClient
 from haystack.config import Configuration, FrontendSettings
 from haystack.errors import ConfigError, HaystackError
 from haystack.fid import Fid
+from haystack.lifetime import log_to_stderr
 from tools.app import (
     App,
     cluster_options,
@@ -29,7 +31,7 @@ from tools.app import (
 )
 from tools.control import Control
 from tools.listing import Listing
-from tools.roles import RoleGroup, is_other_command, log_to_stderr
+from tools.roles import RoleGroup, is_other_command
 
 if TYPE_CHECKING:
     from frontend.database.engine import Database
@@ -64,6 +66,8 @@ def frontend(context: click.Context, /, **flags: object) -> None:
     if is_other_command(context, flags):
         return
     log_to_stderr()
+    # Six lines at every start that tell an operator nothing.
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
     settings = context.ensure_object(App).configuration().with_flags("frontend", flags).frontend()
     from frontend.server import run
 

@@ -8,8 +8,8 @@ import click
 
 from haystack.config import Configuration
 from haystack.errors import ConfigError
+from haystack.lifetime import log_to_stderr
 from tools.app import App, config_option, pass_app, secret_option, settings_options
-from tools.roles import log_to_stderr
 
 if TYPE_CHECKING:
     from frontend.intake.settings import IntakeSettings

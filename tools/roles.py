@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import click
 
 from haystack.config import Configuration
 from haystack.errors import ConfigError
+from haystack.lifetime import log_to_stderr
 from tools.app import App, config_option, directory_option, pass_app, secret_option, settings_options
 
 if TYPE_CHECKING:
@@ -178,9 +178,3 @@ def _check_secret(secret: bytes | None, host: str) -> None:
             f"there is no secret, and on {host} everybody who reaches this machine could command this process: give "
             "--secret-file FILE (see docs/configuration.md), or --host 127.0.0.1"
         )
-
-
-def log_to_stderr() -> None:
-    """Send the log of a role to standard error."""
-    # Standard output has the ready line alone. Service managers add time stamps of their own, but files do not.
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
