@@ -195,7 +195,7 @@ def _differences(connection: Connection) -> list[object]:
 
 
 def _fill_of_before(connection: Connection) -> None:
-    connection.execute(insert(users).values(id=1, username="anna", name="Anna", created_ms=1))
+    connection.execute(insert(users).values(id=1, username="anna", name="Anna", created_ms=1, photo_count=2))
     statement = text(
         "INSERT INTO photos (id, owner_id, fid, title, created_ms, latitude, longitude, mime, width, height,"
         " size_bytes, animated, renditions, placeholder, exact_hash, near_hash, view_count, like_count)"
