@@ -19,8 +19,8 @@ from haystack.fid import Fid
 from tools.control import Control
 
 PHOTO = random.Random(1).randbytes(40_000)
-SEEN_SECONDS = 2.0
-"""Within which the Directory knows what is read."""
+SEEN_SECONDS = 15.0
+"""Within which the Directory knows what is read, on a machine that is busy with other tests, too."""
 
 NEVER_SECONDS = 30.0
 
@@ -131,7 +131,8 @@ async def _skewed_reads_are_seen(bench: Bench, hot: Fid, others: list[Fid]) -> N
     def seen(document: Any) -> bool:
         found = volume_in(document, hot.volume)
         known = found is not None and found["heat"]["1m"]["readsPerSecond"] * machine_seconds(found) >= 0.8 * reads
-        return known and any(one["photo"] == f"{hot.key:x}" for one in document["photos"])
+        hottest = (f"{hot.key:x}", hot.volume)  # the volume is known when the Stores have confirmed the photo
+        return known and any((one["photo"], one["volume"]) == hottest for one in document["photos"])
 
     def machine_seconds(found: Any) -> float:
         return float(max(copy["knownSeconds"] for copy in found["copies"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ async def test_all_kinds_of_reads(tmp_path: Path) -> None:
                 assert answer.status == 404
             async with session.get(f"http://127.0.0.1:{b.port}/metrics") as answer:
                 page = await answer.text()
-            assert "haystack_store_repaired_reads_total 1" in page
+            repaired = re.search(r"^haystack_store_repaired_reads_total (\d+)$", page, re.MULTILINE)
+            # Some of them may have been mended by whoever met the damage first.
+            assert repaired is not None and int(repaired[1]) >= 1
 
 
 async def test_a_large_photo(tmp_path: Path) -> None:
