@@ -19,7 +19,7 @@ MAX_U64 = 2**64 - 1
 
 _ADDRESS = re.compile(r"[A-Za-z0-9._\-\[\]:]{1,255}:[0-9]{1,5}")
 _PUBLIC_ADDRESS = re.compile(r"(?:https?://)?[A-Za-z0-9._\-\[\]:]{1,255}(?:/[A-Za-z0-9._~\-/]{0,255})?")
-_HEX64 = re.compile(r"[0-9a-fA-F]{1,16}")
+HEX64 = re.compile(r"[0-9a-fA-F]{1,16}")
 
 
 class Fields:
@@ -99,7 +99,7 @@ class Fields:
     def hex64(self, name: str, default: str) -> int:
         """Return the 64-bit number that a hex text means."""
         value = self.text(name, default)
-        if not _HEX64.fullmatch(value):
+        if not HEX64.fullmatch(value):
             raise self.wrong(name, "up to 16 hex digits", value)
         return int(value, 16)
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from directory.fields import MAX_NUMBER, MAX_U32, Fields
+from directory.fields import HEX64, MAX_NUMBER, MAX_U32, Fields
 from directory.heat.messages import NO_REPORT, HeatReport, parse_heat
 from directory.settings import MAX_FOLDERS_PER_STORE, MAX_NEEDLES_PER_CONFIRMATION, MAX_VOLUMES_PER_STORE
 from haystack.errors import InvalidRequest
@@ -25,7 +25,6 @@ VOLUME_STATES = ("recovering", "writable", "readonly", "failed")
 STORED, DELETED = 0, 1
 
 _SERVICE = re.compile(r"[a-z][a-z0-9_-]{0,29}")
-_HEX64 = re.compile(r"[0-9a-fA-F]{1,16}")
 _REPLICATION = re.compile(r"[0-9]{3}")
 
 
@@ -308,9 +307,9 @@ def _needle(row: Any) -> Needle:
     try:
         key, alternate, cookie, size_bytes, checksum, time_ms, kind, expires = row if len(row) != 7 else (*row, 0)
         if (
-            _HEX64.fullmatch(key)
-            and _HEX64.fullmatch(cookie)
-            and _HEX64.fullmatch(checksum)
+            HEX64.fullmatch(key)
+            and HEX64.fullmatch(cookie)
+            and HEX64.fullmatch(checksum)
             and type(alternate) is int
             and 0 <= alternate <= MAX_ALTERNATE
             and type(size_bytes) is int

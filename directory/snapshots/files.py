@@ -11,7 +11,7 @@ import xxhash
 
 from directory.settings import STORAGE_NAME
 from directory.storage.interface import Storage
-from directory.storage.lmdb_storage import LmdbStorage
+from directory.storage.lmdb_storage import LmdbStorage, sync_folder
 from directory.storage.restored import read_volumes
 from directory.storage.tables import VolumeRecord
 from haystack.errors import DiskError, OutOfSpace
@@ -71,7 +71,7 @@ class SnapshotFiles:
         """Give a copy its name, durably. Raises DiskError."""
         try:
             self._part(name).rename(self.path(name))
-            _sync_folder(self._folder)
+            sync_folder(self._folder)
         except OSError as error:
             raise DiskError(f"{self.path(name)}: cannot be written: {error.strerror}") from error
 
@@ -124,11 +124,3 @@ def _volumes_of(path: Path) -> dict[int, VolumeRecord]:
         return read_volumes(copy)
     finally:
         copy.close()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -71,7 +71,7 @@ class LmdbStorage(Storage):
             )
             self._tables = self._open_tables(readonly=readonly)
             if not readonly:
-                _sync_folder(path.parent)  # LMDB syncs the file, but not its name
+                sync_folder(path.parent)  # LMDB syncs the file, but not its name
         except (lmdb.Error, OSError) as error:
             raise FolderError(
                 f"{path}: cannot be opened as the Directory's storage: {error}; restore it from a backup, or move it "
@@ -201,7 +201,8 @@ class LmdbStorage(Storage):
             raise DiskError(f"{self._path}: the Directory's storage is closed")
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
