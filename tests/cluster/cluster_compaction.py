@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import random
 import shutil
@@ -329,7 +330,7 @@ class Kills:
                 with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                     await self._compacting.begin(volume)
                 done = await self._until_killed(node)
-            if node.running:
+            if node.running and len(made) < number:
                 return made, None, done
             await asyncio.to_thread(node.kill)  # the workers, should any be left
             return made, node, False
@@ -445,7 +446,9 @@ def _killed_at_call(
     try:
         yield made
     finally:
-        order.unlink()
+        with order.open() as given:
+            fcntl.flock(given, fcntl.LOCK_EX)  # a call in the middle of being counted, or a process being killed, ends
+            order.unlink()
         if log.exists():
             found = (line.partition(" ") for line in log.read_text().splitlines())
             made += [f"{call} {paths[path]}" for call, _, path in found]
