@@ -7,15 +7,23 @@ from pathlib import Path
 from typing import Literal
 
 from haystack.config.fields import (
-    ADMIN_PORT_DISTANCE,
+    ADMIN_PORT_SETTING,
     DEFAULT_CACHE_PORT,
-    HOST,
+    HEADER_TIMEOUT_SECONDS,
+    HEADER_TIMEOUT_SETTING,
+    HOST_SETTING,
+    IDLE_TIMEOUT_SECONDS,
+    IDLE_TIMEOUT_SETTING,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_SETTING,
+    MAX_HEADER_BYTES,
+    MAX_HEADER_SETTING,
     ONE_DAY_SECONDS,
-    admin_port,
-    check_fields,
-    check_ports,
+    STOP_TIMEOUT_SETTING,
+    WORKERS_SETTING,
+    NodeSettings,
+    public_url_setting,
     setting,
-    worker_count,
 )
 from haystack.config.kinds import (
     PORT,
@@ -25,33 +33,21 @@ from haystack.config.kinds import (
     Integer,
     Share,
     Size,
-    Text,
-    check_public_url,
 )
-from haystack.units import GIB, KIB, MIB, TIB
+from haystack.units import GIB, MIB, TIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheSettings:
+class CacheSettings(NodeSettings):
     """Table ``[cache]``: one Cache node."""
 
     data: Path = field(metadata=setting(FilePath(), "Data folder: it holds the node's id, and no photos."))
-    host: str = field(default="127.0.0.1", metadata=setting(HOST, "Address to listen on; 0.0.0.0 for all."))
+    host: str = field(default="127.0.0.1", metadata=HOST_SETTING)
     port: int = field(default=DEFAULT_CACHE_PORT, metadata=setting(PORT, "Port for reads; 0: any free one."))
-    admin_port: int | None = field(
-        default=None, metadata=setting(PORT, f"Port of the admin API [default: port + {ADMIN_PORT_DISTANCE}].")
-    )
-    public_url: str | None = field(
-        default=None,
-        metadata=setting(
-            Text("host:port or an address with http:// or https://", "URL", check_public_url),
-            "Where clients reach this Cache, when that is not host and port.",
-        ),
-    )
+    admin_port: int | None = field(default=None, metadata=ADMIN_PORT_SETTING)
+    public_url: str | None = field(default=None, metadata=public_url_setting("Cache"))
     directories: tuple[str, ...] = ()
-    workers: int | None = field(
-        default=None, metadata=setting(Integer(1, 256), "Worker processes [default: one a processor].")
-    )
+    workers: int | None = field(default=None, metadata=WORKERS_SETTING)
     secret: bytes | None = field(default=None, repr=False)
     memory_bytes: int = field(
         default=1 * GIB, metadata=setting(Size(16 * MIB, 64 * TIB), "Memory for photos, their bookkeeping included.")
@@ -87,41 +83,20 @@ class CacheSettings:
             Choice(("on", "off")), "Serve a photo that is here when nobody can be asked whether it is deleted."
         ),
     )
-    max_header_bytes: int = field(
-        default=16 * KIB, metadata=setting(Size(512, 1 * MIB), "Largest request line with headers.")
-    )
-    max_connections: int = field(
-        default=4096, metadata=setting(Integer(1, 1_000_000), "Connections that one worker keeps open.")
-    )
+    max_header_bytes: int = field(default=MAX_HEADER_BYTES, metadata=MAX_HEADER_SETTING)
+    max_connections: int = field(default=MAX_CONNECTIONS, metadata=MAX_CONNECTIONS_SETTING)
     max_fetches: int = field(
         default=128, metadata=setting(Integer(1, 10_000), "Photos that are fetched from Stores at the same time.")
     )
     max_waiting: int = field(
         default=10_000, metadata=setting(Integer(1, 1_000_000), "Requests that may wait for a Store; more are refused.")
     )
-    header_timeout_seconds: float = field(
-        default=10.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time for a client to send its headers.")
-    )
-    idle_timeout_seconds: float = field(
-        default=75.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a connection may stay without request.")
-    )
+    header_timeout_seconds: float = field(default=HEADER_TIMEOUT_SECONDS, metadata=HEADER_TIMEOUT_SETTING)
+    idle_timeout_seconds: float = field(default=IDLE_TIMEOUT_SECONDS, metadata=IDLE_TIMEOUT_SETTING)
     stall_timeout_seconds: float = field(
         default=30.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time an answer may make no progress.")
     )
-    stop_timeout_seconds: float = field(
-        default=5.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
-    )
+    stop_timeout_seconds: float = field(default=5.0, metadata=STOP_TIMEOUT_SETTING)
 
     def __post_init__(self) -> None:
-        check_fields(self, "cache")
-        check_ports(self.port, self.admin_port, "cache")
-
-    @property
-    def effective_admin_port(self) -> int:
-        """The admin API's port; 0 (any free one) when the data path's is 0 and none is set."""
-        return admin_port(self.port, self.admin_port)
-
-    @property
-    def worker_count(self) -> int:
-        """The number of workers: as set, or one for each processor that this process may use."""
-        return worker_count(self.workers)
+        self.check_node("cache")

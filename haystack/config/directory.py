@@ -8,7 +8,7 @@ from typing import Literal
 
 from haystack.config.fields import (
     DEFAULT_DIRECTORY_PORT,
-    HOST,
+    HOST_SETTING,
     ONE_DAY_SECONDS,
     check_fields,
     setting,
@@ -35,7 +35,7 @@ class DirectoryOptions:
     """
 
     data: Path = field(metadata=setting(FilePath(), "Data folder."))
-    host: str = field(default="127.0.0.1", metadata=setting(HOST, "Address to listen on; 0.0.0.0 for all."))
+    host: str = field(default="127.0.0.1", metadata=HOST_SETTING)
     port: int = field(default=DEFAULT_DIRECTORY_PORT, metadata=setting(PORT, "Port; 0: any free one."))
     peers_index: int = field(
         default=0, metadata=setting(Integer(0, 255), "Which of the Directories this is, counted from 0.")

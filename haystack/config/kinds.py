@@ -59,11 +59,9 @@ class Integer:
     def parse(self, raw: object, base: Path) -> int:
         if isinstance(raw, str) and _INTEGER.fullmatch(raw.strip()):
             raw = int(raw)
-        # bool is an int to Python, but `port = true` is a mistake.
-        if not isinstance(raw, int) or isinstance(raw, bool):
-            raise ValueError("not a whole number")
-        self.check(raw)
-        return raw
+        number = _whole_number(raw, "not a whole number")
+        self.check(number)
+        return number
 
     def check(self, value: Any) -> None:
         _check_range(value, self.least, self.most)
@@ -85,10 +83,9 @@ class Size:
     def parse(self, raw: object, base: Path) -> int:
         if isinstance(raw, str):
             raw = parse_size(raw)
-        if not isinstance(raw, int) or isinstance(raw, bool):
-            raise ValueError("not a size")
-        self.check(raw)
-        return raw
+        size_bytes = _whole_number(raw, "not a size")
+        self.check(size_bytes)
+        return size_bytes
 
     def check(self, value: Any) -> None:
         _check_range(value, self.least_bytes, self.most_bytes)
@@ -109,14 +106,11 @@ class Duration:
     def parse(self, raw: object, base: Path) -> float:
         if isinstance(raw, str):
             raw = parse_duration(raw)
-        if not isinstance(raw, int | float) or isinstance(raw, bool):
-            raise ValueError("not a duration")
-        self.check(raw)
-        return float(raw)
+        seconds = _real_number(raw, "not a duration")
+        self.check(seconds)
+        return float(seconds)
 
     def check(self, value: Any) -> None:
-        if not math.isfinite(value):
-            raise ValueError("not a finite number")
         _check_range(value, self.least_seconds, self.most_seconds)
 
 
@@ -135,14 +129,11 @@ class Number:
     def parse(self, raw: object, base: Path) -> float:
         if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
             raw = float(raw)
-        if not isinstance(raw, int | float) or isinstance(raw, bool):
-            raise ValueError("not a number such as 0.3")
-        self.check(raw)
-        return float(raw)
+        number = _real_number(raw, "not a number such as 0.3")
+        self.check(number)
+        return float(number)
 
     def check(self, value: Any) -> None:
-        if not math.isfinite(value):
-            raise ValueError("not a finite number")
         _check_range(value, self.least, self.most)
 
 
@@ -314,7 +305,20 @@ REPLICATION = Text(
 """How many copies of a photo there are, and where."""
 
 
+def _whole_number(raw: object, wrong: str) -> int:
+    # bool is an int to Python, but `port = true` is a mistake.
+    if not isinstance(raw, int) or isinstance(raw, bool):
+        raise ValueError(wrong)
+    return raw
+
+
+def _real_number(raw: object, wrong: str) -> float:
+    return raw if isinstance(raw, float) else _whole_number(raw, wrong)
+
+
 def _check_range(value: Any, least: float, most: float) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("not a finite number")
     if value < least:
         raise ValueError("too small")
     if value > most:

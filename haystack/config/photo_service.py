@@ -9,12 +9,12 @@ from typing import Literal
 from haystack.config.fields import (
     DEFAULT_FRONTEND_PORT,
     DEFAULT_INTAKE_PORT,
-    HOST,
+    HOST_SETTING,
     ONE_DAY_SECONDS,
     URL,
     check_fields,
+    process_count,
     setting,
-    worker_count,
 )
 from haystack.config.kinds import (
     PORT,
@@ -42,7 +42,7 @@ class FrontendSettings:
             "Database of people and of photos' records.",
         ),
     )
-    host: str = field(default="127.0.0.1", metadata=setting(HOST, "Address to listen on; 0.0.0.0 for all."))
+    host: str = field(default="127.0.0.1", metadata=HOST_SETTING)
     port: int = field(default=DEFAULT_FRONTEND_PORT, metadata=setting(PORT, "Port; 0: any free one."))
     public_url: str | None = field(
         default=None,
@@ -99,7 +99,7 @@ class IntakeOptions:
     frontends: tuple[str, ...] = field(
         metadata=setting(ListOf(URL), "Front end that is told of photos; repeat it for others, asked in this order.")
     )
-    host: str = field(default="127.0.0.1", metadata=setting(HOST, "Address to listen on; 0.0.0.0 for all."))
+    host: str = field(default="127.0.0.1", metadata=HOST_SETTING)
     port: int = field(default=DEFAULT_INTAKE_PORT, metadata=setting(PORT, "Port; 0: any free one."))
     max_upload_bytes: int = field(default=20 * MIB, metadata=setting(Size(1, 1 * GIB), "Largest photo that is taken."))
     max_pixels: int = field(
@@ -133,4 +133,4 @@ class IntakeOptions:
     @property
     def process_count(self) -> int:
         """Processes for pictures: as set, or one for each processor that this process may use."""
-        return worker_count(self.image_processes)
+        return process_count(self.image_processes)

@@ -7,27 +7,33 @@ from pathlib import Path
 from typing import Literal
 
 from haystack.config.fields import (
-    ADMIN_PORT_DISTANCE,
+    ADMIN_PORT_SETTING,
     DEFAULT_STORE_PORT,
-    HOST,
+    HEADER_TIMEOUT_SECONDS,
+    HEADER_TIMEOUT_SETTING,
+    HOST_SETTING,
+    IDLE_TIMEOUT_SECONDS,
+    IDLE_TIMEOUT_SETTING,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_SETTING,
+    MAX_HEADER_BYTES,
+    MAX_HEADER_SETTING,
     NAME,
     ONE_DAY_SECONDS,
-    admin_port,
-    check_fields,
-    check_ports,
+    STOP_TIMEOUT_SETTING,
+    WORKERS_SETTING,
+    NodeSettings,
+    public_url_setting,
     setting,
-    worker_count,
 )
 from haystack.config.kinds import (
     PORT,
     Choice,
     Duration,
     FilePath,
-    Integer,
     ListOf,
     Size,
     Text,
-    check_public_url,
     check_service,
 )
 from haystack.errors import ConfigError
@@ -35,22 +41,14 @@ from haystack.units import GIB, KIB, MIB, TIB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreSettings:
+class StoreSettings(NodeSettings):
     """Table ``[store]``: one Store node. The limits and their reasons are listed in docs/design.md."""
 
     data: tuple[Path, ...] = field(metadata=setting(ListOf(FilePath()), "Data folder; repeat it for several disks."))
-    host: str = field(default="127.0.0.1", metadata=setting(HOST, "Address to listen on; 0.0.0.0 for all."))
+    host: str = field(default="127.0.0.1", metadata=HOST_SETTING)
     port: int = field(default=DEFAULT_STORE_PORT, metadata=setting(PORT, "Port of the data path; 0: any free one."))
-    admin_port: int | None = field(
-        default=None, metadata=setting(PORT, f"Port of the admin API [default: port + {ADMIN_PORT_DISTANCE}].")
-    )
-    public_url: str | None = field(
-        default=None,
-        metadata=setting(
-            Text("host:port or an address with http:// or https://", "URL", check_public_url),
-            "Where clients reach this Store, when that is not host and port.",
-        ),
-    )
+    admin_port: int | None = field(default=None, metadata=ADMIN_PORT_SETTING)
+    public_url: str | None = field(default=None, metadata=public_url_setting("Store"))
     services: tuple[str, ...] = field(
         default=(),
         metadata=setting(
@@ -59,9 +57,7 @@ class StoreSettings:
         ),
     )
     directories: tuple[str, ...] = ()
-    workers: int | None = field(
-        default=None, metadata=setting(Integer(1, 256), "Worker processes [default: one a processor].")
-    )
+    workers: int | None = field(default=None, metadata=WORKERS_SETTING)
     durability: Literal["fsync", "os"] = field(
         default="fsync",
         metadata=setting(Choice(("fsync", "os")), "When an upload is acknowledged: after fdatasync, or after write."),
@@ -83,18 +79,10 @@ class StoreSettings:
             "its largest volume, at least 64MiB].",
         ),
     )
-    max_header_bytes: int = field(
-        default=16 * KIB, metadata=setting(Size(512, 1 * MIB), "Largest request line with headers.")
-    )
-    max_connections: int = field(
-        default=4096, metadata=setting(Integer(1, 1_000_000), "Connections that one worker keeps open.")
-    )
-    header_timeout_seconds: float = field(
-        default=10.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time for a client to send its headers.")
-    )
-    idle_timeout_seconds: float = field(
-        default=75.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a connection may stay without request.")
-    )
+    max_header_bytes: int = field(default=MAX_HEADER_BYTES, metadata=MAX_HEADER_SETTING)
+    max_connections: int = field(default=MAX_CONNECTIONS, metadata=MAX_CONNECTIONS_SETTING)
+    header_timeout_seconds: float = field(default=HEADER_TIMEOUT_SECONDS, metadata=HEADER_TIMEOUT_SETTING)
+    idle_timeout_seconds: float = field(default=IDLE_TIMEOUT_SECONDS, metadata=IDLE_TIMEOUT_SETTING)
     stall_timeout_seconds: float = field(
         default=30.0, metadata=setting(Duration(0.001, ONE_DAY_SECONDS), "Time a body may make no progress.")
     )
@@ -104,9 +92,7 @@ class StoreSettings:
     upload_memory_total_bytes: int = field(
         default=256 * MIB, metadata=setting(Size(4 * KIB, 1 * TIB), "Memory for all uploads of one worker.")
     )
-    stop_timeout_seconds: float = field(
-        default=20.0, metadata=setting(Duration(0, 3600), "Time that requests in flight have to finish at a stop.")
-    )
+    stop_timeout_seconds: float = field(default=20.0, metadata=STOP_TIMEOUT_SETTING)
     trash_retention_seconds: float = field(
         default=7 * ONE_DAY_SECONDS,
         metadata=setting(
@@ -129,10 +115,9 @@ class StoreSettings:
     )
 
     def __post_init__(self) -> None:
-        check_fields(self, "store")
+        self.check_node("store")
         if not self.data:
             raise ConfigError("store.data: at least one data folder is needed")
-        check_ports(self.port, self.admin_port, "store")
         if len(self.service_addresses) != len(self.services):
             raise ConfigError("store.services: one name has two addresses")
         if self.max_photo_bytes >= self.max_volume_bytes:
@@ -150,13 +135,3 @@ class StoreSettings:
     def service_addresses(self) -> dict[str, str]:
         """Name of a service on this machine → its address."""
         return dict(one.split("=", 1) for one in self.services)
-
-    @property
-    def effective_admin_port(self) -> int:
-        """The admin API's port; 0 (any free one) when the data path's is 0 and none is set."""
-        return admin_port(self.port, self.admin_port)
-
-    @property
-    def worker_count(self) -> int:
-        """The number of workers: as set, or one for each processor that this process may use."""
-        return worker_count(self.workers)

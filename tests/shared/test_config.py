@@ -133,6 +133,7 @@ def test_everything_in_one_file(tmp_path: Path) -> None:
         ("[store]\nidle_timeout_seconds = 'soon'", r"store.idle_timeout_seconds: 'soon': .*a number with ms, s, m"),
         ("[store]\nidle_timeout_seconds = nan", r"not a finite number"),
         ("[store]\nidle_timeout_seconds = inf", r"not a finite number"),
+        (f"[store]\nidle_timeout_seconds = 1{'0' * 400}", r"too large"),  # no float is that large
         ("[store]\nidle_timeout_seconds = 0", r"too small"),
         ("[store]\nidle_timeout_seconds = []", r"not a duration"),
         ("[store]\ndurability = 'fast'", r"store.durability: 'fast': no such choice; expected fsync or os"),
