@@ -107,12 +107,13 @@ class Compacting:
     async def until_garbage(self) -> int:
         """Wait until the Directory has something to compact, and nothing keeps it from that; returns a volume."""
         request = {"volumes": None, "now": True, "dryRun": True}
-        async with asyncio.timeout(COMPACT_SECONDS):
-            while True:
-                said = await self.call("POST", self.cluster.directory.address, "/cluster/compactions", request)
-                if said["volumes"] and not any(one["obstacle"] for one in said["volumes"]):
-                    return int(said["volumes"][0]["volume"])
-                await asyncio.sleep(POLL_SECONDS)
+        deadline = time.monotonic() + COMPACT_SECONDS
+        while time.monotonic() < deadline:
+            said = await self.call("POST", self.cluster.directory.address, "/cluster/compactions", request)
+            if said["volumes"] and not any(one["obstacle"] for one in said["volumes"]):
+                return int(said["volumes"][0]["volume"])
+            await asyncio.sleep(POLL_SECONDS)
+        raise AssertionError(f"nothing can be compacted after {COMPACT_SECONDS:g} s: {said}")
 
     async def pauses(self) -> list[float]:
         """For how long nobody could append, on each Store and for each volume, the last time; milliseconds."""
@@ -405,8 +406,11 @@ class Kills:
         await verify_photos(self.cluster, self.recorder)
         leftovers = await self._until_tidy()
         assert not leftovers, leftovers
+        async with self._load():  # the last one killed may have left nothing to be won
+            await self._compacting.until_garbage()
         done = await self._compacting.compact()
         assert done["state"] == "done", done
+        await settled(self.cluster, self.recorder, within_seconds=HEAL_SECONDS)
         await verify_photos(self.cluster, self.recorder)
         await full_strength(self.cluster, within_seconds=HEAL_SECONDS)
         await verify_files(self.cluster)
