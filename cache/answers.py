@@ -8,12 +8,10 @@ from typing import Final
 from cache.memory import Record
 from haystack.http.connection import HttpConnection
 from haystack.http.request import Request
-from haystack.http.response import header_block
 from haystack.store.answer_plan import AnswerPlan, PhotoFacts, plan_answer, unsatisfiable
 
 VIA: Final = b"Via: 1.1 haystack-cache\r\n"
 HIT, MISS, STALE, PASS = b"hit", b"miss", b"stale", b"pass"
-RETRY: Final = header_block([("Retry-After", "1")])
 WARNING: Final = b'Warning: 110 haystack-cache "Response is Stale"\r\n'
 """No Store and no Directory can say whether the photo is still there (RFC 7234, 5.5.1)."""
 

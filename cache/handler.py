@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cache import clock
-from cache.answers import HIT, RETRY, answer
+from cache.answers import HIT, answer
 from cache.board import Board, Cell, Counter, Histogram, Tally
 from cache.hits import HitPath
 from cache.memory import MemoryReader
 from cache.misses import Misses, Name
 from cache.names import PhotoTarget, parse_path
 from cache.signatures import Signatures
-from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
 from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import BodySink, Outcome
@@ -66,13 +65,7 @@ class CacheHandler:
     def begin(self, connection: HttpConnection, request: Request) -> BodySink | Outcome:
         """Begin with a request, see ``haystack.http.handler.Handler.begin``."""
         self._tally.add(_METHODS.get(request.method, Counter.OTHER))
-        try:
-            return self._route(connection, request)
-        except HaystackError as error:
-            if error.http_status == 503:
-                connection.respond_error(503, str(error), RETRY)
-                return None
-            raise
+        return self._route(connection, request)
 
     def _route(self, connection: HttpConnection, request: Request) -> BodySink | Outcome:
         if request.method not in _METHODS:

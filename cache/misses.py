@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cache import clock
-from cache.answers import HIT, MISS, RETRY, STALE, answer
+from cache.answers import HIT, MISS, STALE, answer
 from cache.board import Board, Cell, Counter, Histogram, Tally
 from cache.growing import Growing
 from cache.memory import MemoryReader, Record
@@ -24,11 +24,12 @@ from cache.names import PHOTO_PREFIX, PhotoTarget
 from cache.passing import Passing
 from cache.signatures import Signatures
 from cache.talk import Message, Said, Talk
-from haystack.errors import HaystackError, NeedleNotFound, VolumeUnavailable
+from haystack.errors import NeedleNotFound, VolumeUnavailable
 from haystack.fid import Fid
 from haystack.http.connection import HttpConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.request import Request
+from haystack.http.response import RETRY_SOON
 
 KEEPER_PATIENCE_SECONDS = 1.0
 """Without a turn of the keeper's event loop: then nobody waits for it any longer."""
@@ -324,9 +325,6 @@ class Misses:
             problem = error
         finally:
             self._waiting -= 1
-        if isinstance(problem, HaystackError) and problem.http_status == 503 and not waiter.connection.responded:
-            waiter.connection.respond_error(503, str(problem), RETRY)
-            problem = None
         waiter.connection.finish_deferred(problem)
 
 
@@ -340,7 +338,7 @@ def _target(question: _Question, request: Request) -> str:
 def _refuse_one(connection: HttpConnection, status: int, message: str) -> None:
     if status == 404:
         raise NeedleNotFound(message)
-    connection.respond_error(status, message, RETRY if status == 503 else b"")
+    connection.respond_error(status, message, RETRY_SOON if status == 503 else b"")
 
 
 _COUNTED = {

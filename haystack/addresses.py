@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from haystack.errors import ConfigError
 
-_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
 
 
 def reserve_address(host: str, port: int, table: str = "store") -> tuple[list[socket.socket], int]:
@@ -109,13 +109,18 @@ def split(address: str) -> tuple[str, int]:
     raise ConfigError(f"{address!r} is no address; expected host:port")
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether a server that listens on ``host`` listens on all addresses."""
+    return host in _WILDCARDS
+
+
 def advertised_host(host: str, directories: Sequence[str]) -> str:
     """The host under which others reach a node that listens on ``host``.
 
     One that listens on all addresses names the one from which it reaches the Directory: whoever talks to the
     Directory is likely to reach it there too.
     """
-    if host not in _WILDCARDS:
+    if not is_wildcard(host):
         return host
     for url in directories:
         parts = urlsplit(url)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -17,9 +16,10 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from haystack.errors import HaystackError
+from haystack.lifetime import end_tasks
 
 _log = logging.getLogger(__name__)
 
@@ -137,9 +137,7 @@ class WorkerProcesses:
 
     async def stop(self, timeout_seconds: float) -> None:
         """Ask all workers to finish, and kill those that take longer."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await end_tasks(self._keepers)
         await asyncio.gather(*(worker.stop(timeout_seconds) for worker in self._workers))
 
     async def _keep(self, worker: _Worker) -> None:
@@ -246,21 +244,6 @@ class _Worker:
         process.wait()
         self._when_ended(self.number)
         self._ended.set()
-
-
-def share_document(document: object) -> int:
-    """Put a document into a new memfd and return its descriptor, for :func:`load_document` in a worker."""
-    fd = os.memfd_create("haystack-settings", os.MFD_CLOEXEC)
-    os.write(fd, json.dumps(document).encode())
-    return fd
-
-
-def load_document(fd: int) -> Any:
-    """Read a document from an inherited descriptor and close it. Raises ValueError when it is none."""
-    try:
-        return json.loads(os.pread(fd, os.fstat(fd).st_size, 0))
-    finally:
-        os.close(fd)
 
 
 def restart_pause_seconds(failures: int, timing: RestartTiming) -> float:

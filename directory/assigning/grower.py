@@ -25,6 +25,7 @@ from directory.service import Service
 from directory.settings import GROW_RETRY_SECONDS
 from directory.storage.tables import VolumeRecord
 from haystack.errors import HaystackError, VolumeUnavailable
+from haystack.lifetime import end_tasks
 
 MAX_PARALLEL_CALLS = 8
 TROUBLE_SECONDS = 30.0
@@ -91,10 +92,7 @@ class Grower:
 
     async def close(self) -> None:
         """End what is going on. Volumes that their Stores have made by then come with their registration."""
-        for task in self._top_ups.values():
-            task.cancel()
-        if self._top_ups:
-            await asyncio.wait(self._top_ups.values())
+        await end_tasks(self._top_ups.values())
 
     def _used(self) -> list[str]:
         known = self._service.cluster.index.replications

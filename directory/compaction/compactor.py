@@ -22,6 +22,7 @@ from directory.messages import StoreDocument, VolumeDocument
 from directory.service import Service
 from directory.snapshots.snapshots import Move, Snapshots
 from haystack.errors import HaystackError, InvalidRequest, VolumeNotFound, VolumeUnavailable
+from haystack.lifetime import end_tasks
 
 EXPECTED_BYTES_PER_SECOND = 200 * 2**20
 """What a compaction is taken to do, for the time in a plan."""
@@ -200,10 +201,7 @@ class Compactor:
 
     async def close(self) -> None:
         """Wait for nothing more; the Stores go on."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks.values())
 
     async def _run(self, one: Planned, now: bool) -> None:
         assert one.store is not None

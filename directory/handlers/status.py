@@ -12,8 +12,7 @@ from directory.metrics import CONTENT_TYPE, Metrics
 from directory.repair.healer import Healer
 from directory.service import Service
 from directory.web import json_response
-
-_WILDCARDS = ("0.0.0.0", "::", "")  # noqa: S104  # compared with, not bound to
+from haystack.addresses import is_wildcard
 
 
 class StatusHandlers:
@@ -68,7 +67,7 @@ class StatusHandlers:
 
     def _address(self, request: web.Request) -> str:
         socket_name = request.transport.get_extra_info("sockname") if request.transport else None
-        if self._host in _WILDCARDS or not socket_name:
+        if is_wildcard(self._host) or not socket_name:
             return request.host
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{socket_name[1]}"

@@ -19,6 +19,7 @@ from directory.errors import NewerEpoch, OtherGeneration
 from directory.service import Service
 from directory.storage.tables import VolumeRecord
 from haystack.errors import HaystackError, VolumeNotFound
+from haystack.lifetime import end_tasks
 
 PARALLEL_PER_STORE = 16
 LOSERS_FIRST_SECONDS = 1.0
@@ -121,11 +122,7 @@ class Pusher:
     async def close(self) -> None:
         """End what is going on. What was not told is found again by the next Directory."""
         self._closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks(self._tasks.values())
 
     def _start(self, store_id: str) -> None:
         task = self._tasks.get(store_id)

@@ -31,6 +31,7 @@ from directory.repair.steps import Progress
 from directory.service import Service
 from directory.storage.tables import VolumeRecord
 from haystack.errors import HaystackError, InvalidRequest
+from haystack.lifetime import end_tasks
 
 MAX_ACTIVE = 10_000
 """Moves that may be under way or wait for their turn."""
@@ -108,9 +109,7 @@ class Mover:
 
     async def close(self) -> None:
         """Wait for nothing more; what is under way is found again by the next Directory."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     # -- orders
 

@@ -34,6 +34,7 @@ from directory.repair.steps import Progress, Rates, StepRunner
 from directory.service import Service
 from directory.storage.tables import VolumeRecord
 from haystack.errors import HaystackError
+from haystack.lifetime import end_tasks
 
 PLAN_SECONDS = 1.0
 LEAST_PAUSE_SECONDS = 0.2
@@ -161,11 +162,7 @@ class Healer:
     async def close(self) -> None:
         """End what is going on; the Stores stop by themselves when nobody asks any more."""
         self._closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end_tasks(self._tasks.values())
 
     # -- planning
 

@@ -25,6 +25,7 @@ from directory.snapshots.files import SnapshotFiles
 from directory.storage.interface import Draft, Table, scan_all
 from directory.storage.tables import HeldVolume, SnapshotRecord, VolumeRecord, ends_key
 from haystack.errors import InvalidRequest, VolumeNotFound, VolumeUnavailable
+from haystack.lifetime import end_tasks
 
 MAX_SNAPSHOTS = 32
 MAX_HOLD_SECONDS = 10 * 365 * 86400
@@ -298,9 +299,7 @@ class Snapshots:
         try:
             return dict(await asyncio.gather(*tasks))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
     async def _end(self, record: VolumeRecord, generation: int | None) -> HeldVolume:
         """Return how far the volume is the same everywhere, everything that was acknowledged before included."""

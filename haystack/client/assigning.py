@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from haystack.client.directory import Assignment
 from haystack.client.retry import Transient
+from haystack.lifetime import end_tasks
 
 MAX_BATCH_NAMES = 64
 """Names of one volume in one call: more would fill one volume while others stand idle."""
@@ -83,10 +84,7 @@ class NamePool:
 
     async def close(self) -> None:
         """End what is being asked."""
-        asking = [shelf.asking for shelf in self._shelves.values() if shelf.asking is not None]
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await end_tasks(shelf.asking for shelf in self._shelves.values() if shelf.asking is not None)
         self._shelves.clear()
 
     def _shelf(self, replication: str | None) -> _Shelf:

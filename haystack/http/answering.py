@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Buffer = bytes | bytearray | memoryview
 
-JOINED_BYTES = 16 * 1024
+JOINED_ANSWER_BYTES = 16 * 1024
 """Answers below this are copied into one piece: cheaper than to have the kernel gather three."""
 
 
@@ -56,12 +56,12 @@ class AnsweringConnection(Wire):
 
         Parameters
         ----------
-        body: may change afterwards when it is shorter than ``JOINED_BYTES``.
+        body: may change afterwards when it is shorter than ``JOINED_ANSWER_BYTES``.
         """
         server = self._server
         server.requests += 1
         self._tick = server.tick
-        if len(body) < JOINED_BYTES:
+        if len(body) < JOINED_ANSWER_BYTES:
             self._write(b"".join((head, server.tails.keep, body)))
         else:
             self._writelines((head, server.tails.keep, body))
@@ -77,7 +77,7 @@ class AnsweringConnection(Wire):
         server = self._server
         server.requests += 1
         self._tick = server.tick
-        if len(body) < JOINED_BYTES:
+        if len(body) < JOINED_ANSWER_BYTES:
             self._write(b"".join((head, body)))
         else:
             self._write_lent((head, body), lender)

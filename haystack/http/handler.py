@@ -9,8 +9,8 @@ read. It then does one of these:
 - returns a :class:`BodySink`, which is given the body and then answers;
 - returns ``DEFERRED``: something else will answer and then call ``connection.finish_deferred()`` exactly once, also
   when the client has gone meanwhile. That is a coroutine without the cost of a task;
-- raises: a :class:`~haystack.errors.HaystackError` is answered with its ``http_status`` and message as JSON, anything
-  else is logged and answered 500.
+- raises: a :class:`~haystack.errors.HaystackError` is answered with its ``http_status`` and message as JSON (503 with
+  ``Retry-After``), anything else is logged and answered 500.
 
 Requests of a connection are handled strictly one after the other, so a handler has one request at a time per
 connection. A coroutine is not cancelled when the client goes away: what it began it may finish; ``drain`` and ``send``

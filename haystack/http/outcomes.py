@@ -10,7 +10,7 @@ from haystack.errors import HaystackError, ProtocolError
 from haystack.http.answering import AnsweringConnection
 from haystack.http.handler import DEFERRED, Outcome
 from haystack.http.request import Request
-from haystack.http.response import STATUS_LINES
+from haystack.http.response import RETRY_SOON, STATUS_LINES
 from haystack.http.wire import Phase
 
 if TYPE_CHECKING:
@@ -128,7 +128,8 @@ class OutcomeConnection(AnsweringConnection):
             self._server.count("broken_stream")
             self.abort()
         elif isinstance(error, HaystackError):
-            self.respond_error(error.http_status if error.http_status in STATUS_LINES else 500, str(error))
+            status = error.http_status if error.http_status in STATUS_LINES else 500
+            self.respond_error(status, str(error), RETRY_SOON if status == 503 else b"")
             self._finish()
         else:
             self.respond_error(500, "internal error; see the server's log")

@@ -21,6 +21,9 @@ BODILESS_STATUSES: Final = frozenset({204, 304})
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON_TYPE: Final = b"Content-Type: application/json\r\n"
 
+RETRY_SOON: Final = b"Retry-After: 1\r\n"
+"""Goes with every 503: what is missing is likely to be back in a moment."""
+
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 

@@ -22,6 +22,7 @@ from haystack.http.head import METHODS, HeadParser
 from haystack.http.limits import HttpLimits
 from haystack.http.request import Request, RequestHeaders
 from haystack.http.response import Tails
+from haystack.lifetime import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +135,7 @@ class Server:
             self._sweep_timer.cancel()
         for connection in list(self._connections | self._turned_away):
             connection.abort()
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         self.deferred = 0  # like the tasks above: nobody is left to wait for it
         self._update_all_closed()
         await self._all_closed.wait()

@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from haystack.errors import CompactionFailed, HaystackError, IndexDamaged, OutOfSpace, VolumeUnavailable
+from haystack.lifetime import end_tasks
 from haystack.store.compaction_job import CompactionJob
 from haystack.store.control import ControlBlock
 from haystack.store.control_cells import CompactionPhase, Header, Slot, VolumeState
@@ -157,9 +158,7 @@ class Compactions:
         """Give up all of them."""
         for volume in list(self._jobs):
             await self.cancel(volume)
-        for task in list(self._closing):
-            task.cancel()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await end_tasks(self._closing)
         await asyncio.to_thread(self._threads.shutdown)
 
     def _require_possible(self, entry: StoreVolume, hold: bool) -> None:

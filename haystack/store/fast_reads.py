@@ -23,7 +23,7 @@ import xxhash
 
 from haystack.bounded import BoundedCache
 from haystack.errors import HaystackError
-from haystack.http.answering import JOINED_BYTES
+from haystack.http.answering import JOINED_ANSWER_BYTES
 from haystack.http.connection import HttpConnection
 from haystack.http.request import RequestHeaders
 from haystack.store.answers import photo_head
@@ -48,7 +48,7 @@ from haystack.volume.layout import (
 INLINE_BYTES = 2 * 2**20
 """Photos up to this size are verified and sent on the event loop when they are in the page cache (about 0.2 ms)."""
 
-REUSED_BYTES = JOINED_BYTES
+REUSED_BYTES = JOINED_ANSWER_BYTES
 """Needles up to this size are copied out of the page cache on their first read, which is cheaper than asking whether
 they are there; into one buffer for all, since answers of this size are sent as a copy anyway."""
 

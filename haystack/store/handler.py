@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from haystack.errors import HaystackError
 from haystack.http.connection import HttpConnection
 from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.handler import BodySink, Outcome
@@ -24,7 +23,6 @@ from haystack.store.targets import parse_multi, parse_target
 from haystack.store.writes import Writer, is_set
 
 ALLOW = header_block([("Allow", "GET, HEAD, PUT, POST, DELETE")])
-RETRY = header_block([("Retry-After", "1")])
 
 _COUNTERS = {
     "GET": Counter.GET,
@@ -72,13 +70,7 @@ class StoreHandler:
     def begin(self, connection: HttpConnection, request: Request) -> Begun:
         """Begin with a request, see ``haystack.http.handler.Handler.begin``."""
         self._tally.add(_COUNTERS.get(request.method, Counter.OTHER))
-        try:
-            return self._route(connection, request)
-        except HaystackError as error:
-            if error.http_status == 503:
-                connection.respond_error(503, str(error), RETRY)
-                return None
-            raise
+        return self._route(connection, request)
 
     def _route(self, connection: HttpConnection, request: Request) -> Begun:
         if request.method in ("GET", "HEAD"):

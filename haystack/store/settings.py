@@ -2,72 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from haystack.config import StoreSettings
-from haystack.workers import load_document, share_document
-
-_CARRIED_OVER = (
-    "host",
-    "durability",
-    "directories",
-    "public_url",
-    "max_photo_bytes",
-    "max_volume_bytes",
-    "max_header_bytes",
-    "max_connections",
-    "header_timeout_seconds",
-    "idle_timeout_seconds",
-    "stall_timeout_seconds",
-    "upload_memory_bytes",
-    "upload_memory_total_bytes",
-    "stop_timeout_seconds",
-    "trash_retention_seconds",
-)
-"""Settings of the Store that are the workers' settings too, under the same name."""
+from haystack.worker_settings import NodeWorkerSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
-    """Settings of one worker. They travel as JSON in a memfd that the worker inherits.
+class WorkerSettings(NodeWorkerSettings):
+    """Settings of one worker.
 
     Parameters
     ----------
-    host, port: where to listen, together with the other workers (SO_REUSEPORT); the port is never 0.
     worker: number of this worker, from 0; its region in the control block.
     workers: how many there are.
     store_id: UUID of the Store.
-    secret: of the cluster, None for none.
     folders: data folders in the order in which the control block numbers them; those that failed are among them.
 
     The others are as in :class:`haystack.config.StoreSettings`.
     """
 
-    host: str
-    port: int
-    worker: int
     workers: int
     store_id: str
-    secret: bytes | None = field(default=None, repr=False)
     folders: tuple[Path, ...]
     durability: Literal["fsync", "os"]
     directories: tuple[str, ...]
     public_url: str | None
     max_photo_bytes: int
     max_volume_bytes: int
-    max_header_bytes: int
-    max_connections: int
-    header_timeout_seconds: float
-    idle_timeout_seconds: float
-    stall_timeout_seconds: float
     upload_memory_bytes: int
     upload_memory_total_bytes: int
-    stop_timeout_seconds: float
     trash_retention_seconds: float
 
     @classmethod
@@ -80,37 +47,22 @@ class WorkerSettings:
         ----------
         folders: the data folders with all links resolved; by default those of ``store`` as they are.
         """
-        return cls(
+        return cls.of_node(
+            store,
             port=port,
             worker=worker,
             workers=store.worker_count,
             store_id=store_id,
-            secret=store.secret,
             folders=tuple(folders if folders is not None else (path.absolute() for path in store.data)),
-            **{name: getattr(store, name) for name in _CARRIED_OVER},
-        )
-
-    def share(self) -> int:
-        """Put the settings into a new memfd and return its descriptor, for :meth:`load` in the worker."""
-        return share_document(
-            dataclasses.asdict(self)
-            | {
-                "folders": [os.fspath(path) for path in self.folders],
-                "secret": None if self.secret is None else self.secret.hex(),
-            }
         )
 
     @classmethod
-    def load(cls, fd: int) -> WorkerSettings:
-        """Read the settings from an inherited descriptor and close it. Raises ValueError when they are not ours."""
-        document: dict[str, Any] = load_document(fd)
-        expected = {one.name for one in dataclasses.fields(cls)}
-        if document.keys() != expected:
-            raise ValueError(f"these are settings of another release: {sorted(document.keys() ^ expected)}")
-        document["folders"] = tuple(Path(path) for path in document["folders"])
-        document["directories"] = tuple(document["directories"])
-        document["secret"] = None if document["secret"] is None else bytes.fromhex(document["secret"])
-        return cls(**document)
+    def _decoded(cls, document: dict[str, Any]) -> dict[str, Any]:
+        # A class with slots is made anew by its decorator, so super() without arguments is another one's.
+        return super(WorkerSettings, cls)._decoded(document) | {
+            "folders": tuple(Path(path) for path in document["folders"]),
+            "directories": tuple(document["directories"]),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from haystack.addresses import advertised_host, join, reserved_port
 from haystack.config import StoreSettings
 from haystack.errors import HaystackError
 from haystack.internal_http import serving_admin
-from haystack.lifetime import log_to_stderr, raise_file_limit, run_until, say, stop_event
+from haystack.lifetime import end_tasks, log_to_stderr, raise_file_limit, run_until, say, stop_event
 from haystack.store.admin import AdminApi
 from haystack.store.compactions_api import compactions_service
 from haystack.store.confirmations import Confirmer, watch_tails
@@ -175,9 +175,7 @@ class _Store:
         if self._heartbeats is not None and self._teller is not None:
             parts += [self._report(self._heartbeats), self._watch_tails(self._teller), self._teller.run()]
         await run_until(stop, parts)
-        for task in list(self._background):
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await end_tasks(self._background)
 
     async def _start(self, workers: Workers, announce: Callable[[], None]) -> None:
         recovering = asyncio.create_task(self._recover())

@@ -23,7 +23,7 @@ SMALL_PIECE_BYTES = 4096
 """Smaller pieces are joined: as objects of their own, the chunks of a few bytes that a client may send would take many
 times the memory that they are counted with."""
 
-JOINED_BYTES = 64 * 1024
+JOINED_PIECES_BYTES = 64 * 1024
 """Small pieces are joined up to this size."""
 
 SPILL_BYTES = 64 * 1024
@@ -118,7 +118,7 @@ class UploadBody:
 
     def _put(self, piece: bytes) -> None:
         last = self._pieces[-1] if self._pieces else None
-        if isinstance(last, bytearray) and len(last) + len(piece) <= JOINED_BYTES:
+        if isinstance(last, bytearray) and len(last) + len(piece) <= JOINED_PIECES_BYTES:
             last += piece
         else:
             self._pieces.append(bytearray(piece) if len(piece) < SMALL_PIECE_BYTES else piece)

@@ -308,7 +308,7 @@ class NeedleMeta:
         return cls(name, mime, tuple(pairs.items()))
 
 
-JOINED_BYTES = 64 * 1024
+JOINED_NEEDLE_BYTES = 64 * 1024
 """Data up to this size is copied behind its header: cheaper than to hash and to write it in pieces."""
 
 _NO_META = NeedleMeta()
@@ -381,7 +381,7 @@ def enclose(head: bytes, data: Sequence[Buffer], padding: int, seed: int) -> tup
     ----------
     padding: bytes between data and footer.
     """
-    if len(data) == 1 and len(data[0]) <= JOINED_BYTES:
+    if len(data) == 1 and len(data[0]) <= JOINED_NEEDLE_BYTES:
         needle = b"".join((head, data[0], _ZEROS[:padding]))
         checksum = xxhash.xxh3_64_intdigest(needle, seed)
         return [needle, FOOTER.pack(FOOTER_MAGIC, 0, checksum)], checksum

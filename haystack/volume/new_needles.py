@@ -25,7 +25,7 @@ from haystack.volume.layout import (
 )
 from haystack.volume.operations import Operation, Outcome, Put, Stored
 
-JOINED_BYTES = 2**20
+JOINED_APPEND_BYTES = 2**20
 """Appends below this size are written from one buffer: copying costs less than having the kernel gather pieces."""
 
 
@@ -90,7 +90,7 @@ def lay_out_new(
         return None
     if offset > max_bytes or len(entries) != len(outcomes):
         return None
-    if offset - tail < JOINED_BYTES:
+    if offset - tail < JOINED_APPEND_BYTES:
         pieces = [b"".join(pieces)]
     return NewNeedles(pieces, offset, sorted(entries.items()), outcomes, largest_key, last_ms)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from haystack.errors import NeedleNotFound, OutOfSpace
+from haystack.errors import NeedleNotFound, OutOfSpace, VolumeUnavailable
 from haystack.http.connection import HttpConnection
 from haystack.http.fast_uploads import UploadingConnection
 from haystack.http.limits import HttpLimits
@@ -228,6 +228,8 @@ class RecordingHandler:
         path = request.path
         if path == "/missing":
             raise NeedleNotFound("no such photo")
+        if path == "/away":
+            raise VolumeUnavailable("come back in a moment")
         if path == "/bug":
             raise ZeroDivisionError("a bug")
         if path == "/silent":
@@ -253,6 +255,8 @@ class RecordingHandler:
         await self.gate.wait()
         if request.path == "/async-missing":
             raise NeedleNotFound("no such photo")
+        if request.path == "/async-away":
+            raise VolumeUnavailable("come back in a moment")
         if request.path == "/async-bug":
             raise ZeroDivisionError("a bug")
         if request.path != "/async-silent":

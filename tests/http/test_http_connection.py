@@ -82,6 +82,18 @@ def test_exception_of_a_handler_is_500_without_details(caplog: pytest.LogCapture
     assert drive.feed(get("/a")).statuses == [500, 200]
 
 
+async def test_what_is_away_for_a_moment_says_when_to_come_back() -> None:
+    drive = Drive().feed(get("/away") + get("/async-away") + get("/missing"))
+    drive.handler.gate.set()
+    await turns(20)
+    answers = parse_responses(drive.output)
+    assert [(status, headers.get("retry-after")) for status, headers, _ in answers] == [
+        (503, "1"),
+        (503, "1"),
+        (404, None),
+    ]
+
+
 def test_handler_that_forgets_to_answer_is_500() -> None:
     assert Drive().feed(get("/silent")).statuses == [500]
 

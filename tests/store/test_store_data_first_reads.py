@@ -10,7 +10,7 @@ import pytest
 from store_data_harness import Client, drop_cache, new_fid, running
 
 from haystack.fid import Fid, Locator
-from haystack.http.answering import JOINED_BYTES
+from haystack.http.answering import JOINED_ANSWER_BYTES
 from haystack.http.response import prepared_head
 from haystack.store.answers import photo_head, photo_headers
 from haystack.store.fast_reads import REUSED_BYTES
@@ -64,7 +64,7 @@ def test_a_photo_that_is_asked_for_once_leaves_no_entry(tmp_path: Path) -> None:
 
 def test_answers_that_wait_for_their_client_are_not_overwritten_by_later_ones(tmp_path: Path) -> None:
     """All first reads of small photos share one buffer."""
-    size = JOINED_BYTES - 1000
+    size = JOINED_ANSWER_BYTES - 1000
     bodies = {new_fid(): random.Random(number).randbytes(size) for number in range(400)}
     with running(tmp_path) as store, store.client() as client:
         know_the_header_lines(client)

@@ -12,6 +12,7 @@ from uuid import UUID
 import aiohttp
 
 from haystack.errors import HaystackError, VolumeExists, VolumeNotFound, VolumeUnavailable
+from haystack.lifetime import end_tasks
 from haystack.store.copies.bandwidth import Bandwidth
 from haystack.store.copies.follow import bring_up
 from haystack.store.copies.fresh import make_copy, put_in_place
@@ -107,8 +108,7 @@ class FollowJobs:
         """End the job of a volume, if there is one. What was copied stays."""
         job = self._jobs.pop(volume, None)
         if job is not None and job.task is not None:
-            job.task.cancel()
-            await asyncio.gather(job.task, return_exceptions=True)
+            await end_tasks((job.task,))
 
     async def close(self) -> None:
         """End all of them."""
