@@ -50,7 +50,7 @@ class Card:
         return ratio_class(self.photo.width, self.photo.height)
 
     def shot(self, sizes: str, eager: bool = False, words: str = "") -> Markup:
-        """The picture with its placeholder, as HTML.
+        """The picture in a list with its placeholder, as HTML.
 
         Here and not in a template: a page has forty, and it is most of what a page is made of.
 
@@ -60,18 +60,32 @@ class Card:
         eager: it is seen at once.
         words: what stands for it; by itself its title.
         """
-        sources = "".join(
-            f'<source type="image/{name}" srcset="{escape(self.pictures.srcset(name))}" sizes="{escape(sizes)}">\n'
-            for name in _BETTER_THAN_JPEG
-            if self.pictures.has(name)
-        )
+        given = f' sizes="{escape(sizes)}"'
+        better = ((name, self.pictures.srcset(name)) for name in _BETTER_THAN_JPEG)
+        sources = [_source(name, srcset, given) for name, srcset in better if srcset]
+        shown = f'src="{escape(self.url("medium"))}" srcset="{escape(self.pictures.srcset("jpeg"))}"{given}'
+        return self._shot(sources, shown, words or self.described, eager)
+
+    def large_shot(self, eager: bool = False) -> Markup:
+        """The picture as it is looked at, and what moves moving; as HTML.
+
+        There is one size of it: reads of that are what is counted as views.
+        """
+        there = self.pictures.formats("large")
+        better = (name for name in _BETTER_THAN_JPEG if name in there)
+        sources = [_source(name, self.pictures.url("large", name)) for name in better]
+        # On top of the picture that stands still, so that there is something to see before all of it has come.
+        moving = f'<img class="moving" src="{escape(self.url("original"))}" alt="" loading="lazy">'
+        more = moving if self.photo.animated else ""
+        return self._shot(sources, f'src="{escape(self.url("large"))}"', self.described, eager, more)
+
+    def _shot(self, sources: Sequence[str], shown: str, words: str, eager: bool, more: str = "") -> Markup:
         placeholder = base64.b64encode(self.photo.placeholder).decode("ascii")
         return Markup(  # noqa: S704  # all that comes from people is escaped
-            f'<span class="shot {self.ratio}" data-hash="{placeholder}">\n<picture>\n{sources}'
-            f'<img src="{escape(self.url("medium"))}" srcset="{escape(self.pictures.srcset("jpeg"))}"'
-            f' sizes="{escape(sizes)}" width="{max(1, self.photo.width)}" height="{max(1, self.photo.height)}"'
-            f' alt="{escape(words or self.described)}"{_EAGER if eager else _LAZY} decoding="async">\n'
-            "</picture>\n</span>"
+            f'<span class="shot {self.ratio}" data-hash="{placeholder}">\n<picture>\n{"".join(sources)}'
+            f'<img {shown} width="{max(1, self.photo.width)}" height="{max(1, self.photo.height)}"'
+            f' alt="{escape(words)}"{_EAGER if eager else _LAZY} decoding="async">\n'
+            f"</picture>{more}\n</span>"
         )
 
     def url(self, size: str) -> str:
@@ -86,6 +100,10 @@ class Card:
     def untouched_url(self) -> str | None:
         """Where the upload is downloaded as it came, when that was kept: for its owner."""
         return self.pictures.untouched_url()
+
+
+def _source(name: str, srcset: str, more: str = "") -> str:
+    return f'<source type="image/{name}" srcset="{escape(srcset)}"{more}>\n'
 
 
 async def cards_of(request: web.Request, viewer: User | None, photos: Sequence[Photo]) -> list[Card]:

@@ -262,14 +262,14 @@ async def test_hits_are_told_once_and_to_the_first_directory_alone() -> None:
 def test_a_policy_counts_hits_by_photo() -> None:
     policy = HeatPolicy(make_policy("lru"), lambda: 0.0)
     policy.key_of = lambda entry: entry // 10 or None
-    policy.hits([10, 11, 20, 3])
+    policy.alternate_of = lambda entry: entry % 10
+    policy.hits([14, 14, 24, 4])
     assert policy.untold.peek(10) == [(1, 2), (2, 1)]
     policy.untold.told([(1, 2), (2, 1)])
-    policy.alternate_of = lambda entry: entry % 10
-    policy.hits([10, 11, 12, 13, 14])  # of these 1 and 2 are small pictures
-    assert policy.untold.peek(10) == [(1, 3)]
-    policy.untold.told([(1, 3)])
-    policy.hits([10] * 5000)
+    policy.hits([10, 11, 12, 13, 14])  # of these 4 alone is the large picture
+    assert policy.untold.peek(10) == [(1, 1)]
+    policy.untold.told([(1, 1)])
+    policy.hits([14] * 5000)
     [(_, about)] = policy.untold.peek(10)
     assert 4900 <= about <= 5100
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ from pages_harness import LABELLED, Answer, Html, Visitor
 from site_harness import PASSWORD, Place, running
 
 from frontend.database.engine import DatabaseUnavailable
+from frontend.records import dump, load
 from frontend.services.accounts import Accounts
+from haystack.fid import Fid
+from haystack.views import is_view
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'{{7*7}}&amp;"
 PAGES = (
@@ -136,10 +140,43 @@ async def test_pictures_are_direct_and_leave_their_room(scene: Scene) -> None:
     assert str(image["src"]).startswith(f"http://{scene.place.machine.address}/")
     assert (image["width"], image["height"]) == ("1600", "1200")
     (source,) = html.all("source")
-    assert source.attributes["type"] == "image/webp" and "1080w" in str(source.attributes["srcset"])
+    assert source.attributes["type"] == "image/webp" and str(source.attributes["srcset"]).endswith("_14")
     assert any(
         "r135" in str(one.attributes.get("class")) and one.attributes.get("data-hash") for one in html.all("span")
     )
+
+
+async def test_a_photo_that_is_looked_at_is_one_view_and_lists_are_none(scene: Scene) -> None:
+    follower = scene.people["follower"]
+    for path, looked_at in (("/explore", 0), ("/@owner", 0), ("/search?q=subject", 0), ("/", 1), (scene.photo, 1)):
+        page = (await follower.get(path)).html
+        # Of each kind of file that a browser may choose, as it takes one of them.
+        webp = str(page.all("source")[0].attributes["srcset"])
+        image = page.all("img")[0].attributes
+        jpeg = f"{image['src']} {image.get('srcset', '')}"
+        for urls in (webp, jpeg):
+            fids = [Fid.parse(found) for found in re.findall(r"/(\d+,[0-9a-f_]+)", urls)]
+            views = {one.alternate for one in fids if is_view(one.alternate)}
+            assert len(views) == looked_at and (not looked_at or len({one.alternate for one in fids}) == 1), path
+
+
+async def test_what_moves_is_shown_moving_to_who_looks_at_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as place, aiohttp.ClientSession() as session:
+        owner = await place.person("owner")
+        photo = (await owner.upload(b"gif"))["id"]
+        [kept] = [needle for name, needle in place.machine.needles.items() if name.endswith("_99")]
+        other = replace(load(kept[0]), fid=str(Fid(1, 0x7777, 5)), animated=True)
+        await place.internal("/internal/photos", dump(other).encode())
+        moving = (await owner.ok("GET", "/photos"))["photos"][0]
+        assert moving["animated"] and moving["id"] != photo
+        for one, shown in ((moving["id"], True), (photo, False)):
+            async with session.get(f"{place.url}/photos/{one}") as response:
+                page = Html(await response.text())
+            found = [image for image in page.all("img") if image.attributes.get("class") == "moving"]
+            assert bool(found) is shown
+            assert all(image.attributes["alt"] == "" and "_" not in str(image.attributes["src"]) for image in found)
+        async with session.get(f"{place.url}/explore") as response:
+            assert 'class="moving"' not in await response.text()
 
 
 async def test_reactions(scene: Scene) -> None:

@@ -24,6 +24,15 @@ function placehold(root) {
   }
 }
 
+/** What moves may have transparent parts: the picture behind it goes when it is there. */
+function move(root) {
+  for (const image of root.querySelectorAll(".shot .moving")) {
+    const moves = () => image.closest(".shot").classList.add("moves");
+    if (image.complete && image.naturalWidth) moves();
+    else image.addEventListener("load", moves, { once: true });
+  }
+}
+
 function say(text) {
   if (status) status.textContent = text;
 }
@@ -47,6 +56,7 @@ function goOn(link) {
       if (!answer.ok || !items) throw new Error("no list");
       const first = items.firstElementChild;
       placehold(items);
+      move(items);
       document.getElementById("list").append(...items.children);
       const box = link.closest(".more");
       const focused = document.activeElement === link;
@@ -108,6 +118,7 @@ document.addEventListener("submit", async (event) => {
       old.replaceWith(fresh);
       for (const one of page.querySelectorAll("[data-fresh]")) document.getElementById(one.id)?.replaceWith(one);
       placehold(fresh);
+      move(fresh);
       watch(fresh);
       const problem = fresh.querySelector("[role=alert]");
       const same = !problem && pressed?.value && fresh.querySelector(`button[value="${CSS.escape(pressed.value)}"]`);
@@ -147,4 +158,5 @@ document.addEventListener("keydown", (event) => {
 });
 
 placehold(document);
+move(document);
 watch(document);
