@@ -14,7 +14,7 @@ from frontend.database.sessions import ApiToken
 from frontend.database.talk import Comment
 from frontend.services.following import Profile
 from frontend.services.names import photo_id_text
-from frontend.services.pictures import SIZE_NAMES, Pictures
+from frontend.services.pictures import Pictures
 from frontend.services.site import Site
 from frontend.services.talking import Reactions
 
@@ -82,21 +82,16 @@ def photo_view(pictures: Pictures) -> schemas.Photo:
 
 
 def _pictures(pictures: Pictures) -> list[schemas.Picture]:
-    found = []
-    for size in SIZE_NAMES:
-        for name in pictures.formats(size) or (None,):
-            if name is None and size != "original":
-                continue
-            found.append(
-                schemas.Picture(
-                    size=size,  # type: ignore[arg-type]  # of the schema's names
-                    format=name,  # type: ignore[arg-type]  # of the schema's names
-                    width=pictures.width(size),
-                    height=pictures.height(size),
-                    url=pictures.url(size, name),
-                )
-            )
-    return found
+    return [
+        schemas.Picture(
+            size=shape.size,  # type: ignore[arg-type]  # of the schema's names
+            format=shape.format,  # type: ignore[arg-type]  # of the schema's names
+            width=shape.width,
+            height=shape.height,
+            url=pictures.url_of(shape),
+        )
+        for shape in pictures.shapes
+    ]
 
 
 async def photo_views(site: Site, photos: Sequence[Photo]) -> list[schemas.Photo]:

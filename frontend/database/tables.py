@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 
 metadata = MetaData(
@@ -114,9 +115,20 @@ photos = Table(
     Index("ix_photos_owner", "owner_id", "created_ms", "id", "visibility"),
     Index("ix_photos_visibility", "visibility", "created_ms", "id"),
     Index("ix_photos_hashes", "owner_id", "exact_hash", "near_hash", "id"),
+    Index(
+        "ix_photos_places",
+        "owner_id",
+        "created_ms",
+        "id",
+        "latitude",
+        "longitude",
+        sqlite_where=text("latitude IS NOT NULL"),
+        postgresql_where=text("latitude IS NOT NULL"),
+    ),
 )
 """``created_ms``: when it was published, which is the order of feeds. ``renditions``: alternate keys, with commas.
-The indexes have all columns that feeds and the search for look-alikes read, so that these never touch the table."""
+The indexes have all columns that feeds, maps and the search for look-alikes read, so that these never touch the
+table."""
 
 photo_tags = Table(
     "photo_tags",

@@ -9,7 +9,7 @@ from frontend.database.photos import Photo
 from frontend.pages.cards import cards_of, picture_origins
 from frontend.pages.common import FEED, TILES, errors_of, more_url, needed_user, position, show
 from frontend.pages.rendering import Look
-from frontend.pages.world import MAX_PLACED, clusters_of, land_path
+from frontend.pages.world import MAX_PLACED, MAX_POINTS, clusters_of, land_path
 from frontend.services.browsing import Browsing
 from frontend.services.limits import SEARCH
 from frontend.web.keys import SITE
@@ -91,12 +91,16 @@ async def search(request: web.Request) -> web.Response:
 async def world_map(request: web.Request) -> web.Response:
     """Where one's own photos were taken."""
     user = await needed_user(request)
-    photos = await Browsing(request.app[SITE].database).placed(user, MAX_PLACED)
+    browsing = Browsing(request.app[SITE].database)
+    spots = await browsing.spots(user, MAX_PLACED)
+    clusters = clusters_of(spots)
+    newest = await browsing.own_photos(user, [spot.photo_id for spot in spots[:TILES]])
     values = {
         "land": land_path(),
-        "clusters": clusters_of(photos),
-        "shown": len(photos),
-        "most": MAX_PLACED,
-        "cards": await cards_of(request, user, photos[:TILES]),
+        "clusters": clusters,
+        "titles": await browsing.own_titles(user, [one.newest for one in clusters]),
+        "shown": sum(one.count for one in clusters),
+        "bounded": len(spots) == MAX_PLACED or len(clusters) == MAX_POINTS,
+        "cards": await cards_of(request, user, newest),
     }
     return await show(request, Look("map.html", values, await picture_origins(request)))

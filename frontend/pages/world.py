@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from frontend.database.photos import Photo
+from frontend.database.browsing import Spot
 
-MAX_PLACED = 2_000
-"""Photos that a map shows at most, the newest."""
+MAX_PLACED = 10_000
+"""Photos that a map shows at most, the newest: so many are read for it."""
+MAX_POINTS = 400
+"""Points of a map, those with the newest photos: a page of more is heavy, and nobody tells them apart."""
 CELL_DEGREES = 3
 """Photos that are no further apart are one point."""
 _LEAST_RADIUS, _MOST_RADIUS = 1.3, 4.2
@@ -98,7 +100,7 @@ class Cluster:
     x, y: on the map, 0 to 360 and 0 to 180.
     latitude, longitude: their middle.
     radius: of the point, more for more photos.
-    newest: the one to show.
+    newest: the id of the photo to name.
     """
 
     x: float
@@ -107,7 +109,7 @@ class Cluster:
     longitude: float
     count: int
     radius: float
-    newest: Photo
+    newest: int
 
 
 def land_path() -> str:
@@ -115,23 +117,27 @@ def land_path() -> str:
     return _LAND_PATH
 
 
-def clusters_of(photos: Iterable[Photo]) -> list[Cluster]:
-    """The points for photos, the newest first; photos without a place are left out."""
-    cells: dict[tuple[int, int], list[tuple[float, float, Photo]]] = {}
-    for photo in photos:
-        if photo.latitude is None or photo.longitude is None:
-            continue
-        cell = int(photo.latitude // CELL_DEGREES), int(photo.longitude // CELL_DEGREES)
-        cells.setdefault(cell, []).append((photo.latitude, photo.longitude, photo))
+def clusters_of(spots: Iterable[Spot]) -> list[Cluster]:
+    """The points for photos, at most ``MAX_POINTS``, those with the newest photos first.
+
+    Parameters
+    ----------
+    spots: the newest photo's first.
+    """
+    cells: dict[tuple[int, int], list[Spot]] = {}
+    for spot in spots:
+        cell = int(spot.latitude // CELL_DEGREES), int(spot.longitude // CELL_DEGREES)
+        if cell in cells or len(cells) < MAX_POINTS:
+            cells.setdefault(cell, []).append(spot)
     return [_cluster(found) for found in cells.values()]
 
 
-def _cluster(found: list[tuple[float, float, Photo]]) -> Cluster:
-    latitude = sum(one[0] for one in found) / len(found)
-    longitude = sum(one[1] for one in found) / len(found)
+def _cluster(found: list[Spot]) -> Cluster:
+    latitude = sum(one.latitude for one in found) / len(found)
+    longitude = sum(one.longitude for one in found) / len(found)
     radius = min(_MOST_RADIUS, _LEAST_RADIUS * len(found) ** 0.25)
     x, y = round(longitude + 180, 2), round(90 - latitude, 2)
-    return Cluster(x, y, latitude, longitude, len(found), round(radius, 2), found[0][2])
+    return Cluster(x, y, latitude, longitude, len(found), round(radius, 2), found[0].photo_id)
 
 
 _LAND_PATH = "".join(

@@ -7,6 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from frontend.database.photos import Photo
@@ -16,6 +17,7 @@ from haystack.client import HaystackClient
 from haystack.errors import HaystackError
 from haystack.fid import Fid
 from haystack.signed_urls import UrlSigner
+from haystack.views import is_view
 
 HOUR_SECONDS = 3600
 KNOWN_SECONDS = 30.0
@@ -28,11 +30,52 @@ _log = logging.getLogger(__name__)
 
 SIZE_NAMES = (*(size.name for size in SIZES), "original")
 FORMATS = {format_.name.lower(): format_ for format_ in Format}
-_EDGES = {size.name: size.edge for size in SIZES}
 _SMALLEST_FIRST = tuple(reversed(FORMATS))
 _KEYS = {(size, format_.name.lower()): alternate for (size, format_), alternate in KEYS.items()}
-_OF_FORMAT = {name: tuple((_KEYS[size.name, name], size.edge) for size in SIZES) for name in FORMATS}
-"""Format → alternate key and longer edge of its sizes."""
+_KNOWN_SHAPES = 4096
+"""Of photos with the same width, height and renditions, what is known once: a camera makes thousands of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One picture of a photo, whatever it shows.
+
+    Parameters
+    ----------
+    format: None as the original came.
+    alternate: its alternate key.
+    """
+
+    size: str
+    format: str | None
+    width: int
+    height: int
+    alternate: int
+
+
+@lru_cache(maxsize=_KNOWN_SHAPES)
+def shapes_of(width: int, height: int, renditions: tuple[int, ...]) -> tuple[Shape, ...]:
+    """All pictures of a photo with so many pixels, by size and format: the smallest, and the smallest files, first."""
+    found = []
+    for size in SIZES:
+        wide, high = _scaled(size.edge, width, height)
+        keys = ((name, _KEYS[size.name, name]) for name in _SMALLEST_FIRST)
+        found += [Shape(size.name, name, wide, high, key) for name, key in keys if key in renditions]
+    return (*found, Shape("original", None, width, height, ORIGINAL))
+
+
+@lru_cache(maxsize=_KNOWN_SHAPES)
+def _widths(width: int, height: int, renditions: tuple[int, ...], format_name: str) -> tuple[tuple[int, int], ...]:
+    """Alternate key and width of all sizes of a format that lists show."""
+    found = (one for one in shapes_of(width, height, renditions) if one.format == format_name)
+    return tuple((one.alternate, one.width) for one in found if not is_view(one.alternate))
+
+
+def _scaled(edge: int, width: int, height: int) -> tuple[int, int]:
+    longer = max(width, height)
+    if longer <= edge:
+        return width, height
+    return max(1, round(width * edge / longer)), max(1, round(height * edge / longer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +95,12 @@ class Pictures:
 
     def formats(self, size: str) -> tuple[str, ...]:
         """The formats that there are of a size, the smallest files first."""
-        return tuple(name for name in _SMALLEST_FIRST if _KEYS.get((size, name)) in self.photo.renditions)
+        return tuple(one.format for one in self.shapes if one.size == size and one.format is not None)
 
-    def has(self, format_name: str) -> bool:
-        """Whether there are sizes of a format."""
-        return any(alternate in self.photo.renditions for alternate, _ in _OF_FORMAT[format_name])
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All of them, as :func:`shapes_of` tells them."""
+        return shapes_of(self.photo.width, self.photo.height, self.photo.renditions)
 
     def url(self, size: str, format_name: str | None = None, *, download: bool = False) -> str:
         """The URL of a picture.
@@ -73,26 +117,17 @@ class Pictures:
         """Where its owner downloads the upload as it came, when that was kept."""
         return self._url(UNTOUCHED, True) if UNTOUCHED in self.photo.renditions else None
 
+    def url_of(self, shape: Shape) -> str:
+        """The URL of one of ``shapes``."""
+        return self._url(shape.alternate)
+
     def srcset(self, format_name: str) -> str:
-        """All sizes of a format, for the attribute ``srcset``; empty when there is none of it."""
-        renditions = self.photo.renditions
-        return ", ".join(
-            f"{self._url(alternate)} {self._scaled(edge, self.photo.width)}w"
-            for alternate, edge in _OF_FORMAT[format_name]
-            if alternate in renditions
-        )
+        """The sizes of a format that lists show, for the attribute ``srcset``; empty when there is none of it.
 
-    def width(self, size: str) -> int:
-        """How wide a size is, in pixels."""
-        return self._scaled(_EDGES.get(size), self.photo.width)
-
-    def height(self, size: str) -> int:
-        """How high a size is, in pixels."""
-        return self._scaled(_EDGES.get(size), self.photo.height)
-
-    def _scaled(self, edge: int | None, pixels: int) -> int:
-        longer = max(self.photo.width, self.photo.height)
-        return pixels if edge is None or longer <= edge else max(1, round(pixels * edge / longer))
+        The large one is none of them: who is given it has looked at the photo, and counts.
+        """
+        widths = _widths(self.photo.width, self.photo.height, self.photo.renditions, format_name)
+        return ", ".join([f"{self._url(alternate)} {width}w" for alternate, width in widths])
 
     def _alternate(self, size: str, format_name: str | None) -> int:
         if size == "original":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import alembic.command
@@ -13,10 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from database_harness import KINDS, Scene, make_database
-from postgres_server import new_database, postgres_server
-from sqlalchemy import Connection, insert, select, text, update
+from postgres_server import new_database
+from sqlalchemy import Connection, event, insert, select, text, update
 
-from frontend.database import migrating, points, talk
+from frontend.database import browsing, migrating, points, talk
 from frontend.database.engine import Database
 from frontend.database.feed import feed
 from frontend.database.finding import find, parse_query
@@ -26,20 +25,6 @@ from frontend.database.tables import daily, metadata, users, windows
 from frontend.database.tables import points as points_table
 from frontend.database.top import top
 from frontend.visibility import Visibility
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with postgres_server() as socket:
-        yield socket
-
-
-@pytest.fixture(params=KINDS)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    database = make_database(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
-    yield Scene(database)
-    database.close()
-
 
 # -- feeds
 
@@ -68,6 +53,34 @@ def test_a_feed_is_the_newest_of_those_who_are_followed(scene: Scene, limit: int
             wanted.append((made.created_ms, number))
     assert feed_pages(scene, "viewer", limit) == [number for _, number in sorted(wanted, reverse=True)]
     assert feed_pages(scene, "nobody", limit) == []
+
+
+# -- maps
+
+
+def test_a_map_has_the_newest_places_of_its_owner_alone(scene: Scene) -> None:
+    for number in range(1, 21):
+        place = {"latitude": float(number), "longitude": -float(number)} if number % 2 else {}
+        scene.photo(number, "anna", visibility=Visibility(number % 3), title=f"n{number}", **place)
+    scene.photo(50, "ben", latitude=1.0, longitude=1.0)
+    anna = scene.person("anna")
+    assert [spot.photo_id for spot in scene.do(browsing.spots, anna, 4)] == [19, 17, 15, 13]
+    assert scene.do(browsing.spots, anna, 100)[-1] == browsing.Spot(1, 1.0, -1.0)
+    assert scene.do(browsing.titles, anna, [1, 2, 50, 99]) == {1: "n1", 2: "n2"}
+
+
+def test_a_map_is_read_out_of_an_index_alone(tmp_path: Path) -> None:
+    database = make_database("sqlite", tmp_path, lambda: "")
+    seen: list[str] = []
+
+    def explained(connection: Connection) -> None:
+        event.listen(connection, "before_cursor_execute", lambda *given: seen.append(given[2]))
+        browsing.spots(connection, 1, 10)
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {seen[0]}", (1, 10, 0)).all()
+        assert [row[3] for row in rows] == ["SEARCH photos USING COVERING INDEX ix_photos_places (owner_id=?)"]
+
+    database.write_now(explained)
+    database.close()
 
 
 # -- top photos

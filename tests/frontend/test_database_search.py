@@ -3,34 +3,18 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from database_harness import KINDS, Scene, make_database
+from database_harness import Scene
 from hypothesis import given
 from hypothesis import strategies as st
-from postgres_server import postgres_server
 
 from frontend.database import photos, search, spelling, tokens
 from frontend.database.finding import RANKED, find, parse_query
 from frontend.visibility import Visibility
 
 DAY_MS = tokens.DAY_MS
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with postgres_server() as socket:
-        yield socket
-
-
-@pytest.fixture(params=KINDS)
-def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Scene]:
-    database = make_database(request.param, tmp_path, lambda: request.getfixturevalue("postgres"))
-    yield Scene(database)
-    database.close()
 
 
 def ids(scene: Scene, query: str, viewer: str | None = None, limit: int = 50) -> list[int]:
@@ -191,7 +175,7 @@ def test_words_are_words_of_themselves(text: str) -> None:
     assert all(word and not set(word) & set(" #@:_'\"\\") for word in words)
 
 
-@given(st.dates(datetime.date(1, 1, 1), datetime.date(2199, 12, 31)), st.dates(), st.dates())
+@given(st.dates(datetime.date(1800, 1, 1), datetime.date(2199, 12, 31)), st.dates(), st.dates())
 def test_a_period_has_the_marks_of_its_days_alone(
     one: datetime.date, first: datetime.date, last: datetime.date
 ) -> None:
@@ -201,12 +185,32 @@ def test_a_period_has_the_marks_of_its_days_alone(
     assert inside == (first <= one < last) and len(marks) <= 200
 
 
-@given(st.dates(datetime.date(1, 1, 1), datetime.date(2199, 12, 31)), st.dates(max_value=datetime.date(2150, 1, 1)))
+@given(st.dates(datetime.date(1800, 1, 1), datetime.date(2199, 12, 31)), st.dates(max_value=datetime.date(2150, 1, 1)))
 def test_open_periods_are_few_marks(one: datetime.date, edge: datetime.date) -> None:
     marks = set(tokens.day_marks(ms(one)))
     after, before = tokens.period_marks(ms(edge), None), tokens.period_marks(None, ms(edge))
     assert bool(marks & set(after)) == (one >= edge) and bool(marks & set(before)) == (one < edge)
     assert max(len(after), len(before)) <= 100
+
+
+@given(st.integers(0, 2**40), st.integers(0, 2**30), st.integers(1, 2**62))
+def test_blocks_have_all_ids_once_from_the_last_down(first: int, more: int, most: int) -> None:
+    found = search.blocks_between(first, first + more, most)
+    assert found is not None and len(found) <= search.MAX_BLOCKS
+    blocks = [(int(bits), int(number)) for bits, number in (one.removeprefix(":b").split("_") for one in found)]
+    ends = [(number + 1) << bits for bits, number in blocks]
+    assert first + more < ends[0] <= first + more + (1 << 13)
+    assert [number << bits for bits, number in blocks[:-1]] == ends[1:]
+    assert blocks[-1][1] << blocks[-1][0] <= first
+    assert {bits for bits, _ in blocks[: search.SAME_BLOCKS]} == {13}
+
+
+def test_a_rarer_word_takes_fewer_blocks() -> None:
+    million = 1_250_000
+    common, rarer, any_ = (search.blocks_between(0, million, most) for most in (200_000, 20_000, 2**63))
+    assert common is not None and rarer is not None and any_ is not None
+    assert (len(rarer), len(common), len(any_)) == (15, 43, 153)
+    assert search.blocks_between(0, 2**40, 1) is None
 
 
 _LATITUDES, _LONGITUDES = st.floats(-90, 90), st.floats(-180, 180)

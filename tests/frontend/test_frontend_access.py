@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_server import new_database, postgres_server
+from postgres_server import new_database
 from site_harness import Person, Place, running
 
 VISIBILITIES = ("public", "followers", "private")
@@ -43,12 +43,6 @@ class Scene:
 
     def __init__(self, place: Place, people: dict[str, Person], photos: dict[str, Any]) -> None:
         self.place, self.people, self.photos = place, people, photos
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with postgres_server() as socket:
-        yield socket
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from postgres_server import new_database, postgres_server
+from postgres_server import new_database
 from site_harness import PASSWORD, Place, running
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with postgres_server() as socket:
-        yield socket
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

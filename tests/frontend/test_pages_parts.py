@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frontend.database.browsing import Spot
 from frontend.database.photos import Photo
 from frontend.pages import formatting
 from frontend.pages.assets import FOLDER, Assets
 from frontend.pages.common import own_path
 from frontend.pages.policy import content_security_policy
-from frontend.pages.world import clusters_of, land_path
+from frontend.pages.world import MAX_POINTS, clusters_of, land_path
 from frontend.visibility import Visibility
 
 NOW_MS = 1_722_449_159_000
@@ -97,11 +97,12 @@ def test_a_file_that_is_imported_changes_the_name_of_who_imports_it(tmp_path: Pa
 
 
 def test_photos_of_one_place_are_one_point() -> None:
-    near, far = replace(PHOTO, id=2, latitude=43.6), replace(PHOTO, id=3, latitude=-33.0, longitude=-70.0)
-    nowhere = replace(PHOTO, id=4, latitude=None)
-    one, other = clusters_of([PHOTO, near, far, nowhere])
-    assert (one.count, one.newest.id, other.count) == (2, 1, 1)
+    one, other = clusters_of([Spot(1, 43.4, 11.9), Spot(2, 43.6, 11.9), Spot(3, -33.0, -70.0)])
+    assert (one.count, one.newest, other.count) == (2, 1, 1)
     assert (other.x, other.y) == (110.0, 123.0) and one.radius > other.radius
+    many = [Spot(number, number // 100 * 3.0 - 90, number % 100 * 3.0 - 150) for number in range(3 * MAX_POINTS)]
+    points = clusters_of(many)
+    assert len(points) == MAX_POINTS and points[0].newest == 0
     numbers = [int(word) for word in re.findall(r"-?\d+", land_path())]
     assert all(0 <= x <= 360 for x in numbers[::2]) and all(0 <= y <= 180 for y in numbers[1::2])
 
