@@ -14,7 +14,7 @@ from frontend.api.problems import problem, problem_of
 from frontend.api.reading import body_of, query_of
 from frontend.api.spooling import MAX_SPOOLED, SLOTS
 from frontend.api.table import PREFIX, Asking, Call, Reply, Who
-from frontend.services.errors import NotLoggedIn
+from frontend.services.errors import NotLoggedIn, TooMany
 from frontend.services.limits import ANY, SEARCH, Standing
 from frontend.web.csrf import check_csrf
 from frontend.web.keys import SITE
@@ -22,6 +22,9 @@ from frontend.web.who import Asked, address_of, asked_by
 from haystack.errors import HaystackError
 
 CALL_NAME = web.RequestKey("call", str)
+STANDING = web.RequestKey("standing", Standing)
+"""How the client's address stands with the limit of all requests."""
+
 _UNSIGNED = ("signUp", "logIn", "makeToken")
 """Calls that nobody needs to be logged in for, but that another site must not make a browser do either."""
 
@@ -50,7 +53,7 @@ async def _answer(request: web.Request, call: Call) -> web.Response:
     site = request.app[SITE]
     address = address_of(request)
     # An address is counted before anybody is asked for: guessing tokens must not be free.
-    standing = site.limits.take(ANY, address)
+    request[STANDING] = site.limits.take(ANY, address)
     asked = await asked_by(request)
     if call.query.__name__ == "SearchQuery":
         site.limits.take(SEARCH, address if asked.user is None else f"#{asked.user.id}")
@@ -61,7 +64,7 @@ async def _answer(request: web.Request, call: Call) -> web.Response:
     query = query_of(request, call.query)
     body = None if call.body is None else await body_of(request, call.body)
     reply = await call.handle(Asking(request, site, asked.user, query, body, address))
-    return _response(call, reply, standing)
+    return _response(call, reply)
 
 
 async def _check_origin(request: web.Request, call: Call, asked: Asked) -> None:
@@ -70,13 +73,12 @@ async def _check_origin(request: web.Request, call: Call, asked: Asked) -> None:
         await check_csrf(request)
 
 
-def _response(call: Call, reply: Reply, standing: Standing) -> web.Response:
+def _response(call: Call, reply: Reply) -> web.Response:
     response = web.Response(status=reply.status or call.status, headers=reply.headers)
     if reply.document is not None:
         response.body = reply.document.model_dump_json(by_alias=True).encode()
         response.content_type = "application/json"
     response.headers.setdefault("Cache-Control", "no-store")
-    _tell_limits(response, standing)
     if reply.decorate is not None:
         reply.decorate(response)
     return response
@@ -96,6 +98,8 @@ async def api_errors(
         response = await handler(request)
     except HaystackError as error:
         response = problem_of(error, f"{request.method} {request.path}")
+        if isinstance(error, TooMany) and STANDING not in request:
+            _tell_limits(response, Standing(ANY, 0, error.retry_after_seconds))
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -108,6 +112,8 @@ async def api_errors(
     except Exception:
         _log.exception("%s %s failed", request.method, request.path)
         response = problem(500, "this did not work; the log of the front end has the details")
+    if STANDING in request:
+        _tell_limits(response, request[STANDING])
     response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
     return response
 

@@ -297,6 +297,9 @@ async def test_limits_are_told_and_kept(tmp_path: Path) -> None:
         async with place.session.get(f"{place.api}/photos") as response:
             assert response.headers["RateLimit-Policy"] == '"any";q=1200;w=60'
             assert response.headers["RateLimit"].startswith('"any";r=11')
+        for path in ("/me", "/photos/1", "/search?q=on:x"):  # refused, and counted all the same
+            async with place.session.get(f"{place.api}{path}") as response:
+                assert response.status >= 400 and response.headers["RateLimit"].startswith('"any";r=11')
 
 
 async def test_the_address_is_counted_past_the_proxies(tmp_path: Path) -> None:
