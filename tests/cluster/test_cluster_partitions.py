@@ -19,11 +19,11 @@ STORES = 3
 async def test_a_parted_cluster_has_one_primary_a_volume_and_heals(tmp_path: Path) -> None:
     options = ClusterOptions(places("dc1/A", "dc1/A", "dc1/A"), replication="001")
     with networks(1 + STORES) as net:
-        cluster = Cluster(tmp_path, options, hosts=net.hosts, prefix_of=net.prefix)
+        cluster = Cluster(tmp_path, options.brisk(), hosts=net.hosts, prefix_of=net.prefix)
         try:
             cluster.start()
             kinds = partitions(STORES)[:2]
-            await part_and_heal(cluster, net, kinds, rates=Rates(uploads=20, reads=100), seed=1, parted_seconds=5.0)
+            await part_and_heal(cluster, net, kinds, rates=Rates(uploads=20, reads=100), seed=1, parted_seconds=2.5)
         except BaseException:
             print(cluster.says())
             raise

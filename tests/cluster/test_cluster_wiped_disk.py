@@ -18,7 +18,7 @@ PHOTOS = 150
 @pytest.mark.timeout(180)
 async def test_a_wiped_disk_is_filled_again(tmp_path: Path) -> None:
     options = ClusterOptions(places("dc1/A", "dc1/A", "dc1/A"), replication="001", repair_delay_seconds=1.0)
-    with running_cluster(tmp_path / "cluster", options) as cluster:
+    with running_cluster(tmp_path / "cluster", options.brisk()) as cluster:
         await full_strength(cluster, within_seconds=60)
         recorder = Recorder()
         load = Load(cluster.directory.address, recorder, Rates(), seed=5)
