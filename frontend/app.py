@@ -39,6 +39,7 @@ def make_app(site: Site) -> web.Application:
 
 
 async def _headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "haystack"  # and not the versions of what it is made with
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "same-origin")
     response.headers.setdefault("X-Frame-Options", "DENY")

@@ -89,6 +89,7 @@ async def _options(request: web.Request) -> web.Response:
 
 async def _allow_browsers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_CORS)
+    response.headers["Server"] = "haystack"  # and not the versions of what it is made with
     response.headers["X-Content-Type-Options"] = "nosniff"
     if request.method == "OPTIONS":
         response.headers.update(_PREFLIGHT)

@@ -83,9 +83,9 @@ def limit(limit_bytes: int) -> str:
 
 
 def place(latitude: float, longitude: float) -> str:
-    """``43.4631° N, 11.8783° E``."""
+    """``43.4631° N, 11.8783° E``; a line breaks at the comma alone."""
     north, east = "N" if latitude >= 0 else "S", "E" if longitude >= 0 else "W"
-    return f"{abs(latitude):.4f}° {north}, {abs(longitude):.4f}° {east}"
+    return f"{abs(latitude):.4f}°\N{NO-BREAK SPACE}{north}, {abs(longitude):.4f}°\N{NO-BREAK SPACE}{east}"
 
 
 def hue_class(name: str) -> str:

@@ -61,6 +61,7 @@ def check_page(answer: Answer) -> None:
     """What holds for each page whatever it shows."""
     html = answer.html
     where = answer.url
+    assert answer.headers["Server"] == "haystack", where
     assert html.problems == [], where
     assert html.one("html").attributes["lang"] == "en"
     assert len(html.all("main")) == 1 and len(html.all("h1")) == 1, where

@@ -57,7 +57,7 @@ def test_what_is_written() -> None:
     assert formatting.day(-62_135_596_800_001) == "" and formatting.day(2**62) == ""
     assert formatting.size(1) == "1 KB" and formatting.size(4_200_000) == "4.2 MB"
     assert formatting.limit(20 * 2**20) == "20 MiB" and formatting.limit(1_000_000) == "1.0 MB"
-    assert formatting.place(-43.46, 11.5) == "43.4600° S, 11.5000° E"
+    assert formatting.place(-43.46, 11.5) == "43.4600°\u00a0S, 11.5000°\u00a0E"
 
 
 @given(st.integers(0, 60_000), st.integers(0, 60_000))
