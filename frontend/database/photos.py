@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 from frontend.database import points, search
 from frontend.database.access import may_see
 from frontend.database.paging import Page, Position, newest_first
+from frontend.database.sets import one_of
 from frontend.database.tables import photo_tags, photos, removals, users
 from frontend.images.fingerprints import NEAR_BITS, bits_apart
 from frontend.visibility import Visibility
@@ -212,7 +213,7 @@ def with_tags(connection: Connection, rows: Sequence[Row[Any]]) -> list[Photo]:
     if not rows:
         return []
     tags: dict[int, list[str]] = {row[0]: [] for row in rows}
-    query = select(photo_tags.c.photo_id, photo_tags.c.tag).where(photo_tags.c.photo_id.in_(tags))
+    query = select(photo_tags.c.photo_id, photo_tags.c.tag).where(one_of(connection, photo_tags.c.photo_id, tags))
     for photo_id, tag in connection.execute(query).all():
         tags[photo_id].append(tag)
     return [photo_of(row, sorted(tags[row[0]])) for row in rows]
@@ -220,7 +221,7 @@ def with_tags(connection: Connection, rows: Sequence[Row[Any]]) -> list[Photo]:
 
 def in_order(connection: Connection, photo_ids: Sequence[int]) -> list[Photo]:
     """Some photos with their tags, in the order of their ids here; those that are gone are left out."""
-    rows = connection.execute(photo_query().where(photos.c.id.in_(photo_ids))).all()
+    rows = connection.execute(photo_query().where(one_of(connection, photos.c.id, photo_ids))).all()
     found = {photo.id: photo for photo in with_tags(connection, rows)}
     return [found[photo_id] for photo_id in photo_ids if photo_id in found]
 

@@ -19,14 +19,13 @@ from sqlalchemy import (
     cast,
     column,
     func,
-    literal,
     literal_column,
     select,
     table,
     text,
     true,
 )
-from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy.dialects.postgresql import ARRAY, TSQUERY
 from sqlalchemy.sql.elements import ColumnElement
 
 from frontend.database import spelling
@@ -39,6 +38,12 @@ _BLOCK_BITS = (13, 15, 17, 19, 21, 23)
 """PostgreSQL's index knows of each photo in which block of 8,192 ids it lies, of 32,768, and so on."""
 MAX_BLOCKS = 256
 """Blocks that one search may go through; with more photos they are larger."""
+SAME_BLOCKS = 4
+"""After so many blocks the next ones may be four times as large: there is little to be found."""
+_SMALLER_BLOCKS = 8 * len(_BLOCK_BITS)
+"""No more blocks than these come before those of the largest size: so many of each, till the next size begins."""
+MOST_OF_BLOCK = 8192
+"""Matches that a block may be expected to have: all of them are read, even if the newest few are enough."""
 RARE = 2000
 """So few matches are asked for at once."""
 _BATCH = 2000
@@ -165,20 +170,41 @@ def newest(connection: Connection, wanted: Wanted, before_id: int | None, limit:
         return _matches(connection, _sqlite_query(wanted, before_id, limit))
     connection.execute(_NO_WALK)
     before = before_id if before_id is not None else _END
-    bits = None if wanted.most <= RARE else _block_bits(connection, before)
-    if bits is None:
-        return _matches(connection, _postgres_query(_hits(wanted, before), limit))
-    return _matches(connection, _postgres_query(_hits_by_blocks(wanted, before, *bits), limit))
+    blocks = None if wanted.most <= RARE else _blocks_below(connection, before, wanted.most)
+    hits = _hits(wanted, before) if blocks is None else _hits_by_blocks(wanted, before, blocks, limit)
+    return _matches(connection, _postgres_query(hits, limit))
 
 
-def _block_bits(connection: Connection, before: int) -> tuple[int, int, int] | None:
-    """The smallest blocks of which there are not too many, and the first and the last of them below an id."""
+def _blocks_below(connection: Connection, before: int, most: int) -> list[str] | None:
+    """The blocks of all photos below an id; None when there are none, or too many."""
     ids = select(func.min(_index.c.photo_id), func.max(_index.c.photo_id)).where(_index.c.photo_id < before)
     first, last = connection.execute(ids).one()
-    if first is None:
+    return None if first is None else blocks_between(first, last, most)
+
+
+def blocks_between(first: int, last: int, most: int) -> list[str] | None:
+    """Tokens of blocks that have all ids from the last down to the first, in this order; None when they are too many.
+
+    Small ones come first: what is common is found in them. The larger ones behind are as large as they may be when the
+    photos that are wanted are about as frequent everywhere.
+
+    Parameters
+    ----------
+    most: photos that may be wanted among all these.
+    """
+    ids = last - first + 1
+    enough = next((bits for bits in _BLOCK_BITS if ids >> bits <= MAX_BLOCKS - _SMALLER_BLOCKS), None)
+    if enough is None:
         return None
-    sizes = ((bits, first >> bits, last >> bits) for bits in _BLOCK_BITS)
-    return next((one for one in sizes if one[2] - one[1] < MAX_BLOCKS), None)
+    largest = max(1 << enough, MOST_OF_BLOCK * ids // max(1, most))
+    found: list[str] = []
+    end = ((last >> _BLOCK_BITS[0]) + 1) << _BLOCK_BITS[0]
+    while end > first:
+        grown = _BLOCK_BITS[: 1 + len(found) // SAME_BLOCKS]
+        bits = max(one for one in grown if one == grown[0] or (1 << one <= largest and end % (1 << one) == 0))
+        end -= 1 << bits
+        found.append(_block(bits, end))
+    return found
 
 
 def complete(connection: Connection) -> int:
@@ -255,9 +281,8 @@ def _postgres_query(hits: Select[Any], limit: int) -> Select[Any]:
     )
 
 
-def _hits(wanted: Wanted, before_id: int) -> Select[Any]:
-    # OFFSET keeps the planner from walking all photos from the newest on in the hope of finding enough soon.
-    found = select(_index.c.photo_id).where(*_tokens(wanted, before_id)).offset(0).subquery("found")
+def _hits(wanted: Wanted, before_id: int, *more: ColumnElement[bool]) -> Select[Any]:
+    found = _newest(wanted, before_id, *more).subquery("found")
     return (
         select(found.c.photo_id)
         .join_from(found, photos, photos.c.id == found.c.photo_id)
@@ -266,18 +291,28 @@ def _hits(wanted: Wanted, before_id: int) -> Select[Any]:
     )
 
 
-def _hits_by_blocks(wanted: Wanted, before_id: int, bits: int, first: int, last: int) -> Select[Any]:
+def _hits_by_blocks(wanted: Wanted, before_id: int, tokens: Sequence[str], limit: int) -> Select[Any]:
     """One block after the other, until there are as many as the one who reads them wants."""
-    blocks = func.generate_series(last, first, -1).table_valued("number", name="blocks").render_derived()
-    block = literal(f"':b{bits}_").op("||")(cast(blocks.c.number, Text)).op("||")("'")
-    hits = (
-        select(_index.c.photo_id)
-        .join_from(_index, photos, photos.c.id == _index.c.photo_id)
-        .where(*_tokens(wanted, before_id), _document.op("@@")(cast(block, TSQUERY)), *wanted.conditions)
-        .order_by(_index.c.photo_id.desc())
-        .lateral("hits")
-    )
+    asked = [_quoted(token) for token in tokens]
+    blocks = func.unnest(cast(asked, ARRAY(Text))).table_valued("token").render_derived("blocks")
+    # As a literal, which no subquery between here and there takes for a table of its own.
+    of_block = _document.op("@@")(cast(literal_column("blocks.token"), TSQUERY))
+    hits = _hits(wanted, before_id, of_block).limit(limit).lateral("hits")
     return select(hits.c.photo_id).select_from(blocks).join(hits, true())
+
+
+def _newest(wanted: Wanted, before_id: int, *more: ColumnElement[bool]) -> Select[Any]:
+    """What the index finds, newest first.
+
+    OFFSET keeps the planner from walking all photos from the newest on in the hope of finding enough soon, and from
+    looking at the records of all that was found when those of the newest are enough.
+    """
+    return (
+        select(_index.c.photo_id)
+        .where(*_tokens(wanted, before_id), *more)
+        .order_by(_index.c.photo_id.desc())
+        .offset(literal_column("0"))
+    )
 
 
 def _tokens(wanted: Wanted, before_id: int) -> list[ColumnElement[bool]]:

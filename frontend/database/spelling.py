@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, select, text
 
+from frontend.database.sets import one_of
 from frontend.database.tables import search_words
 
 MAX_FORMS = 16
@@ -72,7 +73,7 @@ def spelt_right(connection: Connection, word: str) -> str | None:
         return None
     query = (
         select(search_words.c.word)
-        .where(search_words.c.word.in_(sorted(slips(word))))
+        .where(one_of(connection, search_words.c.word, sorted(slips(word))))
         .order_by(search_words.c.photos.desc(), search_words.c.word)
         .limit(1)
     )

@@ -21,8 +21,8 @@ DAY_MS = 86_400_000
 _MAX_WORD = 40
 _WORD = re.compile(r"[^\W_]+")
 _EPOCH = datetime.date(1970, 1, 1)
-_LAST_YEAR = 2200
-"""Far enough for clocks that are wrong; there is no year before 1."""
+_FIRST_YEAR, _LAST_YEAR = 1800, 2200
+"""Of times that are looked for: from before there were photos on, far enough for clocks that are wrong."""
 _SPANS = {"c": 2, "e": 3, "y": 4, "m": 6, "d": 8}
 """Century, decade, year, month, day: by how many digits of the date they are told."""
 _CELL_DEGREES = (0.02, 0.1, 0.5, 2.5, 12.5)
@@ -86,7 +86,7 @@ def period_marks(from_ms: int | None, to_ms: int | None) -> list[str]:
     ----------
     from_ms, to_ms: midnights; None: since ever, for ever.
     """
-    day = datetime.date.min if from_ms is None else _day(from_ms)
+    day = max(datetime.date(_FIRST_YEAR, 1, 1), datetime.date.min if from_ms is None else _day(from_ms))
     end = datetime.date(_LAST_YEAR, 1, 1)
     if to_ms is not None:
         end = min(end, _day(to_ms))
