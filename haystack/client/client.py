@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
 import re
 import time
@@ -42,6 +44,8 @@ from haystack.ttl import expiry, parse_ttl
 DEFAULT_TIMEOUT_SECONDS = 30.0
 DEFAULT_MAX_CONCURRENCY = 64
 DEFAULT_MAX_READ_BYTES = 4 * 2**30
+ASKED_BESIDE = 4
+"""Places of volumes that are asked for at once while their old ones are named in URLs."""
 REFRESH_PATIENCE_SECONDS = 1.0
 """How long a Directory may be silent about a volume whose place is remembered."""
 
@@ -49,6 +53,7 @@ Uploadable = Data | Path | AsyncIterator[bytes] | Source
 
 _Result = TypeVar("_Result")
 
+_log = logging.getLogger(__name__)
 _MIME = re.compile(r"[!-~]{1,127}/[!-~][ -~]{0,127}")
 
 
@@ -102,6 +107,9 @@ class HaystackClient:
         self._via_cache = via_cache
         self._internal = internal
         self._uniform = uniform
+        self._lifetime_seconds = location_lifetime_seconds
+        self._asking: dict[int, asyncio.Task[None]] = {}
+        self._beside = asyncio.Semaphore(ASKED_BESIDE)
         self._uploader = Uploader(
             self._transport,
             self._names,
@@ -120,6 +128,10 @@ class HaystackClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
         await self._caches.close()
         await self._names.close()
         await self._transport.close()
@@ -137,6 +149,9 @@ class HaystackClient:
     async def read_urls(self, fid: Fid, *, uniform: Callable[[], float] | None = None) -> list[str]:
         """Return the URLs under which a needle can be read, best first: at Caches if there are any, then at Stores.
 
+        Places are believed for twice their lifetime, and asked for anew beside that: a page with photos of a hundred
+        volumes does not wait for as many answers once a minute.
+
         Parameters
         ----------
         uniform: draws among copies that share the reads; by default the client's own.
@@ -146,7 +161,8 @@ class HaystackClient:
         draw = uniform or self._uniform
         known = await self._caches.known() if self._via_cache else None
         caches = known.of_photo(fid.key, draw) if known is not None else []
-        stores = for_reading(await self.lookup(fid.volume), draw)
+        places = self._lately_known(fid.volume) or await self.lookup(fid.volume)
+        stores = for_reading(places, draw)
         bases = [node.base(internal=self._internal) for node in caches]
         bases += [store.base(internal=self._internal) for store in stores]
         return [f"{base}/{fid}" for base in bases]
@@ -349,6 +365,23 @@ class HaystackClient:
 
     async def _where(self, volume: int) -> tuple[Location, ...]:
         return self._locations.get(volume) or await self._look_up(volume)
+
+    def _lately_known(self, volume: int) -> tuple[Location, ...] | None:
+        """The place as it was a moment ago; when that is to be believed no more, it is asked for meanwhile."""
+        known = self._locations.lately(volume, self._lifetime_seconds)
+        if known is not None and self._locations.get(volume) is None and volume not in self._asking:
+            self._asking[volume] = asyncio.get_running_loop().create_task(self._ask_beside(volume))
+        return known
+
+    async def _ask_beside(self, volume: int) -> None:
+        try:
+            async with self._beside:
+                await self._look_up(volume)
+        except (Transient, HaystackError) as error:
+            # Who asks for the volume next, and has to wait, is told.
+            _log.debug("where volume %d is now is not known: %s", volume, error)
+        finally:
+            del self._asking[volume]
 
     async def _look_up(self, volume: int) -> tuple[Location, ...]:
         """Ask where a volume is; what was known before must do while no Directory answers."""

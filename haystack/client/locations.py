@@ -71,6 +71,11 @@ class LocationCache:
         self._entries.move_to_end(volume)
         return entry[1]
 
+    def lately(self, volume: int, seconds: float) -> tuple[Location, ...] | None:
+        """Return the locations unless it is longer ago than this that they were believed, or they are in doubt."""
+        entry = self._entries.get(volume)
+        return None if entry is None or self._now() >= entry[0] + seconds else entry[1]
+
     def remembered(self, volume: int) -> tuple[Location, ...] | None:
         """Return the locations as last known, however old."""
         entry = self._entries.get(volume)

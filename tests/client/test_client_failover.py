@@ -352,3 +352,47 @@ def test_health() -> None:
     for name in "abc":
         health.failed(name)
     assert not health.suspect("a")  # only two are remembered
+
+
+async def test_urls_name_the_place_of_a_minute_ago_while_it_is_asked_for_anew(cluster: FakeCluster) -> None:
+    now_seconds = 0.0
+    cluster.places[1] = [0]
+    goes_on, answered = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.StreamResponse:
+        await goes_on.wait()
+        answered.set()
+        return web.json_response({"volumeId": "1", "locations": [cluster._location(1)]})
+
+    async with make_client(cluster, location_lifetime_seconds=10, now=lambda: now_seconds) as client:
+        old, new = (f"http://{store.address}/{FID}" for store in cluster.stores[:2])
+        assert await client.read_urls(FID) == [old]
+        now_seconds = 19.0
+        cluster.directory_script.append(slow)
+        assert [await client.read_urls(FID) for _ in range(3)] == [[old]] * 3
+        goes_on.set()
+        await answered.wait()
+        await asyncio.gather(*client._asking.values())
+        assert await client.read_urls(FID) == [new]
+        assert len(cluster.requests) == 2
+        now_seconds = 39.0  # twice the lifetime later
+        cluster.places[1] = [2]
+        assert await client.read_urls(FID) == [f"http://{cluster.stores[2].address}/{FID}"]
+
+
+async def test_a_client_is_closed_while_a_place_is_asked_for_beside(cluster: FakeCluster) -> None:
+    now_seconds = 0.0
+    asked, never = asyncio.Event(), asyncio.Event()
+
+    async def silent(request: web.Request) -> None:
+        asked.set()
+        await never.wait()
+
+    async with make_client(cluster, location_lifetime_seconds=10, now=lambda: now_seconds) as client:
+        await client.read_urls(FID)
+        now_seconds = 15.0
+        cluster.directory_script.append(silent)
+        await client.read_urls(FID)
+        await asked.wait()
+    never.set()
+    assert not any("_ask_beside" in repr(task) for task in asyncio.all_tasks())

@@ -103,8 +103,10 @@ def test_locations_are_forgotten_in_time_and_in_number() -> None:
     now = 110.0
     assert cache.get(1) is None
     assert cache.remembered(1) == here
+    assert cache.lately(1, 0.1) == here and cache.lately(1, 0) is None and cache.lately(2, 100) is None
     cache.put(1, here)
     cache.doubt(1)
+    assert cache.lately(1, 100) is None
     assert cache.get(1) is None
     assert cache.remembered(1) == here
     cache.forget(1)
