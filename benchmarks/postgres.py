@@ -21,13 +21,14 @@ _POLL_SECONDS = 0.1
 
 
 @contextlib.contextmanager
-def private_server(settings: Sequence[str], *, folder: Path | None = None) -> Iterator[str]:
+def private_server(settings: Sequence[str], *, folder: Path | None = None, kept: Path | None = None) -> Iterator[str]:
     """Run a server; yields the folder of its socket.
 
     Parameters
     ----------
     settings: ``name=value``, beside those of a new installation.
     folder: for its data; by default where temporary files are.
+    kept: a folder of data that stays, and is used again when it is there.
 
     Raises
     ------
@@ -38,12 +39,17 @@ def private_server(settings: Sequence[str], *, folder: Path | None = None) -> It
     with tempfile.TemporaryDirectory(prefix="pg", dir=folder) as name:
         as_user = _as_user(name)
         data = f"{name}/data"
-        subprocess.run(
-            [*as_user, initdb, "-D", data, "-U", USER, "--auth=trust", "-E", "UTF8", "--locale=C", "-N"],
-            check=True,
-            capture_output=True,
-            cwd="/",
-        )
+        if kept is not None:
+            kept.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _as_user(str(kept))
+            data = f"{kept}/data"
+        if not Path(data).exists():
+            subprocess.run(
+                [*as_user, initdb, "-D", data, "-U", USER, "--auth=trust", "-E", "UTF8", "--locale=C", "-N"],
+                check=True,
+                capture_output=True,
+                cwd="/",
+            )
         options = [word for one in ("listen_addresses=", *settings) for word in ("-c", one)]
         with (Path(name) / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -61,6 +67,11 @@ def new_database(socket: str, name: str) -> str:
     """The URL of a new, empty database."""
     with psycopg.connect(host=socket, user=USER, dbname="postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
+    return url_of(socket, name)
+
+
+def url_of(socket: str, name: str) -> str:
+    """The URL of a database."""
     return f"postgresql+psycopg://{USER}@/{name}?host={socket}"
 
 

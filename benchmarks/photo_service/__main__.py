@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks import postgres, procfs
-from benchmarks.common import Report, Target, arguments, main, progress, settings_of
+from benchmarks.common import CannotMeasure, Report, Target, arguments, main, progress, settings_of
 from benchmarks.photo_service.asking import ask_all
 from benchmarks.photo_service.cluster import directory
 from benchmarks.photo_service.filling import fill
@@ -48,9 +49,33 @@ def measure(options: argparse.Namespace) -> Report:
         _measure_on(report, options, options.url, population)
         return report
     for name in options.database:
+        if options.keep is not None:
+            with _kept(name, options.keep / f"{name}-{options.users}-{options.photos}", population) as (url, filled):
+                _measure_on(report, options, url, filled)
+            continue
         with _folder(options, population) as folder, _database(name, folder, population) as url:
             _measure_on(report, options, url, population)
     return report
+
+
+@contextlib.contextmanager
+def _kept(name: str, folder: Path, population: Population) -> Iterator[tuple[str, Population]]:
+    """A database that stays in a folder, filled unless it is there, and the population that it was filled with."""
+    filled = folder / "filled"
+    if not filled.exists():
+        if folder.exists():
+            raise CannotMeasure(f"{folder} has no database that was filled to the end; remove it first")
+        folder.mkdir(parents=True)
+        procfs.require_room(folder, population.photos * BYTES_A_PHOTO)
+    with contextlib.ExitStack() as stack:
+        url = f"sqlite:///{folder.absolute()}/photos.db"
+        if name != "sqlite":
+            socket = stack.enter_context(postgres.private_server(POSTGRES_SETTINGS, kept=folder.absolute() / "server"))
+            url = postgres.url_of(socket, "photos") if filled.exists() else postgres.new_database(socket, "photos")
+        if not filled.exists():
+            _fill(name, url, population)
+            filled.write_text(str(population.now_ms))
+        yield url, dataclasses.replace(population, now_ms=int(filled.read_text()))
 
 
 @contextlib.contextmanager
@@ -67,10 +92,14 @@ def _database(name: str, folder: Path, population: Population) -> Iterator[str]:
             url = f"sqlite:///{folder}/photos.db"
         else:
             url = postgres.new_database(stack.enter_context(postgres.private_server(POSTGRES_SETTINGS)), "photos")
-        started = time.monotonic()
-        fill(url, population)
-        progress(f"{name}: filled in {time.monotonic() - started:.0f} s")
+        _fill(name, url, population)
         yield url
+
+
+def _fill(name: str, url: str, population: Population) -> None:
+    started = time.monotonic()
+    fill(url, population)
+    progress(f"{name}: filled in {time.monotonic() - started:.0f} s")
 
 
 def _measure_on(report: Report, options: argparse.Namespace, url: str, population: Population) -> None:
@@ -111,6 +140,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--photos", type=int, default=1_000_000, metavar="N", help="[1000000]")
     parser.add_argument("--requests", type=int, default=300, metavar="N", help="of each kind, one at a time [300]")
     parser.add_argument("--only", default="", metavar="TEXT", help="measure kinds with this in their names")
+    parser.add_argument(
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep the filled databases here, and use those that an earlier run kept",
+    )
     parser.add_argument("--url", help="measure on this database, which an earlier run or another tool has filled")
     return parser
 

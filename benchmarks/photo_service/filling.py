@@ -291,4 +291,5 @@ class _Postgres:
             self.run(statement)
         self.run("SELECT setval(pg_get_serial_sequence('users', 'id'), (SELECT max(id) FROM users))")
         self.run("VACUUM ANALYZE")
+        self.run("CHECKPOINT")  # what was filled in is not written beside the measurement
         self._connection.close()
