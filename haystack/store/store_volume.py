@@ -22,9 +22,9 @@ from haystack.store.users import Users
 from haystack.volume import Superblock, Volume, VolumeStat
 from haystack.volume.files import VolumeFile, sync_folder
 from haystack.volume.index import remove_index
+from haystack.volume.opening import read_superblock
 from haystack.volume.pace import Pace
 from haystack.volume.recovery import Progress
-from haystack.volume.volume import read_superblock
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")

@@ -11,7 +11,8 @@ from haystack.volume.layout import Flags, NeedleHeader, NeedleMeta, Superblock
 from haystack.volume.operations import Delete, Deleted, NewNeedle, Put, Stored, Undelete, Undeleted
 from haystack.volume.reading import Needle
 from haystack.volume.scan import Damage, ScannedNeedle
-from haystack.volume.volume import Volume, VolumeStat
+from haystack.volume.stat import VolumeStat
+from haystack.volume.volume import Volume
 
 __all__ = [
     "CheckReport",

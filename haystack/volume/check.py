@@ -13,8 +13,8 @@ from haystack.volume.index import NeedleIndex
 from haystack.volume.index_records import IndexEntry, IndexState
 from haystack.volume.layout import HEADER_BYTES, SUPERBLOCK_BYTES, LayoutError, NeedleHeader
 from haystack.volume.names import index_path
+from haystack.volume.opening import read_superblock
 from haystack.volume.scan import Damage, ScannedNeedle, scan
-from haystack.volume.volume import read_superblock
 
 MAX_PROBLEMS = 1000
 """Problems listed one by one; further ones are only counted."""

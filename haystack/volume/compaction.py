@@ -27,9 +27,10 @@ from haystack.volume.compact_copy import Copier, Everything
 from haystack.volume.index import remove_index
 from haystack.volume.layout import SUPERBLOCK_BYTES, Superblock
 from haystack.volume.live import CompactionOrder, live_set
+from haystack.volume.locks import lock_shared
 from haystack.volume.next_generation import CompactionFiles, NextGeneration
 from haystack.volume.pace import Pace
-from haystack.volume.volume import Volume, lock_shared
+from haystack.volume.volume import Volume
 
 _log = logging.getLogger(__name__)
 

@@ -15,41 +15,32 @@ Files of a volume, and what the loss of each costs:
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from uuid import uuid4
 
 from haystack.errors import (
     HaystackError,
     IndexDamaged,
-    InvalidRequest,
-    UnknownFormat,
-    VolumeExists,
     VolumeReadOnly,
     VolumeUnavailable,
 )
-from haystack.fid import MAX_VOLUME_ID
 from haystack.volume.append import Appender, Guard
 from haystack.volume.dirty import DirtyMarker, current_boot_id
-from haystack.volume.files import VolumeFile, disk_error, prefetch, write_durably
-from haystack.volume.index import NeedleIndex, remove_index
+from haystack.volume.files import VolumeFile, prefetch
+from haystack.volume.index import NeedleIndex
 from haystack.volume.index_records import IndexState
 from haystack.volume.layout import (
-    MAX_VOLUME_BYTES,
     SUPERBLOCK_BYTES,
     Buffer,
-    LayoutError,
     NeedleMeta,
     Superblock,
 )
-from haystack.volume.names import index_path
+from haystack.volume.locks import LOCK_WAIT_SECONDS, lock_alone, lock_shared
+from haystack.volume.opening import attach, make_files, now_ms, read_superblock, require_max_bytes
 from haystack.volume.operations import (
     Appended,
     Delete,
@@ -65,40 +56,15 @@ from haystack.volume.reading import NeedleReader
 from haystack.volume.recovery import Progress, RecoveryReport, recover
 from haystack.volume.replica import Judge, Landed, append_batch, read_batch
 from haystack.volume.scan import Damage, ScannedNeedle, scan
+from haystack.volume.stat import VolumeStat
 
 _log = logging.getLogger(__name__)
-
-MAX_REPLICATION = 999
-UUID_BYTES = 16
 
 PREFETCHED_INDEX_BYTES = 256 * 2**20
 """How much of an index is read ahead when its volume is opened. Looking a photo up otherwise means waiting for the disk
 again and again until the pages of the index have come in one by one."""
 
-LOCK_WAIT_SECONDS = 5.0
-LOCK_POLL_SECONDS = 0.05
-
 DEFAULT_MAX_BYTES = 32 * 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeStat:
-    """Sizes and counts of a volume; see :class:`~haystack.volume.index.IndexState` for the meaning of the sums."""
-
-    volume: int
-    uuid: str
-    generation: int
-    replication: int
-    created_ms: int
-    size_bytes: int
-    max_bytes: int
-    index_bytes: int
-    live_count: int
-    live_bytes: int
-    deleted_count: int
-    deleted_bytes: int
-    max_key: int
-    last_append_ms: int
 
 
 class Volume(NeedleReader):
@@ -163,20 +129,8 @@ class Volume(NeedleReader):
 
         Raises VolumeExists, InvalidRequest, DiskError or OutOfSpace.
         """
-        _require_max_bytes(max_bytes)
-        if not 1 <= volume <= MAX_VOLUME_ID:
-            raise InvalidRequest(f"volume {volume} is outside 1 … {MAX_VOLUME_ID}")
-        if not 0 <= replication <= MAX_REPLICATION or (uuid is not None and len(uuid) != UUID_BYTES):
-            raise InvalidRequest(f"replication {replication} is not three digits, or the uuid not {UUID_BYTES} bytes")
-        if path.exists():
-            raise VolumeExists(f"{path} exists already")
-        created = created_ms if created_ms is not None else _now_ms()
-        superblock = Superblock(volume, uuid or uuid4().bytes, created, replication=replication)
-        index_file = index_path(path, 0)
-        remove_index(index_file)
-        write_durably(path, superblock.pack())
-        DirtyMarker(path, current_boot_id(path.parent)).renew()
-        NeedleIndex.create(index_file, IndexState(superblock.uuid, 0, SUPERBLOCK_BYTES)).close()
+        require_max_bytes(max_bytes)
+        make_files(path, volume, uuid=uuid, created_ms=created_ms, replication=replication)
         return cls.open(path, max_bytes=max_bytes)
 
     @classmethod
@@ -202,10 +156,10 @@ class Volume(NeedleReader):
 
         Raises VolumeUnavailable when others keep it open, UnknownFormat, DiskError.
         """
-        _require_max_bytes(max_bytes)
+        require_max_bytes(max_bytes)
         file = file_type(path)
         try:
-            _lock_alone(file, lock_wait_seconds)
+            lock_alone(file, lock_wait_seconds)
             superblock = read_superblock(file)
             dirty = DirtyMarker(path, boot_id or current_boot_id(path.parent))
             index, report = recover(file, superblock, dirty, progress=progress)
@@ -229,7 +183,7 @@ class Volume(NeedleReader):
 
         Raises VolumeUnavailable while it is being recovered, UnknownFormat, IndexDamaged, DiskError.
         """
-        file, superblock, index = _attach(path)
+        file, superblock, index = attach(path)
         dirty = DirtyMarker(path, current_boot_id(path.parent))
         return cls(file, index, superblock, dirty, max_bytes=max_bytes, owner=False)
 
@@ -253,7 +207,7 @@ class Volume(NeedleReader):
         Raises VolumeUnavailable when somebody keeps it open; then it is shared as before.
         """
         try:
-            _lock_alone(self.file, wait_seconds)
+            lock_alone(self.file, wait_seconds)
         except VolumeUnavailable:
             lock_shared(self.file)
             raise
@@ -409,7 +363,7 @@ class Volume(NeedleReader):
     ) -> Stored:
         """Store one photo durably. Raises CookieMismatch, VolumeReadOnly (full), TooLarge, OutOfSpace, DiskError."""
         packed = meta.pack() if meta else b""
-        when = _now_ms() if time_ms is None else time_ms
+        when = now_ms() if time_ms is None else time_ms
         return self.put_many([NewNeedle(key, cookie, (data,), when, alternate, packed, expires, flags)])[0]
 
     def put_many(self, needles: Sequence[NewNeedle]) -> list[Stored]:
@@ -427,7 +381,7 @@ class Volume(NeedleReader):
         ----------
         now: skip the trash.
         """
-        outcome = self._one(Delete(key, cookie, _now_ms() if time_ms is None else time_ms, alternate, now))
+        outcome = self._one(Delete(key, cookie, now_ms() if time_ms is None else time_ms, alternate, now))
         assert isinstance(outcome, Deleted)
         return outcome.data_bytes
 
@@ -446,7 +400,7 @@ class Volume(NeedleReader):
         ----------
         retention_ms: see :class:`~haystack.volume.operations.Undelete`.
         """
-        when = _now_ms() if time_ms is None else time_ms
+        when = now_ms() if time_ms is None else time_ms
         outcome = self._one(Undelete(key, cookie, when, alternate, retention_ms))
         assert isinstance(outcome, Undeleted)
         return outcome.data_bytes
@@ -504,84 +458,4 @@ class Volume(NeedleReader):
 
     def stat(self) -> VolumeStat:
         """Sizes and counts."""
-        state = self.index.state()
-        block = self.superblock
-        return VolumeStat(
-            volume=block.volume,
-            uuid=block.uuid.hex(),
-            generation=block.generation,
-            replication=block.replication,
-            created_ms=block.created_ms,
-            size_bytes=state.tail,
-            max_bytes=self.max_bytes,
-            index_bytes=self.index.size_bytes(),
-            live_count=state.live_count,
-            live_bytes=state.live_bytes,
-            deleted_count=state.deleted_count,
-            deleted_bytes=state.deleted_bytes,
-            max_key=state.max_key,
-            last_append_ms=state.last_append_ms,
-        )
-
-
-def _attach(path: Path) -> tuple[VolumeFile, Superblock, NeedleIndex]:
-    """The file and the index of the generation that is in force."""
-    while True:
-        file = VolumeFile(path)
-        try:
-            lock_shared(file)
-            superblock = read_superblock(file)
-            index = NeedleIndex(index_path(path, superblock.generation))
-            if file.is_in_place():
-                return file, superblock, index
-            index.close()
-        except HaystackError:
-            if file.is_in_place():
-                file.close()
-                raise
-        except BaseException:
-            file.close()
-            raise
-        file.close()  # compacted while we looked: the next generation is there
-
-
-def read_superblock(file: VolumeFile) -> Superblock:
-    """The superblock of a volume file. Raises UnknownFormat, naming an unknown version."""
-    try:
-        return Superblock.unpack(file.pread(SUPERBLOCK_BYTES, 0))
-    except LayoutError as error:
-        raise UnknownFormat(file.path, 0, str(error)) from error
-
-
-def _lock_alone(file: VolumeFile, wait_seconds: float) -> None:
-    """Lock out everybody else, waiting for those who have it open to be gone."""
-    deadline = time.monotonic() + wait_seconds
-    while not _try_lock(file, fcntl.LOCK_EX):
-        if time.monotonic() >= deadline:
-            raise VolumeUnavailable(f"{file.path}: another process has it open; stop it, or ask it instead")
-        time.sleep(LOCK_POLL_SECONDS)
-
-
-def lock_shared(file: VolumeFile) -> None:
-    """Keep others from recovering it while it is open here."""
-    if not _try_lock(file, fcntl.LOCK_SH):
-        raise VolumeUnavailable(f"{file.path}: another process is recovering it; try again when that is done")
-
-
-def _try_lock(file: VolumeFile, kind: int) -> bool:
-    try:
-        fcntl.flock(file.read_fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        raise disk_error(file.path, "lock it", error) from error
-    return True
-
-
-def _require_max_bytes(max_bytes: int) -> None:
-    if not SUPERBLOCK_BYTES < max_bytes <= MAX_VOLUME_BYTES:
-        raise InvalidRequest(f"a volume's limit must be between {SUPERBLOCK_BYTES} and {MAX_VOLUME_BYTES}: {max_bytes}")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+        return VolumeStat.of(self.superblock, self.index, self.max_bytes)

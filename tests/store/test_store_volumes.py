@@ -39,8 +39,7 @@ from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.users import Users
 from haystack.store.volumes import DOUBTFUL, StoreVolumes
-from haystack.volume import Volume
-from haystack.volume import volume as volume_module
+from haystack.volume import Volume, locks
 from haystack.volume.files import VolumeFile
 
 SECRET = b"s" * 32
@@ -426,9 +425,9 @@ def test_the_old_generation_is_kept_open_until_nobody_else_has_it(
         pass
     old = Volume.attach(tmp_path / "3.vol")
     looked = threading.Event()
-    monkeypatch.setattr(volume_module.time, "sleep", lambda seconds: looked.set())
+    monkeypatch.setattr(locks.time, "sleep", lambda seconds: looked.set())
     other = VolumeFile(tmp_path / "3.vol")
-    volume_module.lock_shared(other)
+    locks.lock_shared(other)
     closing = threading.Thread(target=compactions_module._close_in_thread, args=(old, Users()))
     closing.start()
     assert looked.wait(10)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from volume_faults import DyingFile, FailingFile, abandon, flip, memory_folder
 
-import haystack.volume.volume as volume_module
+import haystack.volume.opening as opening_module
 from haystack.errors import DamagedNeedle, HaystackError, NeedleNotFound, OutOfSpace, VolumeUnavailable
 from haystack.volume import NeedleMeta, NewNeedle, Put, ScannedNeedle, Volume, check_volume
 from haystack.volume.dirty import DirtyMarker
@@ -291,7 +291,7 @@ def test_volume_processes_killed_while_appending_lose_nothing_acknowledged(tmp_p
 
 
 def _die_in_append(path: str, short: bool) -> None:
-    volume_module.VolumeFile = DyingFile  # type: ignore[misc,assignment]  # attach() takes no file type
+    opening_module.VolumeFile = DyingFile  # type: ignore[misc,assignment]  # attach() takes no file type
     DyingFile.short = short
     volume = Volume.attach(Path(path))
     volume.put(50, 50, b"committed")
