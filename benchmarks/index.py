@@ -63,19 +63,6 @@ class Filled:
         return f"{self.needles:,} needles"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of wrk; ``busy`` is the part of its core's time that the worker used."""
-
-    result: wrk.Result
-    busy: float
-
-    @property
-    def per_cpu_second(self) -> float:
-        """Requests in one second of the worker's CPU time: hardly moved by what else the machine does."""
-        return self.result.per_second / self.busy if self.busy else 0.0
-
-
 def measure(options: argparse.Namespace) -> Report:
     """Measure and report."""
     require_tools("wrk", "taskset")
@@ -144,7 +131,7 @@ def _opening(report: Report, rounds: int, small: Filled, large: Filled) -> None:
 
 def _reads(report: Report, options: argparse.Namespace, folder: Path, small: Filled, large: Filled) -> None:
     server_core, wrk_core = require_cores(2)
-    found: dict[tuple[int, bool], list[Run]] = defaultdict(list)
+    found: dict[tuple[int, bool], list[wrk.Run]] = defaultdict(list)
     memory: dict[int, int] = {}
     with contextlib.ExitStack() as stack:
         servers: dict[int, Server] = {}
@@ -187,7 +174,7 @@ def _reads(report: Report, options: argparse.Namespace, folder: Path, small: Fil
 
 def _random_reads(
     server: Server, one: Filled, distinct: int, folder: Path, wrk_core: int, seconds: float, *, seed: int
-) -> Run:
+) -> wrk.Run:
     cpu_before = procfs.cpu_seconds(server.workers)
     result = wrk.run(
         server.url,
@@ -204,7 +191,7 @@ def _random_reads(
         f"  {one!s:<20}: {distinct:,} asked for, {number(result.per_second):>8}/s  p99 {result.p99_ms:.2f} ms  "
         f"worker {busy:.2f} busy, wrk {result.busy:.2f}"
     )
-    return Run(result, busy)
+    return wrk.Run(result, busy)
 
 
 def _note_memory(report: Report, needles: int, server: Server) -> None:

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks import wrk
 from benchmarks.common import Report, Target, main, progress, require_cores, require_tools, settings_of, size_name
 from benchmarks.photos import PhotoMaker, write_files
 from benchmarks.servers import Server, nginx, store
@@ -25,7 +26,6 @@ from benchmarks.side_by_side import (
     PHOTOS,
     SCALING_TARGET,
     Bench,
-    Run,
     Side,
     compare_at,
     headers_for,
@@ -88,7 +88,7 @@ def _scale_side(bench: Bench, report: Report, name: str, headers: str, cores: tu
             return store(bench.folder / "store", workers=workers, cores=used)
         return _nginx(bench, workers, used, nopush=True)
 
-    def cores_had(run: Run) -> float:
+    def cores_had(run: wrk.Run) -> float:
         return run.busy + run.result.busy
 
     found = scale(bench, name, headers, cores, start)

@@ -55,30 +55,6 @@ TURN_BYTES = 16 * 2**20
 
 ALONE, COPIED = "000", "001"
 
-UPLOADS = (
-    wrk.DONE
-    + """
--- args: first key, volumes with commas between, file with the body, cookie, uploads of a turn. Each request is a PUT of
--- a new photo; the volumes take turns.
-asked = 0
-function init(args)
-    key, turn, volumes = tonumber(args[1]) + number * 2^40, tonumber(args[5]), {}
-    for volume in args[2]:gmatch("[0-9]+") do volumes[#volumes + 1] = volume end
-    local file = io.open(args[3], "rb")
-    local body = file:read("*a")
-    file:close()
-    wrk.headers["Content-Type"] = "image/jpeg"
-    local whole = wrk.format("PUT", "/@" .. args[4], nil, body)
-    local cut = whole:find("@", 1, true)
-    before, after = whole:sub(1, cut - 1), whole:sub(cut + 1)
-end
-function request()
-    key, asked = key + 1, asked + 1
-    return before .. volumes[1 + math.floor(key / turn) % #volumes] .. "," .. string.format("%x", key) .. after
-end
-"""
-)
-
 
 @dataclass(slots=True)
 class Bench:
@@ -189,7 +165,7 @@ def _upload(bench: Bench, kind: str, body: bytes, *, seconds: float) -> list[wrk
         try:
             results[url] = wrk.run(
                 f"http://{url}",
-                UPLOADS,
+                wrk.UPLOADS,
                 [first_key, ",".join(map(str, volumes)), bench.folder / "body", COOKIE, turn],
                 folder=bench.folder,
                 seconds=seconds,

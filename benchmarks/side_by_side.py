@@ -65,19 +65,6 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One run of wrk; ``busy`` is the part of its core's time that the side's workers used."""
-
-    result: wrk.Result
-    busy: float
-
-    @property
-    def per_cpu_second(self) -> float:
-        """Requests in one second of the workers' CPU time: hardly moved by what else the machine does."""
-        return self.result.per_second / self.busy if self.busy else 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Bench:
     """Data and settings of one measurement."""
 
@@ -85,7 +72,7 @@ class Bench:
     folder: Path
     photos: dict[int, list[Photo]]
 
-    def run(self, side: Side, size_bytes: int, headers: str, round_number: int) -> Run:
+    def run(self, side: Side, size_bytes: int, headers: str, round_number: int) -> wrk.Run:
         """One run of wrk; its seed depends on the round alone."""
         cpu_before = procfs.cpu_seconds(side.server.workers)
         result = wrk.run(
@@ -103,7 +90,7 @@ class Bench:
             f"  {side.label:<20} {size_name(size_bytes):>6} {headers:<7} {number(result.per_second):>8}/s"
             f"  p99 {result.p99_ms:.2f} ms  workers {busy:.2f} busy, wrk {result.busy:.2f}"
         )
-        return Run(result, busy)
+        return wrk.Run(result, busy)
 
 
 def headers_for(bench: Bench, size_bytes: int) -> Sequence[str]:
@@ -145,14 +132,14 @@ def warm_up(bench: Bench, servers: Sequence[Server]) -> None:
 
 def compare_at(
     bench: Bench, report: Report, sides: Sequence[Side], size_bytes: int, headers: str, target: Target | None
-) -> dict[str, list[Run]]:
+) -> dict[str, list[wrk.Run]]:
     """Measure one size with one kind of headers, and add its lines; returns the runs of each side.
 
     Parameters
     ----------
     target: for our requests a second beside those of the best of the others.
     """
-    found: dict[str, list[Run]] = {side.label: [] for side in sides}
+    found: dict[str, list[wrk.Run]] = {side.label: [] for side in sides}
     for round_number, side in alternating(bench.options.rounds, sides):
         found[side.label].append(bench.run(side, size_bytes, headers, round_number))
     what = f"{size_name(size_bytes)}, {headers} headers"
@@ -170,8 +157,8 @@ def add_line(
     report: Report,
     what: str,
     unit: str,
-    found: Mapping[str, Sequence[Run]],
-    quantity: Callable[[Run], float],
+    found: Mapping[str, Sequence[wrk.Run]],
+    quantity: Callable[[wrk.Run], float],
     target: Target | None,
     *,
     lower_is_better: bool = False,
@@ -183,7 +170,7 @@ def add_line(
     report.add(what, unit, ours, peer, peer_name=name, target=target)
 
 
-Scaled = dict[int, dict[int, list[Run]]]
+Scaled = dict[int, dict[int, list[wrk.Run]]]
 """Runs by the number of workers, and by the size of photos."""
 
 
@@ -219,7 +206,7 @@ def tell_scaled(
     unit: str,
     found: Scaled,
     size_bytes: int,
-    quantity: Callable[[Run], float],
+    quantity: Callable[[wrk.Run], float],
     target: Target | None = None,
 ) -> None:
     """Add a line of two cores beside one."""

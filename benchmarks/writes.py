@@ -132,7 +132,13 @@ def _upload(bench: Bench, size_bytes: int, *, seconds: float) -> Uploads:
     result = wrk.run(
         bench.server.url,
         wrk.UPLOADS,
-        [bench.first_key, bench.options.volumes, bench.folder / "body", COOKIE, _turn(bench, size_bytes)],
+        [
+            bench.first_key,
+            ",".join(map(str, range(1, bench.options.volumes + 1))),
+            bench.folder / "body",
+            COOKIE,
+            _turn(bench, size_bytes),
+        ],
         folder=bench.folder,
         seconds=seconds,
         connections=CONNECTIONS,

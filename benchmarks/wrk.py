@@ -112,11 +112,12 @@ end
 UPLOADS = (
     DONE
     + """
--- args: first key, number of volumes, file with the body, cookie, uploads of a turn. Each request is a PUT of a new
--- photo; the volumes take turns.
+-- args: first key, volumes with commas between, file with the body, cookie, uploads of a turn. Each request is a PUT of
+-- a new photo; the volumes take turns.
 asked = 0
 function init(args)
-    key, volumes, turn = tonumber(args[1]) + number * 2^40, tonumber(args[2]), tonumber(args[5])
+    key, turn, volumes = tonumber(args[1]) + number * 2^40, tonumber(args[5]), {}
+    for volume in args[2]:gmatch("[0-9]+") do volumes[#volumes + 1] = volume end
     local file = io.open(args[3], "rb")
     local body = file:read("*a")
     file:close()
@@ -127,7 +128,7 @@ function init(args)
 end
 function request()
     key, asked = key + 1, asked + 1
-    return before .. (1 + math.floor(key / turn) % volumes) .. "," .. string.format("%x", key) .. after
+    return before .. volumes[1 + math.floor(key / turn) % #volumes] .. "," .. string.format("%x", key) .. after
 end
 """
 )
@@ -159,6 +160,19 @@ class Result:
     @property
     def per_second(self) -> float:
         return self.requests / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run against a server; ``busy`` is the part of their cores' time that the server's workers used."""
+
+    result: Result
+    busy: float
+
+    @property
+    def per_cpu_second(self) -> float:
+        """Requests in one second of the workers' CPU time: hardly moved by what else the machine does."""
+        return self.result.per_second / self.busy if self.busy else 0.0
 
 
 def parse(output: str, cpu_seconds: float) -> Result:

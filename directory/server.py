@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -38,6 +37,7 @@ from directory.settings import MAX_REPAIRS_PER_STORE, STOP_TIMEOUT_SECONDS, STOR
 from directory.snapshots.snapshots import Snapshots
 from directory.storage.lmdb_storage import LmdbStorage
 from haystack.errors import ConfigError, FolderError, HaystackError
+from haystack.lifetime import stop_event
 from haystack.sealed_ttl import LifeSeal
 from haystack.security import Verifier
 
@@ -63,10 +63,7 @@ def run(settings: DirectorySettings) -> None:
 
 
 async def _run(settings: DirectorySettings) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = stop_event(None)
     async with serve(settings) as address:
         print(f"directory: listening on {address}, data in {settings.data}", flush=True)
         await stop.wait()

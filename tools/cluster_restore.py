@@ -13,8 +13,9 @@ from haystack.errors import FolderError
 from haystack.units import format_size
 from tools.app import EXIT_FAILED, App, json_option, pass_app
 from tools.backup_files import BackupFolder, Manifest
+from tools.folders import require_empty
 from tools.plans import NOTHING_CHANGED, apply_option
-from tools.restoring import RestorePlan, check_empty, check_room, make_plan, restore, verify_volume
+from tools.restoring import RestorePlan, check_room, make_plan, restore, verify_volume
 
 Problems = dict[str, list[str]]
 """By volume file, what is wrong with it."""
@@ -49,7 +50,7 @@ def restore_command(app: App, source: Path, data: Path | None, verify: bool, app
         raise FolderError(f"{source}: has no complete backup (backup.json is missing)")
     plan = make_plan(manifest, read_contents(_checked_storage(folder, manifest)))
     if data is not None:
-        check_empty(data)
+        require_empty(data, "restoring begins")
         check_room(plan, data)
     _say(app, plan, data)
     done = apply_it and data is not None

@@ -6,17 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import uvloop
 
 from haystack.client.errors import UnexpectedAnswer
-from haystack.errors import FolderError
 from haystack.units import format_duration
 from tools.app import App, config_option, json_option, pass_app, secret_option, settings_options
 from tools.control import Control
+from tools.folders import require_empty
 from tools.output import Output
 from tools.roles import directory_settings
 
@@ -77,7 +76,7 @@ def rebuild(app: App, /, stores: int, **flags: object) -> None:
     # The Directory grumbles about what is missing until all Stores are there; the progress says it better.
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     settings = directory_settings(app.configuration().with_flags("directory", flags))
-    check_empty(settings.data)
+    require_empty(settings.data, "rebuilding begins")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         progress, seconds = runner.run(_rebuild(app, settings, stores))
     app.output.document(
@@ -93,21 +92,6 @@ def rebuild(app: App, /, stores: int, **flags: object) -> None:
         f"Rebuilt in {format_duration(seconds)}: {progress.stores} Stores, {progress.volumes} volumes, "
         f"{progress.photos:,} photos. Now start the Directory as usual, with --data {settings.data}"
     )
-
-
-def check_empty(folder: Path) -> None:
-    """Raise FolderError when there is something in the folder: nothing that is there may be overwritten."""
-    try:
-        entries = sorted(entry.name for entry in folder.iterdir() if entry.name != "lost+found")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise FolderError(f"{folder}: {error.strerror}; choose another --data folder") from error
-    if entries:
-        raise FolderError(
-            f"{folder}: rebuilding begins with an empty folder, and here is {entries[0]}; move it away, or choose "
-            "another folder"
-        )
 
 
 async def _rebuild(app: App, settings: DirectorySettings, stores: int) -> tuple[Progress, float]:

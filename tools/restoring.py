@@ -111,18 +111,6 @@ def check_room(plan: RestorePlan, data: Path) -> None:
         raise OutOfSpace(f"{data}: {format_size(plan.size_bytes)} are needed, {format_size(free_bytes)} are free")
 
 
-def check_empty(data: Path) -> None:
-    """Raise FolderError when there is something in the folder: nothing that is there may be overwritten."""
-    try:
-        entries = sorted(entry.name for entry in data.iterdir() if entry.name != "lost+found")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise FolderError(f"{data}: {error.strerror}; choose another --data folder") from error
-    if entries:
-        raise FolderError(f"{data}: is not empty, here is {entries[0]}; restore into an empty folder")
-
-
 def restore(plan: RestorePlan, folder: BackupFolder, data: Path, advance: Advance) -> None:
     """Make all folders, durably. What says whose a folder is comes last: what is not complete cannot be started.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster_http import HttpClient
 from cluster_load import Load, Rates
-from cluster_nodes import Cluster, ClusterOptions, Node, places
+from cluster_nodes import Cluster, ClusterOptions, Node, places, running_cluster
 from cluster_record import Recorder
 from cluster_verify import (
     directory_document,
@@ -172,16 +172,9 @@ def pausing_cluster(folder: Path, options: ClusterOptions) -> Iterator[Cluster]:
     """Start a cluster whose Directory stops where ``folder``/pauses says; at the end no process is left."""
     pauses = folder / "pauses"
     pauses.mkdir(parents=True)
-    cluster = Cluster(folder, replace(options, environ={**options.environ, "MOVE_PAUSES": str(pauses)}))
-    cluster.directory.launcher = PAUSED_DIRECTORY
-    try:
-        cluster.start()
+    pausing = replace(options, environ={**options.environ, "MOVE_PAUSES": str(pauses)})
+    with running_cluster(folder, pausing, directory=PAUSED_DIRECTORY) as cluster:
         yield cluster
-    except BaseException:
-        print(cluster.says())
-        raise
-    finally:
-        cluster.close()
 
 
 async def kill_at_each(moved: Moved, victim: str, moments: Sequence[str]) -> None:

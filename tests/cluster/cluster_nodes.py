@@ -316,10 +316,18 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(folder: Path, options: ClusterOptions) -> Iterator[Cluster]:
-    """Start a cluster; at the end all its processes are gone, and its logs are shown if something failed."""
+def running_cluster(
+    folder: Path, options: ClusterOptions, *, directory: Sequence[str] | None = None
+) -> Iterator[Cluster]:
+    """Start a cluster; at the end all its processes are gone, and its logs are shown if something failed.
+
+    Parameters
+    ----------
+    directory: command of a Directory of the test's own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     cluster = Cluster(folder, options)
+    cluster.directory.launcher = directory or cluster.directory.launcher
     try:
         cluster.start()
         yield cluster

@@ -10,6 +10,7 @@ import pytest
 from fake_cluster import FakeCluster
 
 from tools import cli, rebuild
+from tools.folders import require_empty
 from tools.rebuild import Progress, parse_progress, watch
 
 Capture = pytest.CaptureFixture[str]
@@ -113,8 +114,8 @@ class TestRebuild:
         assert "begins with an empty folder, and here is directory.lmdb; move it away" in capsys.readouterr().err
         (tmp_path / "directory.lmdb").unlink()
         (tmp_path / "lost+found").mkdir()
-        rebuild.check_empty(tmp_path)
-        rebuild.check_empty(tmp_path / "to be made")
+        for folder in (tmp_path, tmp_path / "to be made"):
+            require_empty(folder, "rebuilding begins")
 
     def test_another_release(self) -> None:
         with pytest.raises(rebuild.UnexpectedAnswer, match="not understood"):

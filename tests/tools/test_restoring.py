@@ -15,8 +15,9 @@ from directory.storage.tables import VolumeRecord
 from haystack.errors import FolderError, OutOfSpace
 from tools import restoring
 from tools.backup_files import Manifest, SavedVolume
+from tools.folders import require_empty
 from tools.layout import Layout
-from tools.restoring import check_empty, check_room, make_plan
+from tools.restoring import check_room, make_plan
 
 UUIDS = [f"{number:08d}-0000-0000-0000-000000000000" for number in range(10)]
 
@@ -89,12 +90,12 @@ def test_room_and_emptiness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(OutOfSpace, match=r"are needed, 9 B are free"):
         check_room(plan, tmp_path)
     (tmp_path / "lost+found").mkdir()
-    check_empty(tmp_path)
-    check_empty(tmp_path / "none")
+    require_empty(tmp_path, "restoring begins")
+    require_empty(tmp_path / "none", "restoring begins")
     (tmp_path / "x").touch()
     for path in (tmp_path, tmp_path / "x"):
         with pytest.raises(FolderError):
-            check_empty(path)
+            require_empty(path, "restoring begins")
 
 
 @pytest.mark.parametrize("other_kind", [False, True])
