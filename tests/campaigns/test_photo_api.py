@@ -208,7 +208,7 @@ def _name_what_there_is(case: Any, asker: Asker, random: Any) -> None:
 ANSWERS = {200, 201, 204, 400, 403, 404, 405, 408, 409, 411, 412, 413, 415, 422, 423, 460}
 
 _digits = st.integers(-5, 2 * len(PICTURE)).map(str) | st.sampled_from(
-    ["", "1e3", "0x10", "9" * 40, "\u0663", "+1", "1 2"]
+    ["", "1e3", "0x10", "9" * 40, "\u00b2", "+1", "1 2"]
 )
 _words = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40)
 
@@ -218,34 +218,46 @@ def _checksums(body: bytes) -> st.SearchStrategy[str]:
     return st.sampled_from([f"sha256 {right}", f"sha256 {right[:-4]}", f"md4 {right}", "sha256", "sha256 ???"]) | _words
 
 
+_CALLS = ("POST /upload", "POST /files", "HEAD /files/{id}", *["PATCH /files/{id}"] * 3, "DELETE /files/{id}")
+_ODD_CALLS = (
+    "POST /files/{id}", "PUT /upload", "GET /files/{id}", "OPTIONS /files", "PATCH /files/" + "0" * 32,
+    "HEAD /files/%00", "DELETE /files", "POST /files/../upload",
+)  # fmt: skip
+_TUS_BODY = "application/offset+octet-stream"
+_FORM = "multipart/form-data"
+_TYPES = ["image/jpeg", _FORM, f"{_FORM}; boundary=x", 'multipart/mixed; boundary="', ";", "x"]
+
+
 @st.composite
 def intake_calls(draw: st.DrawFn) -> tuple[str, str, dict[str, str], bytes]:
-    """Method, path (with {id} for the ticket's), headers (with {ticket}), body; mostly nearly right."""
-    body = draw(st.sampled_from([b"", PICTURE, PICTURE[:100], PICTURE[100:], PICTURE + b"x"]) | st.binary(max_size=300))
-    method = draw(st.sampled_from(["POST", "HEAD", "PATCH", "DELETE", "OPTIONS", "PUT", "GET"]))
-    paths = ["/upload", "/files", "/files/{id}", "/files/{id}", "/files/" + "0" * 32, "/files/../upload", "/files/%00"]
+    """Method, path (with {id} for the ticket's), headers (with {ticket}), body: right ones, of which little is odd."""
+    odd = _chance(15)
+    method, path = draw(st.sampled_from(_ODD_CALLS if draw(odd) else _CALLS)).split()
+    rest = draw(st.booleans())
+    body = draw(st.binary(max_size=300)) if draw(odd) else PICTURE[100:] if rest else PICTURE[:100]
+    body = PICTURE if path == "/upload" and not draw(odd) else body
     headers = {
-        "Tus-Resumable": st.sampled_from(["1.0.0", "1.0.0", "1.0.0", "0.2.2", ""]),
-        "Authorization": st.sampled_from(["Bearer {ticket}"] * 3 + ["Bearer {ticket}x", "Basic YTpi"]) | _words,
-        "Upload-Length": st.sampled_from([str(len(PICTURE))]) | _digits,
-        "Upload-Offset": st.sampled_from(["0", "0", "100"]) | _digits,
+        "Tus-Resumable": ("1.0.0", st.sampled_from(["0.2.2", ""])),
+        "Authorization": ("Bearer {ticket}", st.sampled_from(["Bearer {ticket}x", "Basic YTpi"]) | _words),
+        "Upload-Length": (str(len(PICTURE)), _digits),
+        "Upload-Offset": ("100" if rest else "0", _digits),
+        "Content-Type": (_TUS_BODY if path != "/upload" else "image/jpeg", st.sampled_from(_TYPES)),
+    }
+    chosen = {name: draw(strange) if draw(odd) else right for name, (right, strange) in headers.items()}
+    more = {
         "Upload-Checksum": _checksums(body),
         "Upload-Metadata": _words,
         "Upload-Defer-Length": st.sampled_from(["1", "x"]),
         "X-HTTP-Method-Override": st.sampled_from(["PATCH", "DELETE", "delete", "GET", ""]),
         "Content-Encoding": st.sampled_from(["identity", "gzip", "br", "x"]),
-        "Content-Type": st.sampled_from(
-            ["application/offset+octet-stream", "application/offset+octet-stream", "image/jpeg",
-             "multipart/form-data", "multipart/form-data; boundary=x", "multipart/mixed; boundary=\"", ";", "text"]
-        ),
-    }  # fmt: skip
-    often = {"Tus-Resumable", "Authorization", "Upload-Length", "Upload-Offset", "Content-Type"}
-    chosen = {name: draw(values) for name, values in headers.items() if draw(_chance(9 if name in often else 2))}
-    return method, draw(st.sampled_from(paths)), chosen, body
+    }
+    chosen |= {name: draw(values) for name, values in more.items() if draw(odd)}
+    left_out = [name for name in chosen if draw(_chance(5))]
+    return method, path, {name: value for name, value in chosen.items() if name not in left_out}, body
 
 
-def _chance(of_ten: int) -> st.SearchStrategy[bool]:
-    return st.integers(0, 9).map(lambda value: value < of_ten)
+def _chance(percent: int) -> st.SearchStrategy[bool]:
+    return st.integers(0, 99).map(lambda value: value < percent)
 
 
 def test_the_intake_refuses_what_is_odd_and_breaks_on_nothing(served: Served, examples: int) -> None:
