@@ -190,7 +190,9 @@ def test_refusals(clusters: list[Cluster], tmp_path: Path) -> None:
     cluster.upload(b"photo")
     backup = tmp_path / "backup"
     cluster.run("backup", str(backup))
-    assert "restoring begins with an empty folder" in command("restore", str(backup), "--data", str(tmp_path / "data"), exit_code=1)
+    assert "restoring begins with an empty folder" in command(
+        "restore", str(backup), "--data", str(tmp_path / "data"), exit_code=1
+    )
     assert "no complete backup" in command("restore", str(tmp_path), exit_code=1)
     manifest = BackupFolder(backup).read()
     assert manifest is not None
