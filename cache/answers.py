@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import replace
 from typing import Final
 
 from cache.memory import Record
@@ -14,6 +16,10 @@ VIA: Final = b"Via: 1.1 haystack-cache\r\n"
 HIT, MISS, STALE, PASS = b"hit", b"miss", b"stale", b"pass"
 WARNING: Final = b'Warning: 110 haystack-cache "Response is Stale"\r\n'
 """No Store and no Directory can say whether the photo is still there (RFC 7234, 5.5.1)."""
+ASK_AGAIN: Final = b"Cache-Control: no-cache\r\n"
+"""Of what is stale: who keeps it for a year may keep what was deleted."""
+
+_LASTING = re.compile(rb"^Cache-Control: [^\r]*\r\n", re.MULTILINE)
 
 
 def fast_head(record: Record, how: bytes = HIT) -> bytes:
@@ -61,6 +67,8 @@ def answer(connection: HttpConnection, request: Request, record: Record, how: by
     """
     plan = plan_for(request, record, private_until)
     lines = cache_lines(record, how, private_until)
+    if how is STALE:
+        plan = replace(plan, headers=_LASTING.sub(ASK_AGAIN, plan.headers))
     if plan.status == 416:
         connection.respond_error(416, unsatisfiable(record.data_bytes), plan.headers + lines)
         return 0

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from haystack.errors import ClientGone
-from haystack.http.response import BODILESS_STATUSES, JSON_TYPE, STATUS_LINES, error_body
+from haystack.http.response import BODILESS_STATUSES, JSON_TYPE, NO_STORE, STATUS_LINES, error_body
 from haystack.http.wire import Lender, Phase, Wire
 
 if TYPE_CHECKING:
@@ -133,8 +133,8 @@ class AnsweringConnection(Wire):
         self._after_answer()
 
     def respond_error(self, status: int, message: str, headers: bytes = b"") -> None:
-        """Answer with ``{"error": message}``."""
-        self.respond(status, JSON_TYPE + headers, error_body(message))
+        """Answer with ``{"error": message}``, which no proxy may keep."""
+        self.respond(status, JSON_TYPE + NO_STORE + headers, error_body(message))
 
     def start_stream(self, status: int, headers: bytes, content_length_bytes: int) -> None:
         """Write the head of an answer whose body follows through :meth:`send`, ``content_length_bytes`` in all."""

@@ -6,10 +6,10 @@ import json
 from collections.abc import Callable
 
 from haystack.http.connection import HttpConnection
-from haystack.http.response import JSON_TYPE, header_block
+from haystack.http.response import JSON_TYPE, NO_STORE, header_block
 from haystack.metrics_page import CONTENT_TYPE
 
-METRICS_TYPE = header_block([("Content-Type", CONTENT_TYPE)])
+METRICS_TYPE = header_block([("Content-Type", CONTENT_TYPE)]) + NO_STORE
 
 
 class AboutPages:
@@ -49,5 +49,5 @@ class AboutPages:
 
 
 def respond_json(connection: HttpConnection, status: int, content: object) -> None:
-    """Answer with JSON."""
-    connection.respond(status, JSON_TYPE, json.dumps(content, ensure_ascii=False).encode() + b"\n")
+    """Answer with JSON, which no proxy may keep."""
+    connection.respond(status, JSON_TYPE + NO_STORE, json.dumps(content, ensure_ascii=False).encode() + b"\n")

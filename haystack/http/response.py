@@ -21,6 +21,9 @@ BODILESS_STATUSES: Final = frozenset({204, 304})
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 JSON_TYPE: Final = b"Content-Type: application/json\r\n"
 
+NO_STORE: Final = b"Cache-Control: no-store\r\n"
+"""Goes with all that is no photo: a proxy may keep even a 404 for as long as it likes when nothing is said."""
+
 RETRY_SOON: Final = b"Retry-After: 1\r\n"
 """Goes with every 503: what is missing is likely to be back in a moment."""
 

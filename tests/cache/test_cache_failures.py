@@ -132,7 +132,11 @@ def test_stale_when_nobody_can_be_asked_but_never_what_was_deleted(tmp_path: Pat
             until(lambda: client.get(f"/{fid}").headers["x-cache"] == "stale", "nobody answers")
             answer = client.get(f"/{fid}")
             assert answer.body == BODY and answer.headers["warning"].startswith("110 ")
-            assert client.get(f"/{gone}").status == 503
+            assert answer.headers["cache-control"] == "no-cache"  # who keeps it for a year keeps what may be deleted
+            same = client.get(f"/{fid}", If_None_Match=answer.headers["etag"])
+            assert (same.status, same.headers["cache-control"]) == (304, "no-cache")
+            refused = client.get(f"/{gone}")
+            assert (refused.status, refused.headers["cache-control"]) == (503, "no-store")
         finally:
             thaw(pid)
         behind.directory.silent = False

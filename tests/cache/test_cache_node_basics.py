@@ -78,8 +78,11 @@ def test_other_methods_and_paths(behind: Behind) -> None:
         assert client.get("/nothing").status == 400
         assert client.get("/healthz").json() == {"status": "alive"}
         assert client.get("/readyz").json() == {"status": "ready"}
+        for page in ("/healthz", "/readyz", "/metrics", "/nothing"):
+            assert client.get(page).headers["cache-control"] == "no-store"
         missing = client.get(f"/{new_fid()}")
         assert missing.status == 404 and "not here" in missing.error
+        assert missing.headers["cache-control"] == "no-store"  # it may be there in a moment
         assert client.get(f"/{new_fid(volume=77)}").status == 404
         page = parse_metrics(client.get("/metrics").body.decode())
     assert page["haystack_cache_workers"] == 1
