@@ -72,6 +72,7 @@ class Database:
                 pool_size=POSTGRES_CONNECTIONS,
                 max_overflow=0,
                 pool_pre_ping=True,
+                pool_use_lifo=True,  # the connection that has planned the usual statements already
                 connect_args={"options": _POSTGRES_OPTIONS},
             )
             writers = readers = POSTGRES_CONNECTIONS // 2
@@ -158,6 +159,7 @@ def _sqlite_engine(url: URL, *, pool_size: int, writes: bool) -> Engine:
         poolclass=QueuePool,
         pool_size=pool_size,
         max_overflow=0,
+        pool_use_lifo=True,  # the connection whose pages are in memory already
         connect_args={"check_same_thread": False, "timeout": BUSY_SECONDS},
     )
 

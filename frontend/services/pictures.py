@@ -164,7 +164,7 @@ class PictureUrls:
         self._cdn = cdn.rstrip("/") if cdn else None
         self._now = now
         self._learnt = float("-inf")
-        self._learning = asyncio.Lock()
+        self._learning: asyncio.Task[None] | None = None
         self._images: tuple[str, ...] = ()
         self._intakes: tuple[str, ...] = ()
 
@@ -194,10 +194,20 @@ class PictureUrls:
         return self._intakes
 
     async def _learn(self) -> None:
-        async with self._learning:
-            if self._now() >= self._learnt + KNOWN_SECONDS:
-                self._learnt = self._now()
-                await self._ask()
+        """Ask beside the pages that want to know; they wait for it only when what is known is twice as old."""
+        age = self._now() - self._learnt
+        if age < KNOWN_SECONDS:
+            return
+        if self._learning is None or self._learning.done():
+            self._learning = asyncio.get_running_loop().create_task(self._ask())
+        if age >= 2 * KNOWN_SECONDS:
+            await asyncio.shield(self._learning)
+
+    async def close(self) -> None:
+        """Break off what is under way."""
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.wait((self._learning,))
 
     async def _ask(self) -> None:
         try:
@@ -205,6 +215,8 @@ class PictureUrls:
         except HaystackError as error:
             _log.warning("the cluster's machines are not known, pages name those of before: %s", error)
             return
+        finally:
+            self._learnt = self._now()
         self._images = tuple(sorted({_origin(url) for url in images}))
         self._intakes = tuple(sorted({_origin(url) for url in intakes}))
 

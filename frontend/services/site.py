@@ -97,6 +97,7 @@ async def open_site(
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await site.pictures.close()
             own.close()
 
 
