@@ -308,7 +308,8 @@ class _Cache:
             self._memory.take_hits()
             if self._memory.waiting_bytes:
                 self._memory.reclaim()
-            await asyncio.sleep(self._timing.tick_seconds)
+            waiting = bool(self._memory.waiting_bytes)
+            await asyncio.sleep(self._timing.tick_seconds if waiting else self._timing.idle_tick_seconds)
 
     # -- what others hear
 

@@ -35,7 +35,8 @@ class Timing:
 
     Parameters
     ----------
-    tick_seconds: hits are taken in, space is reclaimed, and workers see that the keeper lives.
+    tick_seconds, idle_tick_seconds: hits are taken in, space is reclaimed, and workers see that the keeper lives; less
+        often while no space waits to be reclaimed, since each time takes the core from a worker.
     publish_seconds: sizes and counters are put on the board; workers are looked after.
     worker_patience_seconds: a worker whose event loop does not turn for so long is killed.
     restart_first_seconds, restart_most_seconds, worker_stable_seconds: see :class:`haystack.workers.RestartTiming`.
@@ -43,6 +44,7 @@ class Timing:
     """
 
     tick_seconds: float = 0.02
+    idle_tick_seconds: float = 0.1
     publish_seconds: float = 0.5
     worker_patience_seconds: float = 10.0
     restart_first_seconds: float = 0.1

@@ -268,6 +268,7 @@ class ServedVolume:
         cell = self.stats_base + VolumeCell.DURABLE_TAIL
         if self.tag | tail > self.control.cells[cell]:
             self.control.cells[cell] = self.tag | tail
+            self.control.ring()
 
 
 class Catalog:

@@ -296,23 +296,28 @@ def _mark_from(entry: StoreVolume, volume: Volume, saved: Record) -> _Mark:
     return _Mark(entry, uuid, block.generation, known, ask=True)
 
 
-async def watch_tails(
-    control: ControlBlock,
-    poll_seconds: float,
-    notify: Callable[[set[int]], None],
-    looked: Callable[[float, set[int]], None] = lambda now, slots: None,
-) -> None:
-    """Tell for ever of the slots whose durable or committed tail has moved; polls the control block.
+class TailLook:
+    """Tells of the slots whose durable or committed tail has moved, at every look.
 
     Parameters
     ----------
-    looked: called after every look, with a moment before it (monotonic seconds) and these slots, if there are any.
+    notify: is given these slots, if there are any.
+    looked: called after every look, with a moment before it (monotonic seconds) and these slots.
     """
-    changed = [ChangedSlots(control, cell) for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL)]
-    while True:
+
+    def __init__(
+        self,
+        control: ControlBlock,
+        notify: Callable[[set[int]], None],
+        looked: Callable[[float, set[int]], None] = lambda now, slots: None,
+    ) -> None:
+        self._changed = [ChangedSlots(control, cell) for cell in (VolumeCell.DURABLE_TAIL, VolumeCell.COMMITTED_TAIL)]
+        self._notify = notify
+        self._looked = looked
+
+    def __call__(self) -> None:
         now = time.monotonic()
-        slots = set[int]().union(*(one.take() for one in changed))
+        slots = set[int]().union(*(one.take() for one in self._changed))
         if slots:
-            notify(slots)
-        looked(now, slots)
-        await asyncio.sleep(poll_seconds)
+            self._notify(slots)
+        self._looked(now, slots)

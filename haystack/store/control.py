@@ -78,13 +78,15 @@ class ControlBlock:
         self.workers = workers
         self._map = mmap.mmap(fd, _block_bytes(workers))
         self.cells = memoryview(self._map).cast("Q")
+        self.bell_fd = self.cells[Header.BELL]
 
     @classmethod
     def create(cls, workers: int) -> ControlBlock:
-        """A new block for this many workers; its descriptor is inheritable by them."""
+        """A new block for this many workers; its descriptors are inheritable by them."""
         fd = os.memfd_create("haystack-control", 0)
         os.ftruncate(fd, _block_bytes(workers))
         block = cls(fd, workers)
+        block.bell_fd = block.cells[Header.BELL] = os.eventfd(0, os.EFD_NONBLOCK)
         block.cells[Header.MAGIC] = MAGIC
         block.cells[Header.VERSION] = LAYOUT_VERSION
         block.cells[Header.WORKERS] = workers
@@ -103,6 +105,19 @@ class ControlBlock:
         self.cells.release()
         self._map.close()
         os.close(self.fd)
+        os.close(self.bell_fd)
+
+    # -- waking the supervisor
+
+    def listen(self) -> None:
+        """Have the next :meth:`ring` of a worker wake us (supervisor). Look afterwards: what came before is silent."""
+        self.cells[Header.LISTENING] = 1
+
+    def ring(self) -> None:
+        """Wake the supervisor if it listens (worker, any thread): there is something new to look at."""
+        if self.cells[Header.LISTENING]:
+            self.cells[Header.LISTENING] = 0
+            os.eventfd_write(self.bell_fd, 1)
 
     # -- volumes
 

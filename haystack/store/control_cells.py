@@ -6,7 +6,7 @@ import enum
 from typing import Final
 
 MAGIC: Final = 0x4B434F4C42534148  # b"HASBLOCK"
-LAYOUT_VERSION: Final = 5
+LAYOUT_VERSION: Final = 6
 CELL_BYTES: Final = 8
 MAX_VOLUMES: Final = 8192
 """Volumes of one Store; 256 TiB at 32 GiB each."""
@@ -45,6 +45,8 @@ class Header(enum.IntEnum):
     COMPACTED_BYTES = 10  # won by them
     COMPACTION_PAUSES_MICROSECONDS = 11  # for which nobody could append
     COMPACTION_LONGEST_PAUSE_MICROSECONDS = 12
+    BELL = 13  # descriptor of the eventfd with which workers wake the supervisor; the same in all processes
+    LISTENING = 14  # the supervisor wants to be woken
 
 
 class FolderCell(enum.IntEnum):

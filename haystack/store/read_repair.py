@@ -70,6 +70,7 @@ class ReadRepair:
         """Have the supervisor look at a needle, and mend it."""
         self._reports += 1
         self._tally.set(Counter.DAMAGED, pack_damaged(self._reports, served.slot, place.offset))
+        served.control.ring()
 
     @staticmethod
     def possible(served: ServedVolume) -> bool:

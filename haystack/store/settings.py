@@ -72,7 +72,7 @@ class Timing:
     Parameters
     ----------
     tick_seconds: how often volumes are looked at (state, sizes, what was appended).
-    tail_poll_seconds: how often the control block is asked for new needles to confirm.
+    tail_poll_seconds: the least time between two looks at what is new in the control block.
     checkpoint_idle_seconds: a volume that nobody appended to for so long is checkpointed.
     checkpoint_most_seconds: a volume that is never idle is checkpointed after so long.
     probe_seconds: how often a data folder's free space and health are looked at.

@@ -25,7 +25,7 @@ from haystack.internal_http import serving_admin
 from haystack.lifetime import end_tasks, log_to_stderr, raise_file_limit, run_until, say, stop_event
 from haystack.store.admin import AdminApi
 from haystack.store.compactions_api import compactions_service
-from haystack.store.confirmations import Confirmer, watch_tails
+from haystack.store.confirmations import Confirmer, TailLook
 from haystack.store.control import ControlBlock
 from haystack.store.control_cells import Counter, Header, VolumeState
 from haystack.store.copies.service import Copies, copies_service
@@ -46,6 +46,7 @@ from haystack.store.store_volume import StoreVolume
 from haystack.store.told import Teller
 from haystack.store.upkeep import FolderKeeper
 from haystack.store.volumes import StoreVolumes
+from haystack.store.watch import MOST_SECONDS, WORD_LOOK_SECONDS, Watch
 from haystack.store.workers import Command, Workers, worker_command
 
 _log = logging.getLogger(__name__)
@@ -100,6 +101,7 @@ class _Store:
         )
         self._memberships = Memberships(self._volumes, self._store_id, on_taken=self._on_taken)
         self._replication: ReplicationService | None = None
+        self._watch = Watch(self._control, timing.tail_poll_seconds, self._least_look_seconds)
         self._keepers = [
             FolderKeeper(folder, self._volumes, timing, reserve_bytes=settings.reserve_bytes) for folder in folders
         ]
@@ -173,7 +175,10 @@ class _Store:
         if self._replication is not None:
             parts.append(self._replication.run())
         if self._heartbeats is not None and self._teller is not None:
-            parts += [self._report(self._heartbeats), self._watch_tails(self._teller), self._teller.run()]
+            self._watch.add(TailLook(self._control, self._moved, self._teller.looked))
+            parts += [self._report(self._heartbeats), self._teller.run()]
+        self._watch.add(copies.scrubbing.look)
+        parts.append(self._watch.run())
         await run_until(stop, parts)
         await end_tasks(self._background)
 
@@ -220,7 +225,7 @@ class _Store:
                 if not folder.failed
             ]
             heat = StoreHeat(self._control, time.monotonic(), settings.heat_window_seconds)
-            self._teller = Teller(self._volumes, calls, self._store_id, self._confirmed_to)
+            self._teller = Teller(self._volumes, calls, self._store_id, self._confirmed_to, look=self._watch.look)
             self._heartbeats = Heartbeats(
                 calls,
                 documents,
@@ -339,13 +344,13 @@ class _Store:
         await self._listening.wait()
         await heartbeats.run()
 
-    async def _watch_tails(self, teller: Teller) -> None:
-        def notify(slots: set[int]) -> None:
-            moved = [entry for slot in slots if (entry := self._volumes.at(slot)) is not None]
-            for confirmer in self._confirmers:
-                confirmer.look_at(moved)
+    def _least_look_seconds(self) -> float:
+        return WORD_LOOK_SECONDS if self._teller is not None and self._teller.wanted else MOST_SECONDS
 
-        await watch_tails(self._control, self._timing.tail_poll_seconds, notify, teller.looked)
+    def _moved(self, slots: set[int]) -> None:
+        moved = [entry for slot in slots if (entry := self._volumes.at(slot)) is not None]
+        for confirmer in self._confirmers:
+            confirmer.look_at(moved)
 
     # -- stopping
 

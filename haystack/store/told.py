@@ -121,6 +121,7 @@ class Teller:
     Parameters
     ----------
     told_to: returns up to where the Directory knows the needles of a volume.
+    look: has :meth:`looked` called before a word is given, which is worth as much as it is young.
     clock: monotonic seconds.
     """
 
@@ -131,8 +132,10 @@ class Teller:
         store_id: str,
         told_to: Callable[[StoreVolume], int],
         *,
+        look: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._look = look
         self._volumes = volumes
         self._control: ControlBlock = volumes.control
         self._calls = calls
@@ -145,6 +148,11 @@ class Teller:
         self._wanted = asyncio.Event()
         self._token = ""
         self._token_at = 0.0
+
+    @property
+    def wanted(self) -> bool:
+        """A Directory wants this Store's word."""
+        return self._wanted.is_set()
 
     def answered(self, url: str, document: dict[str, Any]) -> None:
         """A Directory has answered a heartbeat; it says there whether, and how often, it wants this Store's word."""
@@ -192,6 +200,7 @@ class Teller:
             await asyncio.sleep(max(0.0, began + self._interval_seconds - self._clock()))
 
     async def _give(self) -> None:
+        self._look()
         told = self._told
         if told.looked_at == NEVER:
             return

@@ -85,7 +85,8 @@ class Workers(WorkerProcesses):
         link_fd = self._open_link(number) if self._open_link is not None else -1
         fds = WorkerFds(self._control.fd, settings_fd, ready_fd, link_fd)
         own = (settings_fd, link_fd) if link_fd >= 0 else (settings_fd,)
-        return Launch(self._command(self._settings[number], fds), (fds.control, *own, *self._lock_fds), own)
+        inherited = (fds.control, self._control.bell_fd, *own, *self._lock_fds)
+        return Launch(self._command(self._settings[number], fds), inherited, own)
 
     def _died(self, number: int, exit_code: int | None) -> None:
         self._death(number, exit_code)

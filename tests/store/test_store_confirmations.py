@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from supervisor_harness import CLUSTER_ID, FAST_TIMING, FakeDirectory, StoreProcess, fid, kill_process, until
 
 from haystack.store import heartbeat
-from haystack.store.confirmations import Confirmer, watch_tails
+from haystack.store.confirmations import Confirmer, TailLook
 from haystack.store.control import ControlBlock
 from haystack.store.control_cells import VolumeCell, VolumeState
 from haystack.store.directories import DirectoryCalls
@@ -31,6 +31,7 @@ from haystack.store.needles import MAX_BATCH_NEEDLES, read_batch, read_page
 from haystack.store.settings import Timing
 from haystack.store.store_volume import NewVolume, StoreVolume
 from haystack.store.volumes import StoreVolumes
+from haystack.store.watch import Watch
 from haystack.volume import NeedleMeta, NewNeedle
 from haystack.volume.layout import HEADER_BYTES
 
@@ -52,6 +53,7 @@ class Bench:
     def publish(self, entry: StoreVolume) -> None:
         control = self.volumes.control
         control.cells[control.volume_base(0, entry.slot) + VolumeCell.DURABLE_TAIL] = entry.require_open().tail()
+        control.ring()
 
     def put(self, entry: StoreVolume, *keys: int) -> None:
         needles = [NewNeedle(key, key * 7919, (b"photo",), 1_700_000_000_000 + key) for key in keys]
@@ -83,12 +85,14 @@ async def bench(path: Path, *urls: str, timing: Timing = FAST_TIMING) -> AsyncIt
         def moved(slots: set[int]) -> None:
             confirmer.look_at(entry for slot in slots if (entry := volumes.at(slot)))
 
+        watch = Watch(control, 0.005)
+        watch.add(TailLook(control, moved))
         volumes.register()
         await volumes.recover_all()
         tasks = [
             asyncio.create_task(confirmer.run()),
             asyncio.create_task(heartbeats.run()),
-            asyncio.create_task(watch_tails(control, 0.005, moved)),
+            asyncio.create_task(watch.run()),
         ]
         try:
             yield Bench(volumes, confirmer, heartbeats)

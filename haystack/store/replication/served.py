@@ -129,3 +129,4 @@ class ServedMembership:
     def _publish(self, committed: int) -> None:
         if self._tag | committed > self._cells[self._committed_cell]:
             self._cells[self._committed_cell] = self._tag | committed
+            self._control.ring()

@@ -16,9 +16,6 @@ from haystack.store.settings import Timing
 from haystack.store.store_volume import StoreVolume
 from haystack.store.volumes import StoreVolumes
 
-REPORT_SECONDS = 0.1
-"""How often the reports of the workers are looked at; of several of one worker in that time the last one counts."""
-
 
 class Scrubbing:
     """The scrubbers of all data folders.
@@ -45,11 +42,16 @@ class Scrubbing:
             Scrubber(folder, volumes, timing, self._peers, bytes_per_second=bytes_per_second)
             for folder in volumes.folders
         ]
+        self._looked = asyncio.Event()
         self.add_routes = ScrubApi(volumes, self._scrubbers).add_routes
 
     async def run(self) -> None:
         """Scrub for ever."""
         await asyncio.gather(self._watch_reports(), *(scrubber.run() for scrubber in self._scrubbers))
+
+    def look(self) -> None:
+        """Workers may have met needles with wrong bytes. Of several of one worker the last one counts."""
+        self._looked.set()
 
     async def _watch_reports(self) -> None:
         """Look at the needles with wrong bytes that workers meet."""
@@ -57,7 +59,8 @@ class Scrubbing:
         cells = [control.worker_base(worker) + Counter.DAMAGED for worker in range(control.workers)]
         seen = [control.cells[cell] for cell in cells]
         while True:
-            await asyncio.sleep(REPORT_SECONDS)
+            await self._looked.wait()
+            self._looked.clear()
             now = [control.cells[cell] for cell in cells]
             for before, value in zip(seen, now, strict=True):
                 slot, offset = unpack_damaged(value)
