@@ -157,3 +157,50 @@ async def test_the_bytes_are_given_to_nobody_else(scene: Scene) -> None:
                 assert response.status == 404, query
         async with session.get(mine[0]["url"]) as response:
             assert response.status == 200
+
+
+async def test_who_sees_a_photo_no_more_has_no_say_under_it(scene: Scene) -> None:
+    """Not even over what he wrote himself: he would learn that it is still there."""
+    path = f"/photos/{scene.photos['followers']['id']}"
+    owner, follower = scene.people["owner"], scene.people["follower"]
+    written = await follower.ok("POST", f"{path}/comments", {"text": "mine"})
+    await follower.ok("PUT", f"{path}/like", {"reaction": "love"})
+    await owner.ok("PATCH", path, {"visibility": "private"})
+    for method, rest, body in (
+        *TALK,
+        ("DELETE", f"/comments/{written['id']}", None),
+        *(("GET", one, None) for one in READS),
+    ):
+        assert (await follower.call(method, f"{path}{rest}", body))[0] == 404, (method, rest)
+    assert (await owner.ok("GET", f"{path}/comments"))["comments"][0]["id"] == written["id"]
+    assert (await owner.ok("GET", f"{path}/likes"))["counts"] == {"love": 1}
+
+
+async def test_words_of_hidden_photos_are_told_to_nobody(scene: Scene) -> None:
+    """Neither by results, nor as the right spelling of a word that is nearly one of them."""
+    owner = scene.people["owner"]
+    for visibility in VISIBILITIES[1:]:
+        words = {"title": f"xylophone{visibility}", "tags": f"quetzal{visibility}", "caption": f"zephyr{visibility}"}
+        await owner.upload(f"words {visibility}".encode(), visibility=visibility, **words)
+        for word in words.values():
+            for query in (word, word[:-1], word[:4] + word[5:], f"%23{word}", f"{word} subject"):
+                for role, person in scene.people.items():
+                    found = await person.ok("GET", f"/search?q={query}")
+                    if role not in SEES[visibility]:
+                        assert (found["photos"], found["spelt"]) == ([], None), (role, query)
+
+
+async def test_keys_cursors_and_lookalikes_are_ones_own(scene: Scene) -> None:
+    owner, stranger = scene.people["owner"], scene.people["stranger"]
+    first = await owner.upload(b"same", key="k", visibility="private")
+    other = await stranger.upload(
+        b"same", key="k"
+    )  # the same file with the same key is another upload of somebody else
+    assert other["id"] != first["id"] and other["owner"] == "stranger" and other["alike"] == []
+    asked = {"size": 4, "name": "a.jpg"}
+    offers = [await one.ok("POST", "/uploads", asked, headers={"Idempotency-Key": "t"}) for one in (owner, stranger)]
+    assert len({offer["photo"] for offer in offers}) == len({offer["ticket"] for offer in offers}) == 2
+    await scene.people["follower"].ok("PUT", "/users/stranger/follow")
+    page = await scene.people["follower"].ok("GET", "/feed?limit=1")
+    assert page["next"] is not None
+    assert (await stranger.call("GET", f"/feed?cursor={page['next']}"))[0] == 422

@@ -25,6 +25,7 @@ from PIL import Image
 
 from haystack.fid import Fid
 from haystack.security import AUTH_HEADER, load_secret, sign
+from haystack.signed_urls import UrlSigner
 from haystack.views import is_view
 
 HAYSTACK = (sys.executable, "-P", "-m", "tools.cli")
@@ -163,6 +164,56 @@ def test_cache_and_store_give_hidden_photos_to_nobody_else(up: Up, documented: d
     assert fetch(record)[0] == 404 and fetch(record.replace(up.told["cache"], store))[0] == 404
 
 
+def test_a_signature_ends(up: Up, documented: dict[str, str]) -> None:
+    """Who was a follower keeps the URLs that he was given, but not for long."""
+    photo = wait_for_photo(up, documented["FRIENDS"], documented["ALICE"])
+    signer = UrlSigner(load_secret(up.data / "secret"))
+    for picture in photo["pictures"][:3]:
+        path, _, query = picture["url"].partition("?")
+        until = int(query.partition("&")[0].removeprefix("e="))
+        assert time.time() + 3600 - 60 < until <= time.time() + 2 * 3600
+        fid = Fid.parse(path.rpartition("/")[2])
+        for base in (path, path.replace(up.told["cache"], up.told["stores"][0]["url"])):
+            assert fetch(f"{base}?{signer.query(fid, int(time.time()) + 60)}")[0] == 200
+            assert fetch(f"{base}?{signer.query(fid, int(time.time()) - 1)}")[0] == 404
+
+
+def test_an_upload_is_its_tickets_alone(up: Up, documented: dict[str, str], picture: Path) -> None:
+    """Another one's ticket neither sees, nor goes on with, nor ends an upload; the photo is its ticket's owner's."""
+    data = picture.read_bytes()
+    offers = {}
+    for name in ("ALICE", "BOB"):
+        status, offers[name] = up.call("POST", "/uploads", documented[name], {"size": len(data), "name": "a.jpg"})
+        assert status == 201
+
+    def tus(method: str, url: str, ticket: str, body: bytes | None = None, **more: str) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {ticket}", "Tus-Resumable": "1.0.0"}
+        headers |= {name.replace("_", "-"): value for name, value in more.items()}
+        request = urllib.request.Request(url, body, headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return response.status, response.headers.get("Location", "")
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code, ""
+
+    alice, bob = (offers[name]["ticket"] for name in ("ALICE", "BOB"))
+    base = offers["ALICE"]["tusUrl"]
+    status, where = tus("POST", base, alice, Upload_Length=str(len(data)))
+    assert status == 201
+    url, kind = base.removesuffix("/files") + where, "application/offset+octet-stream"
+    for token in (bob, documented["ALICE"], "x"):
+        for method in ("HEAD", "PATCH", "DELETE"):
+            body = data if method == "PATCH" else None
+            refused, _ = tus(method, url, token, body, Upload_Offset="0", Content_Type=kind)
+            assert refused in (403, 404), (method, refused)
+    assert tus("PATCH", url, alice, data, Upload_Offset="0", Content_Type=kind)[0] == 204
+    assert wait_for_photo(up, offers["ALICE"]["photo"], documented["ALICE"])["owner"] == "alice"
+    assert tus("DELETE", url, alice)[0] == 404 and up.call("GET", f"/photos/{offers['BOB']['photo']}")[0] == 404
+    assert up.call("DELETE", f"/photos/{offers['ALICE']['photo']}", documented["BOB"])[0] == 403
+    assert up.call("DELETE", f"/photos/{offers['ALICE']['photo']}", documented["ALICE"])[0] == 204
+
+
 def test_urls_of_before_die_with_another_visibility(up: Up, documented: dict[str, str]) -> None:
     alice = documented["ALICE"]
     photo = wait_for_photo(up, documented["FRIENDS"], alice)
@@ -221,16 +272,19 @@ def test_the_database_is_made_anew_from_the_store(up: Up, documented: dict[str, 
         return json.loads(done.stdout)
 
     told = haystack("rebuild")
-    assert told["photos"] == 1 and told["people"] == 1 and told["unreadable"] == []
-    assert haystack("rebuild")["known"] == 1
+    assert told["photos"] == 2 and told["people"] == 2 and told["unreadable"] == []
+    assert haystack("rebuild")["known"] == 2
     assert len(haystack("password", "alice")["password"]) >= 12
     with sqlite3.connect(tmp_path / "new.db") as connection:
         rows = connection.execute(
             "SELECT photos.id, username, name, title, visibility, photos.created_ms, mime, width, photo_count"
-            " FROM photos JOIN users ON users.id = owner_id"
+            " FROM photos JOIN users ON users.id = owner_id ORDER BY photos.id"
         ).fetchall()
+        tags = connection.execute("SELECT tag FROM photo_tags WHERE photo_id = ?", (int(photo["id"], 16),)).fetchall()
     connection.close()
-    [(photo_id, username, name, title, visibility, created_ms, mime, width, count)] = rows
+    assert [row[1] for row in rows] == ["alice", "bob"]
+    photo_id, username, name, title, visibility, created_ms, mime, width, count = rows[0]
+    assert sorted(row[0] for row in tags) == photo["tags"] == ["friends", "sea"]
     assert (f"{photo_id:x}", username, name, title) == (photo["id"], "alice", "Alice", photo["title"])
     assert (visibility, mime, width, count) == (0, "image/jpeg", 1200, 1)
     assert str(created_ms)[-3:] in photo["created"]
