@@ -29,8 +29,8 @@ SIZES = (200_000, 50_000, 5_000, 300, 10)
 REFUSED = (507, 503, 409)
 """The disk is full; nothing can be assigned; the volume has no room. Each with the reason."""
 
-DELETES_REPORTED_SECONDS = 2.0
-"""Until the Directory knows what is garbage."""
+DELETES_REPORTED_SECONDS = 20.0
+"""Within which the Directory knows what is garbage."""
 
 REPORTED_SECONDS = 0.3
 """After a refusal: until the Directory has heard that a volume is full, and names another one."""
@@ -111,7 +111,7 @@ class Filling:
         await self._read_all(http)
         one.deleted = await self._delete(http, 0.6)
         full_bytes = self._volume_bytes()
-        await self._compact()
+        await self._compact(http)
         one.won_bytes = full_bytes - self._volume_bytes()
         await self._read_all(http)
         return one
@@ -196,11 +196,20 @@ class Filling:
         self._require_refusal(answer, f"DELETE {fid}", refusals)
         return False
 
-    async def _compact(self) -> None:
+    async def _deletes_reported(self, http: HttpClient) -> None:
+        """Wait until the Directory counts the photos that there are, and no more."""
+        counted = -1
+        async with asyncio.timeout(DELETES_REPORTED_SECONDS):
+            while counted != len(self.live):
+                answer = await self._ask(http, "GET", self.cluster.directory.address, "/dir/status")
+                counted = sum(volume["liveCount"] for volume in answer.json()["Volumes"])
+                await asyncio.sleep(REPORTED_SECONDS / 3)
+
+    async def _compact(self, http: HttpClient) -> None:
         """Compact until nothing is to be won any more: what is won makes room for more."""
         said: Any = None
         for _ in range(COMPACT_PASSES):
-            await asyncio.sleep(DELETES_REPORTED_SECONDS)
+            await self._deletes_reported(http)
             said = await self._command("volume", "compact", "--all", "--now", "--apply", "--json")
             self.counts["compactions"] += sum(one["state"] == "done" for one in said["compactions"])
             self.counts["compactions without room"] += sum(bool(one["obstacle"]) for one in said["volumes"])
