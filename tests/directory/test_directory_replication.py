@@ -34,6 +34,16 @@ async def assigned(directory: Any, query: str = "replication=001") -> dict[str, 
     return result
 
 
+async def pair(directory: Any, stores: list[ReplicaStore]) -> tuple[int, dict[str, Any], ReplicaStore, ReplicaStore]:
+    """A new volume of two copies: its number, its record, the Store that leads, and the other one."""
+    volume = int((await assigned(directory))["fid"].partition(",")[0])
+    record = (await volumes(directory))[volume]
+    by_id = {store.store_id: store for store in stores}
+    leader = by_id[record["primary"]]
+    (other,) = (by_id[member] for member in record["inSync"] if member != leader.store_id)
+    return volume, record, leader, other
+
+
 @pytest.mark.parametrize("born_told", [True, False])
 async def test_a_volume_is_made_on_all_its_stores_which_learn_of_each_other(
     start: Any, make_replicas: Callable[..., Any], born_told: bool
@@ -101,30 +111,27 @@ async def test_a_lost_store_leaves_the_in_sync_sets_and_uploads_go_on(
     directory = await start(**FAST)
     stores = await make_replicas(RACK, RACK, RACK)
     await joined(directory, *stores)
-    volume = int((await assigned(directory))["fid"].partition(",")[0])
-    before = (await volumes(directory))[volume]
-    by_id = {store.store_id: store for store in stores}
-    other = next(member for member in before["inSync"] if member != before["primary"])
-    lost, left = (before["primary"], other) if primary_dies else (other, before["primary"])
-    await by_id[lost].go()
+    volume, before, leader, other = await pair(directory, stores)
+    lost, left = (leader, other) if primary_dies else (other, leader)
+    await lost.go()
 
     async def changed() -> Any:
         record = (await volumes(directory))[volume]
         return record if record["epoch"] > before["epoch"] else None
 
     record = await until(changed, "a new epoch")
-    assert (record["primary"], record["inSync"]) == (left, [left])
-    assert set(record["members"]) == {left, lost} and record["degradedSinceMs"] > 0
+    assert (record["primary"], record["inSync"]) == (left.store_id, [left.store_id])
+    assert set(record["members"]) == {left.store_id, lost.store_id} and record["degradedSinceMs"] > 0
 
     async def told() -> bool:
-        return bool(by_id[left].memberships[volume]["epoch"] == record["epoch"])
+        return bool(left.memberships[volume]["epoch"] == record["epoch"])
 
     await until(told, "the new membership is told")
     for _ in range(20):
-        assert (await assigned(directory))["url"] != by_id[lost].url
+        assert (await assigned(directory))["url"] != lost.url
         assert int((await assigned(directory))["fid"].partition(",")[0]) != volume
     _, lookup = await directory.call(f"/dir/lookup?volumeId={volume}")
-    assert [location["url"] for location in lookup["locations"]] == [by_id[left].url]
+    assert [location["url"] for location in lookup["locations"]] == [left.url]
 
 
 async def test_when_all_are_lost_the_first_that_returns_leads(start: Any, make_replicas: Callable[..., Any]) -> None:
@@ -157,11 +164,8 @@ async def test_a_primary_reports_a_suspect_and_is_told_what_is_in_force(
     directory = await start(**FAST)
     stores = await make_replicas(RACK, RACK)
     await joined(directory, *stores)
-    volume = int((await assigned(directory))["fid"].partition(",")[0])
-    record = (await volumes(directory))[volume]
-    by_id = {store.store_id: store for store in stores}
-    primary = by_id[record["primary"]]
-    other = next(member for member in record["inSync"] if member != primary.store_id)
+    volume, record, primary, replica = await pair(directory, stores)
+    other = replica.store_id
     path = f"/internal/volumes/{volume}/suspect"
     report = {"storeId": primary.store_id, "epoch": record["epoch"], "suspects": [other], "reason": "time-out"}
     # A replica is not believed, nor is who speaks of another epoch, nor a question.
@@ -189,11 +193,7 @@ async def test_a_suspect_takes_no_part_in_uploads_until_it_is_heard_again(
     stores = await make_replicas(RACK, RACK, RACK)
     for store in stores:
         assert (await store.register(directory.base))[0] == 200  # and no heartbeat
-    by_id = {store.store_id: store for store in stores}
-    volume = int((await assigned(directory))["fid"].partition(",")[0])
-    record = (await volumes(directory))[volume]
-    primary = by_id[record["primary"]]
-    other = by_id[next(member for member in record["inSync"] if member != primary.store_id)]
+    volume, record, primary, other = await pair(directory, stores)
     led_by_other = f"replication=001&dataNode={other.url}"
     report = {"storeId": primary.store_id, "epoch": record["epoch"], "suspects": [other.store_id], "reason": "time-out"}
     path = f"/internal/volumes/{volume}/suspect"
@@ -217,11 +217,7 @@ async def test_a_stale_copy_is_no_place_to_read_from_while_the_one_in_sync_talks
     directory = await start(**FAST)
     stores = await make_replicas(RACK, RACK)
     await joined(directory, *stores)
-    volume = int((await assigned(directory))["fid"].partition(",")[0])
-    before = (await volumes(directory))[volume]
-    by_id = {store.store_id: store for store in stores}
-    leader = by_id[before["primary"]]
-    stale = next(store for store in stores if store is not leader)
+    volume, before, leader, stale = await pair(directory, stores)
 
     async def places() -> list[str]:
         _, lookup = await directory.call(f"/dir/lookup?volumeId={volume}")
@@ -306,13 +302,9 @@ async def test_a_store_that_knows_a_higher_epoch_gets_a_higher_one_still(
     directory = await start(**FAST)
     stores = await make_replicas(RACK, RACK, RACK)
     await joined(directory, *stores)
-    volume = int((await assigned(directory))["fid"].partition(",")[0])
-    record = (await volumes(directory))[volume]
-    by_id = {store.store_id: store for store in stores}
-    primary = by_id[record["primary"]]
-    lost = next(member for member in record["inSync"] if member != primary.store_id)
+    volume, _, primary, lost = await pair(directory, stores)
     primary.memberships[volume] = {**primary.memberships[volume], "epoch": 40}
-    await by_id[lost].go()
+    await lost.go()
 
     async def told() -> bool:
         known = primary.memberships[volume]
