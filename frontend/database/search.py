@@ -44,7 +44,7 @@ _SMALLER_BLOCKS = 8 * len(_BLOCK_BITS)
 """No more blocks than these come before those of the largest size: so many of each, till the next size begins."""
 MOST_OF_BLOCK = 8192
 """Matches that a block may be expected to have: all of them are read, even if the newest few are enough."""
-RARE = 2000
+RARE = 500
 """So few matches are asked for at once."""
 _BATCH = 2000
 _END = 2**63 - 1
