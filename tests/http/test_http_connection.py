@@ -46,8 +46,8 @@ def test_answer_is_exact() -> None:
 def test_error_answer_is_exact() -> None:
     drive = Drive().feed(get("/missing"))
     assert drive.output == (
-        b"HTTP/1.1 404 Not Found\r\nServer: haystack\r\nContent-Type: application/json\r\nContent-Length: 27\r\n"
-        b"Date: " + DATE + b'\r\n\r\n{"error": "no such photo"}\n'
+        b"HTTP/1.1 404 Not Found\r\nServer: haystack\r\nContent-Type: application/json\r\n"
+        b"Cache-Control: no-store\r\nContent-Length: 27\r\nDate: " + DATE + b'\r\n\r\n{"error": "no such photo"}\n'
     )
 
 
