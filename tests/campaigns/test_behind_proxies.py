@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -391,7 +392,7 @@ def test_connections_that_the_cache_closes_while_a_proxy_wants_to_use_them(tmp_p
             folder = tmp_path / file
             folder.mkdir()
             with in_front(cluster, file, folder, changes) as found:
-                failed = together(16, lambda number, found=found: pausing(found, fid, number))
+                failed = together(16, partial(pausing, found, fid))
                 assert not failed, (file, failed)
 
 
@@ -405,7 +406,7 @@ def pausing(found: Proxy, fid: Fid, number: int) -> None:
 
 
 @pytest.mark.parametrize("file", ["nginx-proxy.conf", "haproxy.cfg", "varnish.vcl"])
-def test_a_cache_is_killed_and_frozen_while_requests_go_through(
+def test_a_cache_is_killed_while_requests_go_through(
     cluster: Cluster, photos: Photos, tmp_path: Path, file: str
 ) -> None:
     bodies = {photos.put(body_of(size)): body_of(size) for size in (1, 4096, 4097, 20_000, 20_001, 60_000)}
