@@ -172,8 +172,9 @@ async def _warm(app: App, fids: list[str], count: int) -> int | None:
         if not fids:
             answer = await control.directory("GET", "/internal/cache/hottest", {"count": count}, signed=True)
             fids = [str(one) for one in answer.get("fids", ())][:count]
-        views = {view.cache_id: view for view in await ask_caches(control)}
         shares = share_out(fids, parse_nodes(await control.directory("GET", "/dir/caches")))
+        # Asked for second: it names those that have come since, and those that are silent.
+        views = {view.cache_id: view for view in await ask_caches(control)}
         if not shares:
             raise VolumeUnavailable("there is no Cache that could be warmed; start one: haystack cache --data DIR")
         with app.output.progress("Warming", len(fids)) as progress:

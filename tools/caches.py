@@ -90,7 +90,7 @@ def ratios(counters: Mapping[str, float]) -> Ratios:
     """
     hits = counters.get("hits", 0) + counters.get("stale", 0)
     served = hits + counters.get("misses", 0) + counters.get("passes", 0)
-    hit_bytes = counters.get("hitBytes", 0)
+    hit_bytes = counters.get("hitBytes", 0) + counters.get("staleBytes", 0)
     served_bytes = hit_bytes + counters.get("missBytes", 0) + counters.get("passBytes", 0)
     return Ratios(hits / served if served else None, hit_bytes / served_bytes if served_bytes else None)
 

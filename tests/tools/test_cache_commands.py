@@ -244,6 +244,11 @@ def test_there_is_nothing_to_warm(caches: CacheCluster, capsys: Capture) -> None
 # -- counters
 
 
+def test_what_is_served_stale_counts_as_from_memory_by_bytes_too() -> None:
+    found = ratios({"hits": 1, "stale": 2, "misses": 1, "hitBytes": 10, "staleBytes": 20, "missBytes": 10})
+    assert (found.requests, found.bytes) == (0.75, 0.75)
+
+
 def test_ratios() -> None:
     assert ratios({}) == (ratios({"notFound": 5}))
     found = ratios({"hits": 6, "stale": 2, "misses": 1, "passes": 1, "notFound": 90, "hitBytes": 1, "missBytes": 3})
