@@ -164,12 +164,15 @@ def test_a_call_keeps_to_the_document(call: Any, way: str, served: Served, examp
     if call.parameters or call.body or call.form or "parameters" in operation.definition.raw:
         cases = st.one_of(cases, operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
 
+    # In a form all is text: a number for a title, which the document's schema calls wrong, is a title.
+    checks = [check for check in CHECKS if call.form is None or check is not negative_data_rejection]
+
     @_settings(examples)
     @given(cases, st.randoms(use_true_random=False))
     def ask(case: Any, random: Any) -> None:
         _name_what_there_is(case, asker, random)
         answer = case.call_and_validate(
-            base_url=served.api, session=asker.session, checks=CHECKS, allow_redirects=False, timeout=SECONDS
+            base_url=served.api, session=asker.session, checks=checks, allow_redirects=False, timeout=SECONDS
         )
         if answer.status_code >= 400:
             assert answer.json()["status"] == answer.status_code and answer.json()["detail"]
