@@ -7,6 +7,7 @@ here once: limits, handler, the parser of heads, the cache of parsed header bloc
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import logging
 import re
 import socket
@@ -28,11 +29,23 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_SECONDS = 1.0
 BACKLOG = 1024
+LOOPBACK_CONGESTION = b"reno"
+"""Every Linux has it, and it does not pace."""
 
 _PLAIN_LINE = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[A-Za-z0-9,._@-]+) HTTP/1\.1")
 """A request line that no rule of :mod:`haystack.http.head` refuses, unless for its length."""
 
 _Kept = TypeVar("_Kept")
+
+
+def calm_loopback(listener: socket.socket) -> None:
+    """Have the kernel not pace what goes to the own machine, for example to a proxy in front of us.
+
+    BBR, where it is the system's choice, sends by timers that are set for what it believes the way can take. There is
+    no way, and timers cost processor time. Connections inherit this from the listening socket.
+    """
+    if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
 
 
 class Server:
@@ -108,6 +121,8 @@ class Server:
         else:
             listener = await loop.create_server(self.new_connection, host, port, reuse_port=reuse_port, backlog=BACKLOG)
         self._listener = listener
+        for bound in listener.sockets:
+            calm_loopback(bound)
         self.begin_sweeping()
         return int(listener.sockets[0].getsockname()[1])
 

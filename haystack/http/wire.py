@@ -51,6 +51,7 @@ class Wire(asyncio.Protocol):
         "_buffer",
         "_drain_waiter",
         "_eof",
+        "_gathers",
         "_lender",
         "_linger_tick",
         "_lingered_bytes",
@@ -80,6 +81,8 @@ class Wire(asyncio.Protocol):
         """Bytes of the current request's body that were not taken yet; -1 when it is not known."""
         self._body_paused = False
         self._aborted = False
+        self._gathers = False
+        """The transport gathers output until the end of the loop's turn."""
         self._eof = False
         """The client has half-closed: it sends nothing more."""
         self._drain_waiter: asyncio.Future[None] | None = None
@@ -98,6 +101,7 @@ class Wire(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the methods, not the base class.
         self._write = self._transport.write
         self._writelines = self._transport.writelines
+        self._gathers = self._server.limits.write_buffer_bytes > 0
         self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
 
     def _pump(self) -> None:
@@ -126,19 +130,20 @@ class Wire(asyncio.Protocol):
 
         Nothing is gathered here until the end of the loop's turn: then the memory may be another photo's.
         """
-        self._transport.set_write_buffer_limits(high=0)
+        if self._gathers:
+            self._transport.set_write_buffer_limits(high=0)
         self._writelines(pieces)
         if self._write_paused:  # and so no further request is begun before all of it is out
             lender.pin()
             self._lender = lender
-        else:
+        elif self._gathers:
             self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
 
     def _give_back(self) -> None:
         lender, self._lender = self._lender, None
         if lender is not None:
             lender.unpin()
-            if self._phase is not Phase.CLOSED:
+            if self._gathers and self._phase is not Phase.CLOSED:
                 self._transport.set_write_buffer_limits(high=self._server.limits.write_buffer_bytes)
 
     @property

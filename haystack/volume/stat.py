@@ -10,7 +10,9 @@ from haystack.volume.layout import Superblock
 
 @dataclass(frozen=True, slots=True)
 class VolumeStat:
-    """Sizes and counts of a volume; see :class:`~haystack.volume.index_records.IndexState` for the meaning of the sums."""
+    """Sizes and counts of a volume; for the meaning of the sums see
+    :class:`~haystack.volume.index_records.IndexState`.
+    """
 
     volume: int
     uuid: str

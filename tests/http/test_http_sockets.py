@@ -321,6 +321,24 @@ def test_given_socket_and_shared_port() -> None:
     uvloop.run(main())
 
 
+@pytest.mark.parametrize(("host", "calm"), [("127.0.0.1", True), ("0.0.0.0", False)])
+def test_what_goes_to_the_own_machine_is_not_paced(host: str, calm: bool) -> None:
+    """Elsewhere it is as the system has it."""
+    with socket.socket() as other:
+        usual = other.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+
+    async def main() -> None:
+        server = Server(RecordingHandler())
+        with socket.socket() as listener:
+            listener.bind((host, 0))
+            await server.start(sock=listener.dup())
+            found = listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+            assert found.rstrip(b"\0") == (b"reno" if calm else usual.rstrip(b"\0"))
+        await server.graceful_stop(1)
+
+    uvloop.run(main())
+
+
 def test_observer_is_told() -> None:
     class Counts:
         opened = closed = 0
