@@ -38,6 +38,11 @@ _PLAIN_LINE = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[A-Za-z0-9,._@-]+) HTTP
 _Kept = TypeVar("_Kept")
 
 
+def sweep_pause_seconds(wall_seconds: float) -> float:
+    """How long to wait until the next sweep, so that Date is right: a photo's Last-Modified must not be after it."""
+    return SWEEP_INTERVAL_SECONDS - wall_seconds % SWEEP_INTERVAL_SECONDS
+
+
 def calm_loopback(listener: socket.socket) -> None:
     """Have the kernel not pace what goes to the own machine, for example to a proxy in front of us.
 
@@ -165,9 +170,10 @@ class Server:
     # Slow clients.
 
     def begin_sweeping(self) -> None:
-        """Look at the clock and at all connections, now and every second from now on."""
+        """Look at the clock and at all connections, now and at the beginning of every second from now on."""
         self.sweep()
-        self._sweep_timer = asyncio.get_running_loop().call_later(SWEEP_INTERVAL_SECONDS, self.begin_sweeping)
+        pause_seconds = sweep_pause_seconds(self._wall_clock())
+        self._sweep_timer = asyncio.get_running_loop().call_later(pause_seconds, self.begin_sweeping)
 
     def sweep(self) -> None:
         """Set the second's Date and close connections whose clients are too slow."""

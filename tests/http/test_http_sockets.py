@@ -15,7 +15,7 @@ from http_harness import FakeClock, RecordingHandler, RecordingSink, parse_respo
 from haystack.http.connection import HttpConnection
 from haystack.http.limits import HttpLimits
 from haystack.http.request import Request
-from haystack.http.server import Server
+from haystack.http.server import Server, sweep_pause_seconds
 
 GET = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n"
 WAIT_SECONDS = 20
@@ -337,6 +337,13 @@ def test_what_goes_to_the_own_machine_is_not_paced(host: str, calm: bool) -> Non
         await server.graceful_stop(1)
 
     uvloop.run(main())
+
+
+def test_a_second_begins_with_its_date() -> None:
+    now = 1_700_000_000.75
+    assert sweep_pause_seconds(now) == pytest.approx(0.25)
+    assert sweep_pause_seconds(now + 0.25) == pytest.approx(1.0)
+    assert sweep_pause_seconds(now + 0.249) > 0
 
 
 def test_observer_is_told() -> None:
