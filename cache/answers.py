@@ -17,6 +17,7 @@ HIT, MISS, STALE, PASS = b"hit", b"miss", b"stale", b"pass"
 WARNING: Final = b'Warning: 110 haystack-cache "Response is Stale"\r\n'
 """No Store and no Directory can say whether the photo is still there (RFC 7234, 5.5.1)."""
 ASK_AGAIN: Final = b"Cache-Control: no-cache\r\n"
+ASK_AGAIN_PRIVATELY: Final = b"Cache-Control: private, no-cache\r\n"
 """Of what is stale: who keeps it for a year may keep what was deleted."""
 
 _LASTING = re.compile(rb"^Cache-Control: [^\r]*\r\n", re.MULTILINE)
@@ -68,7 +69,7 @@ def answer(connection: HttpConnection, request: Request, record: Record, how: by
     plan = plan_for(request, record, private_until)
     lines = cache_lines(record, how, private_until)
     if how is STALE:
-        plan = replace(plan, headers=_LASTING.sub(ASK_AGAIN, plan.headers))
+        plan = replace(plan, headers=_LASTING.sub(ASK_AGAIN_PRIVATELY if private_until else ASK_AGAIN, plan.headers))
     if plan.status == 416:
         connection.respond_error(416, unsatisfiable(record.data_bytes), plan.headers + lines)
         return 0

@@ -179,9 +179,9 @@ async def _warm(app: App, fids: list[str], count: int) -> int | None:
             raise VolumeUnavailable("there is no Cache that could be warmed; start one: haystack cache --data DIR")
         with app.output.progress("Warming", len(fids)) as progress:
             found = await asyncio.gather(
-                *(_warm_one(control, views[cache_id], share, progress.advance) for cache_id, share in shares.items())
+                *(_warm_one(control, views.get(one), share, progress.advance) for one, share in shares.items())
             )
-    told = {views[cache_id].url: outcome for cache_id, outcome in zip(shares, found, strict=True)}
+    told = {views[one].url if one in views else one: outcome for one, outcome in zip(shares, found, strict=True)}
     app.output.document({"photos": len(fids), "caches": told})
     _say_warmed(app.output, told)
     return EXIT_FAILED if any(one["failed"] or one["error"] for one in told.values()) else None
@@ -198,8 +198,10 @@ def share_out(fids: Sequence[str], caches: CacheList) -> dict[str, list[str]]:
     return dict(shares)
 
 
-async def _warm_one(control: Control, view: CacheView, fids: Sequence[str], advance: Any) -> dict[str, Any]:
+async def _warm_one(control: Control, view: CacheView | None, fids: Sequence[str], advance: Any) -> dict[str, Any]:
     told: dict[str, Any] = {"fetched": 0, "present": 0, "failed": 0, "error": ""}
+    if view is None:
+        return {**told, "failed": len(fids), "error": "this Cache has gone meanwhile; warm again"}
     for start in range(0, len(fids), WARM_BATCH):
         batch = fids[start : start + WARM_BATCH]
         try:

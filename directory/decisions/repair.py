@@ -14,7 +14,7 @@ Directory that dies. Moves that were ordered are steps of the same plan (:mod:`d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from directory.decisions.allotment import allot, room_of
@@ -83,12 +83,9 @@ def _complete(
     record = view.record
     kept = promise.kept(sites_of(holders, snapshot))
     left = len(record.in_sync)
-    stale = [
-        member
-        for member in record.stale
-        if is_usable_stale(member, view, snapshot)
-        and (left < promise.copies or promise.kept(sites_of([*holders, member], snapshot)) > kept)
-    ]
+    stale = [member for member in record.stale if is_usable_stale(member, view, snapshot)]
+    if left >= promise.copies:
+        stale = _closer(holders, stale, promise, snapshot)
     if stale:
         # One that stays rather than one that leaves; the one that has most lacks least.
         target = min(stale, key=lambda m: (is_leaving(m, view, snapshot), -view.copies[m].size_bytes, m))
@@ -107,6 +104,24 @@ def _complete(
         reason = f"{left} of {promise.copies} promised copies are in sync"
     step = Step(Action.COPY, record.volume, "", record.primary, "", size_of(view), reason)
     return Need((2 if draining else 1, left, record.volume), view, step, tuple(holders))
+
+
+def _closer(holders: Sequence[str], stale: Sequence[str], promise: Replication, snapshot: Snapshot) -> list[str]:
+    """Return the stale copies that bring a volume closer to its promise: one of them does, or all that are needed do.
+
+    Two copies in one rack are nothing to a volume that has two in two others, one alone as little as none.
+    """
+
+    def kept(members: Iterable[str]) -> int:
+        return promise.kept(sites_of([*holders, *members], snapshot))
+
+    now, with_all = kept(()), kept(stale)
+    if alone := [member for member in stale if kept((member,)) > now]:
+        return alone
+    if with_all == now:
+        return []
+    needed = [member for member in stale if kept(other for other in stale if other != member) < with_all]
+    return needed or list(stale)
 
 
 def _reason_to_wait(view: VolumeView, promise: Replication, snapshot: Snapshot, rules: Rules) -> Waiting | None:

@@ -16,6 +16,7 @@ from frontend.visibility import Visibility
 from haystack.client import HaystackClient
 from haystack.errors import HaystackError
 from haystack.fid import Fid
+from haystack.lifetime import end_tasks
 from haystack.signed_urls import UrlSigner
 from haystack.views import is_view
 
@@ -180,7 +181,7 @@ class PictureUrls:
             return self._cdn
         fid = Fid.parse(photo.fid)
         # Drawn by the photo: all pages name the same place for it, and all places are named by some.
-        urls = await self._client.read_urls(fid, uniform=random.Random(fid.key).random)
+        urls = await self._client.read_urls(fid, uniform=random.Random(fid.key).random, at_once=True)
         return urls[0].rpartition("/")[0]
 
     async def origins(self) -> tuple[str, ...]:
@@ -206,14 +207,16 @@ class PictureUrls:
     async def close(self) -> None:
         """Break off what is under way."""
         if self._learning is not None:
-            self._learning.cancel()
-            await asyncio.wait((self._learning,))
+            await end_tasks([self._learning])
 
     async def _ask(self) -> None:
         try:
             images, intakes = await self._client.read_bases(), await self._client.services(INTAKE)
         except HaystackError as error:
             _log.warning("the cluster's machines are not known, pages name those of before: %s", error)
+            return
+        except Exception:
+            _log.exception("the cluster's machines are not known, pages name those of before")
             return
         finally:
             self._learnt = self._now()

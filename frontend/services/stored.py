@@ -108,10 +108,19 @@ class StoredPhotos:
             raise Busy(str(error)) from error
 
     async def _read(self, fid: Fid) -> _Read | None:
+        """A needle; None when no Store has it, also asked where the volume is by now. Raises Busy."""
+        urls = await self._client.read_urls(fid)
+        found = await self._read_at(fid, urls)
+        if found is None:
+            self._client.doubt(fid.volume)
+            if set(now := await self._client.read_urls(fid)) != set(urls):
+                found = await self._read_at(fid, now)
+        return found
+
+    async def _read_at(self, fid: Fid, urls: Sequence[str]) -> _Read | None:
         query = self._signer.query(fid, int(self._now()) + _READ_SECONDS)
         problem = "no Store has the volume"
         missing = 0
-        urls = await self._client.read_urls(fid)
         for url in urls:
             try:
                 async with self._session.get(f"{url}?{query}") as response:

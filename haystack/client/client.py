@@ -39,6 +39,7 @@ from haystack.client.transport import Transport
 from haystack.client.uploading import DEFAULT_DEADLINE_SECONDS, Upload, Uploader
 from haystack.errors import HaystackError, InvalidRequest, NeedleNotFound, TooLarge, VolumeNotFound
 from haystack.fid import Fid, Locator
+from haystack.lifetime import end_tasks
 from haystack.ttl import expiry, parse_ttl
 
 DEFAULT_TIMEOUT_SECONDS = 30.0
@@ -46,6 +47,8 @@ DEFAULT_MAX_CONCURRENCY = 64
 DEFAULT_MAX_READ_BYTES = 4 * 2**30
 ASKED_BESIDE = 4
 """Places of volumes that are asked for at once while their old ones are named in URLs."""
+LATELY_SECONDS = 15.0
+"""For how long after its lifetime a place is named in URLs of pages that do not wait, while it is asked for anew."""
 REFRESH_PATIENCE_SECONDS = 1.0
 """How long a Directory may be silent about a volume whose place is remembered."""
 
@@ -107,7 +110,6 @@ class HaystackClient:
         self._via_cache = via_cache
         self._internal = internal
         self._uniform = uniform
-        self._lifetime_seconds = location_lifetime_seconds
         self._asking: dict[int, asyncio.Task[None]] = {}
         self._beside = asyncio.Semaphore(ASKED_BESIDE)
         self._uploader = Uploader(
@@ -128,10 +130,7 @@ class HaystackClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asking = list(self._asking.values())
-        for task in asking:
-            task.cancel()
-        await asyncio.gather(*asking, return_exceptions=True)
+        await end_tasks(self._asking.values())
         await self._caches.close()
         await self._names.close()
         await self._transport.close()
@@ -146,26 +145,31 @@ class HaystackClient:
         """Return where a volume is, as remembered or asked. Raises VolumeNotFound, Unreachable."""
         return await self._policy.run(lambda: self._where(volume))
 
-    async def read_urls(self, fid: Fid, *, uniform: Callable[[], float] | None = None) -> list[str]:
+    async def read_urls(
+        self, fid: Fid, *, uniform: Callable[[], float] | None = None, at_once: bool = False
+    ) -> list[str]:
         """Return the URLs under which a needle can be read, best first: at Caches if there are any, then at Stores.
-
-        Places are believed for twice their lifetime, and asked for anew beside that: a page with photos of a hundred
-        volumes does not wait for as many answers once a minute.
 
         Parameters
         ----------
         uniform: draws among copies that share the reads; by default the client's own.
+        at_once: believe places a little longer than their lifetime, and ask for them anew beside that: a page with
+            photos of a hundred volumes does not wait for as many answers once a minute.
 
         Raises as :meth:`lookup`.
         """
         draw = uniform or self._uniform
         known = await self._caches.known() if self._via_cache else None
         caches = known.of_photo(fid.key, draw) if known is not None else []
-        places = self._lately_known(fid.volume) or await self.lookup(fid.volume)
+        places = (self._lately_known(fid.volume) if at_once else None) or await self.lookup(fid.volume)
         stores = for_reading(places, draw)
         bases = [node.base(internal=self._internal) for node in caches]
         bases += [store.base(internal=self._internal) for store in stores]
         return [f"{base}/{fid}" for base in bases]
+
+    def doubt(self, volume: int) -> None:
+        """Ask anew where a volume is the next time: what it was said to have was not there."""
+        self._locations.doubt(volume)
 
     async def read_bases(self) -> list[str]:
         """Return the addresses of all Caches and Stores that photos may be read from. Raises Unreachable."""
@@ -322,7 +326,9 @@ class HaystackClient:
                     uncertain = uncertain or _may_have_worked(failure)
                     failures.append(failure)
             self._locations.doubt(target_fid.volume)
-            raise worst(failures)
+            counts = worst(failures)
+            # How long these want to be left alone does not matter: another may be the primary by now.
+            raise Transient(counts.error) if isinstance(counts, Transient) else counts
 
         return await self._policy.run(attempt)
 
@@ -368,7 +374,7 @@ class HaystackClient:
 
     def _lately_known(self, volume: int) -> tuple[Location, ...] | None:
         """The place as it was a moment ago; when that is to be believed no more, it is asked for meanwhile."""
-        known = self._locations.lately(volume, self._lifetime_seconds)
+        known = self._locations.lately(volume, LATELY_SECONDS)
         if known is not None and self._locations.get(volume) is None and volume not in self._asking:
             self._asking[volume] = asyncio.get_running_loop().create_task(self._ask_beside(volume))
         return known
@@ -380,6 +386,8 @@ class HaystackClient:
         except (Transient, HaystackError) as error:
             # Who asks for the volume next, and has to wait, is told.
             _log.debug("where volume %d is now is not known: %s", volume, error)
+        except Exception:
+            _log.exception("where volume %d is now is not known", volume)
         finally:
             del self._asking[volume]
 

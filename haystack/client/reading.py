@@ -217,12 +217,12 @@ def _origin(response: aiohttp.ClientResponse) -> str:
 def worst(failures: Sequence[Transient | HaystackError]) -> Transient | HaystackError:
     """Return the failure that counts when every location failed.
 
-    One that may pass wins: as long as a location cannot be asked, nobody knows that a photo is gone. Then one that
-    tells more than "not found".
+    One that may pass wins: as long as a location cannot be asked, nobody knows that a photo is gone; of several the
+    one to be asked again soonest. Then one that tells more than "not found".
     """
-    for failure in failures:
-        if isinstance(failure, Transient):
-            return failure
+    passing = [failure for failure in failures if isinstance(failure, Transient)]
+    if passing:
+        return min(passing, key=lambda failure: failure.retry_after_seconds)
     for failure in failures:
         if not isinstance(failure, NeedleNotFound):
             return failure

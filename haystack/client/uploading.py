@@ -103,9 +103,8 @@ class Uploader:
             if isinstance(failure, Transient):
                 if not upload.source.repeatable:
                     raise failure.error from failure
-                if upload.fid is not None:
-                    raise
-                # How long this Store wants to be left alone does not matter: the next name is of another volume.
+                # How long this Store wants to be left alone does not matter: the next name is of another volume, and
+                # that of the caller may have another primary by now.
                 raise Transient(failure.error) from failure
             # This volume does not take it; another may. Whoever gave the name gets the reason.
             if upload.fid is not None or not upload.source.repeatable:

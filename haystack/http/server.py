@@ -7,6 +7,7 @@ here once: limits, handler, the parser of heads, the cache of parsed header bloc
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 import re
@@ -28,6 +29,8 @@ from haystack.lifetime import end_tasks
 logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL_SECONDS = 1.0
+SWEEP_LATE_SECONDS = 0.002
+"""After a second's beginning: the loop's timers know whole milliseconds, and may be early by one."""
 BACKLOG = 1024
 LOOPBACK_CONGESTION = b"reno"
 """Every Linux has it, and it does not pace."""
@@ -39,8 +42,8 @@ _Kept = TypeVar("_Kept")
 
 
 def sweep_pause_seconds(wall_seconds: float) -> float:
-    """How long to wait until the next sweep, so that Date is right: a photo's Last-Modified must not be after it."""
-    return SWEEP_INTERVAL_SECONDS - wall_seconds % SWEEP_INTERVAL_SECONDS
+    """How long to wait until the next sweep, so that Date is right: a photo's Last-Modified should not be after it."""
+    return SWEEP_INTERVAL_SECONDS - wall_seconds % SWEEP_INTERVAL_SECONDS + SWEEP_LATE_SECONDS
 
 
 def calm_loopback(listener: socket.socket) -> None:
@@ -50,7 +53,8 @@ def calm_loopback(listener: socket.socket) -> None:
     no way, and timers cost processor time. Connections inherit this from the listening socket.
     """
     if ipaddress.ip_address(listener.getsockname()[0]).is_loopback:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
+        with contextlib.suppress(OSError):  # a sandbox may forbid it, and it is good enough without
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, LOOPBACK_CONGESTION)
 
 
 class Server:

@@ -79,6 +79,7 @@ class ControlBlock:
         self._map = mmap.mmap(fd, _block_bytes(workers))
         self.cells = memoryview(self._map).cast("Q")
         self.bell_fd = self.cells[Header.BELL]
+        self._made_here = False
 
     @classmethod
     def create(cls, workers: int) -> ControlBlock:
@@ -87,6 +88,7 @@ class ControlBlock:
         os.ftruncate(fd, _block_bytes(workers))
         block = cls(fd, workers)
         block.bell_fd = block.cells[Header.BELL] = os.eventfd(0, os.EFD_NONBLOCK)
+        block._made_here = True
         block.cells[Header.MAGIC] = MAGIC
         block.cells[Header.VERSION] = LAYOUT_VERSION
         block.cells[Header.WORKERS] = workers
@@ -105,7 +107,8 @@ class ControlBlock:
         self.cells.release()
         self._map.close()
         os.close(self.fd)
-        os.close(self.bell_fd)
+        if self._made_here:  # whoever attached shares the number
+            os.close(self.bell_fd)
 
     # -- waking the supervisor
 

@@ -195,3 +195,20 @@ def test_the_own_signature_reaches_far_enough() -> None:
     assert path == f"/{fid}" and int(expires) == 1000 + OWN_SECONDS
     assert SIGNER.valid_until(fid, expires, signature) == int(expires)
     assert own_path(UrlSigner(None), fid, 1000.5) == f"/{fid}"
+
+
+def test_what_is_stale_stays_private(tmp_path: Path) -> None:
+    """A proxy may keep what is to be asked for again; this is nobody's but the one's who has the URL."""
+    with one_store(tmp_path, secret=SECRET) as behind, behind.node.client() as client:
+        fid = new_fid()
+        put(behind, fid, b"seen by few")
+        path = f"/{fid}?{query(fid)}"
+        assert client.get(path).body == b"seen by few"
+        behind.directory.silent = True
+        pid = behind.store.processes[0].pid
+        freeze(pid)
+        try:
+            until(lambda: client.get(path).headers["x-cache"] == "stale", "nobody answers")
+            assert client.get(path).headers["cache-control"] == "private, no-cache"
+        finally:
+            thaw(pid)

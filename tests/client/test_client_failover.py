@@ -13,7 +13,9 @@ from client_fakes import FakeCluster, FakeStore, break_after, refuse, store_and_
 
 from haystack.client import HaystackClient, RetryPolicy, Unreachable, WrongContent, reading, uploading
 from haystack.client.health import StoreHealth
-from haystack.errors import VolumeNotFound, VolumeUnavailable
+from haystack.client.reading import worst
+from haystack.client.retry import Transient
+from haystack.errors import NeedleNotFound, VolumeNotFound, VolumeUnavailable
 from haystack.fid import Fid
 
 PHOTO = bytes(range(256)) * 100
@@ -310,6 +312,29 @@ async def test_a_failed_assign_fails_all_who_wait(cluster: FakeCluster) -> None:
         assert (await client.upload(PHOTO)).size_bytes == len(PHOTO)
 
 
+async def test_a_new_primary_is_not_waited_for(cluster: FakeCluster) -> None:
+    cluster.places[1] = [0]
+
+    async def moved(request: web.Request) -> web.StreamResponse:
+        cluster.places[1] = [1]
+        return await refuse(503, "no longer primary", {"Retry-After": "30"})(request)
+
+    async with make_client(cluster) as client:
+        cluster.stores[0].script.append(moved)
+        began = time.monotonic()
+        await client.upload(PHOTO, fid=FID)
+        cluster.places[1] = [0]
+        client.doubt(FID.volume)
+        cluster.stores[0].script.append(moved)
+        await client.delete(FID)
+        assert time.monotonic() - began < 5
+
+
+def test_of_locations_in_trouble_the_one_that_may_be_asked_soonest_counts() -> None:
+    busy, gone = Transient(Unreachable("busy"), 30.0), Transient(Unreachable("gone"))
+    assert worst([busy, NeedleNotFound("none"), gone]) is gone
+
+
 # -- deletes
 
 
@@ -366,18 +391,33 @@ async def test_urls_name_the_place_of_a_minute_ago_while_it_is_asked_for_anew(cl
 
     async with make_client(cluster, location_lifetime_seconds=10, now=lambda: now_seconds) as client:
         old, new = (f"http://{store.address}/{FID}" for store in cluster.stores[:2])
-        assert await client.read_urls(FID) == [old]
+        assert await client.read_urls(FID, at_once=True) == [old]
         now_seconds = 19.0
         cluster.directory_script.append(slow)
-        assert [await client.read_urls(FID) for _ in range(3)] == [[old]] * 3
+        assert [await client.read_urls(FID, at_once=True) for _ in range(3)] == [[old]] * 3
         goes_on.set()
         await answered.wait()
         await asyncio.gather(*client._asking.values())
-        assert await client.read_urls(FID) == [new]
+        assert await client.read_urls(FID, at_once=True) == [new]
         assert len(cluster.requests) == 2
-        now_seconds = 39.0  # twice the lifetime later
+        now_seconds = 44.1  # 15 s after the lifetime of what came then
         cluster.places[1] = [2]
-        assert await client.read_urls(FID) == [f"http://{cluster.stores[2].address}/{FID}"]
+        assert await client.read_urls(FID, at_once=True) == [f"http://{cluster.stores[2].address}/{FID}"]
+
+
+async def test_who_reads_by_urls_has_no_old_places(cluster: FakeCluster) -> None:
+    now_seconds = 0.0
+    cluster.places[1] = [0]
+    async with make_client(cluster, location_lifetime_seconds=10, now=lambda: now_seconds) as client:
+        old, new = (f"http://{store.address}/{FID}" for store in cluster.stores[:2])
+        assert await client.read_urls(FID) == [old]
+        cluster.places[1] = [1]
+        assert await client.read_urls(FID) == [old]
+        client.doubt(FID.volume)
+        assert await client.read_urls(FID) == [new]
+        cluster.places[1] = [0]
+        now_seconds = 11.0
+        assert await client.read_urls(FID) == [old]
 
 
 async def test_a_client_is_closed_while_a_place_is_asked_for_beside(cluster: FakeCluster) -> None:
@@ -389,10 +429,10 @@ async def test_a_client_is_closed_while_a_place_is_asked_for_beside(cluster: Fak
         await never.wait()
 
     async with make_client(cluster, location_lifetime_seconds=10, now=lambda: now_seconds) as client:
-        await client.read_urls(FID)
+        await client.read_urls(FID, at_once=True)
         now_seconds = 15.0
         cluster.directory_script.append(silent)
-        await client.read_urls(FID)
+        await client.read_urls(FID, at_once=True)
         await asked.wait()
     never.set()
     assert not any("_ask_beside" in repr(task) for task in asyncio.all_tasks())

@@ -11,6 +11,7 @@ import json
 import os
 import random
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ WRITABLE_SECONDS = 20.0
 REFUSALS = 4
 """In a row, before a size counts as refused."""
 
-COMPACT_PASSES = 10
+COMPACTED_SECONDS = 60.0
 COMMAND_SECONDS = 300.0
 
 
@@ -208,13 +209,16 @@ class Filling:
     async def _compact(self, http: HttpClient) -> None:
         """Compact until nothing is to be won any more: what is won makes room for more."""
         said: Any = None
-        for _ in range(COMPACT_PASSES):
+        deadline = time.monotonic() + COMPACTED_SECONDS
+        while time.monotonic() < deadline:
             await self._deletes_reported(http)
             said = await self._command("volume", "compact", "--all", "--now", "--apply", "--json")
             self.counts["compactions"] += sum(one["state"] == "done" for one in said["compactions"])
             self.counts["compactions without room"] += sum(bool(one["obstacle"]) for one in said["volumes"])
             if not said["volumes"]:
                 return
+            if all(one["obstacle"] for one in said["volumes"]):
+                await asyncio.sleep(REPORTED_SECONDS)  # the Store looks at its free space again
         self.wrong.append(f"compactions do not come to an end: {said}")
 
     async def _command(self, *arguments: str) -> Any:

@@ -98,6 +98,16 @@ def test_repair_goes_before_a_move_that_has_not_begun() -> None:
     assert not plan.steps and "waits for Store s1:1" in plan.waiting[0].reason
 
 
+def test_two_that_come_back_together_keep_the_promise() -> None:
+    """Of four copies the two in one rack were away; what is left is in two racks, where nobody else is."""
+    world = World({name: Site(name, "a", rack) for name, rack in zip(STORES, "zyzx", strict=True)})
+    world.records[1] = record(1, "001", ("s1", "s3"), ("s0", "s2"))
+    world.copies[1] = {name: CopyView(9, f"f{name}") for name in STORES}
+    done = actions(world)
+    assert done[:2] == [(Action.REJOIN, "s0"), (Action.REJOIN, "s2")]
+    assert set(world.records[1].in_sync) == set(world.copies[1]) == {"s0", "s2"}
+
+
 def test_no_copy_is_made_for_a_volume_whose_move_brings_one() -> None:
     """Another copy is lost while the target comes in: then the target is the promised one, and the source stays."""
     world = ordered(flat("001", ("s0", "s1")), "s0", "s2", began=True)

@@ -341,9 +341,9 @@ def test_what_goes_to_the_own_machine_is_not_paced(host: str, calm: bool) -> Non
 
 def test_a_second_begins_with_its_date() -> None:
     now = 1_700_000_000.75
-    assert sweep_pause_seconds(now) == pytest.approx(0.25)
-    assert sweep_pause_seconds(now + 0.25) == pytest.approx(1.0)
-    assert sweep_pause_seconds(now + 0.249) > 0
+    assert sweep_pause_seconds(now) == pytest.approx(0.25, abs=0.003)
+    assert sweep_pause_seconds(now + 0.25) == pytest.approx(1.0, abs=0.003)
+    assert sweep_pause_seconds(now + 0.2499) > 0.001, "a timer that was early is not set again and again"
 
 
 def test_observer_is_told() -> None:

@@ -64,8 +64,10 @@ def test_a_worker_rings_once_and_only_for_somebody_who_listens(control: ControlB
     control.listen()
     worker.ring()
     assert rings(control) == 1
-    worker.cells.release()
-    os.close(worker.fd)
+    worker.close()
+    control.listen()
+    control.ring()
+    assert rings(control) == 1, "the bell is everybody's until its maker closes it"
 
 
 async def test_nobody_looks_while_nothing_is_new(control: ControlBlock) -> None:
