@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from directory.settings import MAX_VOLUMES_PER_STORE
 from haystack.fid import MAX_VOLUME_ID
-from haystack.heat import ROW_NUMBERS
+from haystack.heat import ROW_NUMBERS, WINDOWS_SECONDS
 
 if TYPE_CHECKING:  # at run time messages imports this module
     from directory.fields import Fields
@@ -46,11 +46,13 @@ class HeatReport:
     Parameters
     ----------
     known_seconds: for how long the Store watches its volumes.
+    window_seconds: the shortest that its averages are taken over.
     photos: all that it is asked for most, with their reads a second; None when that has not changed.
     hits: reads by photo since the last message, about.
     """
 
     known_seconds: float = 0.0
+    window_seconds: float = WINDOWS_SECONDS[0]
     volumes: tuple[VolumeRow, ...] = ()
     photos: dict[int, float] | None = None
     hits: tuple[tuple[int, int], ...] = ()
@@ -65,7 +67,8 @@ def parse_heat(fields: Fields) -> HeatReport:
     if fields.has("photos"):
         photos = dict(_photo(fields, row) for row in fields.items("photos", MAX_PHOTOS))
     return HeatReport(
-        known_seconds=_known(fields),
+        known_seconds=_seconds(fields, "knownSeconds", 0.0),
+        window_seconds=_seconds(fields, "windowSeconds", WINDOWS_SECONDS[0]) or WINDOWS_SECONDS[0],
         volumes=tuple(_volume(fields, row) for row in fields.items("volumes", MAX_VOLUMES_PER_STORE)),
         photos=photos,
         hits=parse_hits(fields),
@@ -77,10 +80,10 @@ def parse_hits(fields: Fields) -> tuple[tuple[int, int], ...]:
     return tuple(_hits(fields, row) for row in fields.items("hits", MAX_HITS))
 
 
-def _known(fields: Fields) -> float:
-    value = fields.value("knownSeconds", 0)
+def _seconds(fields: Fields, name: str, default: float) -> float:
+    value = fields.value(name, default)
     if not _is_rate(value):
-        raise fields.wrong("knownSeconds", "seconds", value)
+        raise fields.wrong(name, "seconds", value)
     return float(value)
 
 

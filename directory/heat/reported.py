@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from directory.heat.echo import Watched, without_echo
 from directory.heat.messages import HeatReport
-from haystack.heat import LOAD_BYTES, ROW_NUMBERS, ZERO_HEAT, Heat
+from haystack.heat import LOAD_BYTES, ROW_NUMBERS, WINDOWS_SECONDS, ZERO_HEAT, Heat
 from haystack.heavy_hitters import SpaceSaving
 
 MAX_COUNTED_PHOTOS = 65_536
@@ -18,6 +19,9 @@ MAX_COUNTED_PHOTOS = 65_536
 
 _TEN_MINUTES = 3
 """Where the rates of the ten minutes begin in a row."""
+
+CAME_LATER_SECONDS = 2.0
+"""A copy that is watched for so much shorter than its Store has come there, or was not read before."""
 
 SILENT_SECONDS = 15.0
 """What a source that was silent for so long has said of photos counts no more."""
@@ -67,6 +71,7 @@ class _Source:
     copies: dict[int, CopyHeat] = field(default_factory=dict)
     total: list[float] = field(default_factory=lambda: [0.0] * ROW_NUMBERS)
     since_seconds: float | None = None
+    window_seconds: float = WINDOWS_SECONDS[0]
     photos: dict[int, float] = field(default_factory=dict)
     heard_seconds: float = float("-inf")
 
@@ -106,6 +111,7 @@ class ClusterHeat:
         source = self._source(store_id)
         source.heard_seconds = now_seconds
         source.since_seconds = now_seconds - report.known_seconds
+        source.window_seconds = report.window_seconds
         for one in report.volumes:
             source.put(one.volume, CopyHeat(one.reads, now_seconds - one.known_seconds, one.row))
         if report.photos is not None:
@@ -163,6 +169,20 @@ class ClusterHeat:
         for store_id, source in self._sources.items():
             for volume, copy in source.copies.items():
                 yield store_id, volume, copy
+
+    def loads(self, volume: int, store_ids: Iterable[str], now_seconds: float) -> dict[str, float]:
+        """Return the loads of a volume's copies on some Stores; the sum is the volume's, see directory.heat.echo."""
+        watched = {}
+        for store_id in store_ids:
+            source = self._sources.get(store_id)
+            copy = source.copies.get(volume) if source else None
+            if source is not None and copy is not None:
+                came_later = copy.since_seconds > (source.since_seconds or 0.0) + CAME_LATER_SECONDS
+                known_seconds = now_seconds - copy.since_seconds
+                watched[store_id] = Watched(
+                    copy.load(self.load_bytes), known_seconds, source.window_seconds, came_later
+                )
+        return without_echo(watched)
 
     def known_seconds(self, store_id: str, now_seconds: float) -> float:
         """Return for how long a Store has watched its volumes; 0 while it has said nothing."""

@@ -36,11 +36,12 @@ async def take_snapshot(
     """
     cluster, now_seconds = service.cluster, service.clock()
     alive = {store_id for store_id in cluster.stores if cluster.alive(store_id, now_seconds)}
-    loads, by_volume = _loads(service, alive)
+    loads = _loads(service, alive)
     volumes = []
     for place, record in enumerate(list(cluster.records.values()), 1):
         if holders := _holders(record, alive):
-            volumes.append(_volume(cluster, record, holders, by_volume, obstacle(record), moved_seconds, left))
+            load = _load(service, record.volume, holders, loads, now_seconds)
+            volumes.append(_volume(cluster, record, holders, load, obstacle(record), moved_seconds, left))
         if place % VOLUMES_AT_ONCE == 0:
             await asyncio.sleep(0)
     counted = {(holder, volume.id) for volume in volumes for holder in volume.holders}
@@ -51,16 +52,27 @@ async def take_snapshot(
     return Snapshot(_machines(service, alive, others, coming_bytes), volumes, service.wall_clock())
 
 
-def _loads(service: Service, alive: set[str]) -> tuple[dict[str, dict[int, float]], dict[int, dict[str, float]]]:
-    """Return the load of all copies, by Store and by volume."""
+def _loads(service: Service, alive: set[str]) -> dict[str, dict[int, float]]:
+    """Return the load of all copies, by Store."""
     by_store: dict[str, dict[int, float]] = defaultdict(dict)
-    by_volume: dict[int, dict[str, float]] = defaultdict(dict)
     load_bytes = service.heat.load_bytes
     for store_id, volume, copy in service.heat.rows():
         if store_id in alive and (load := copy.load(load_bytes)) > 0:
             by_store[store_id][volume] = load
-            by_volume[volume][store_id] = load
-    return by_store, by_volume
+    return by_store
+
+
+def _load(
+    service: Service,
+    volume: int,
+    holders: tuple[str, ...],
+    loads: Mapping[str, Mapping[int, float]],
+    now_seconds: float,
+) -> float:
+    """Return the load of a volume, all its copies together."""
+    if len(holders) == 1:
+        return loads.get(holders[0], {}).get(volume, 0.0)
+    return sum(service.heat.loads(volume, holders, now_seconds).values())
 
 
 def _holders(record: VolumeRecord, alive: set[str]) -> tuple[str, ...]:
@@ -73,18 +85,17 @@ def _volume(
     cluster: Cluster,
     record: VolumeRecord,
     holders: tuple[str, ...],
-    loads: Mapping[int, Mapping[str, float]],
+    load: float,
     fixed: str,
     moved_seconds: Mapping[int, float],
     left: Mapping[int, tuple[str, ...]],
 ) -> Volume:
     volume = record.volume
-    known = loads.get(volume, {})
     reported = [cluster.stores[holder].volumes.get(volume) for holder in holders if holder in cluster.stores]
     sizes = [document.size_bytes for document in reported if document is not None]
     return Volume(
         volume,
-        sum(known.get(holder, 0.0) for holder in holders),
+        load,
         max(sizes, default=record.size_bytes),
         holders,
         record.replication if record.promised > 1 else "000",

@@ -117,6 +117,11 @@ class StoreHeat:
             reporter.hits.take(views)
         self._last_seconds = now_seconds
 
+    @property
+    def window_seconds(self) -> float:
+        """The shortest of the windows."""
+        return self._windows_seconds[0]
+
     def known_seconds(self, now_seconds: float) -> float:
         """Return for how long this Store is watched."""
         return now_seconds - self._started_seconds
@@ -178,13 +183,17 @@ class HeatReport:
     """What one heartbeat tells of heat; ``volumes`` are those that changed; ``photos``: None when unchanged."""
 
     known_seconds: float
+    window_seconds: float
     volumes: dict[int, VolumeHeat]
     photos: dict[int, float] | None
     hits: list[tuple[int, int]]
 
     def document(self) -> dict[str, Any]:
         """Return the field ``heat`` of the heartbeat."""
-        document: dict[str, Any] = {"knownSeconds": round(self.known_seconds, 3)}
+        document: dict[str, Any] = {
+            "knownSeconds": round(self.known_seconds, 3),
+            "windowSeconds": self.window_seconds,
+        }
         if self.volumes:
             document["volumes"] = [
                 [volume, one.reads, round(one.known_seconds, 1), *map(_short, one.row)]
@@ -224,6 +233,7 @@ class HeatReporter:
                 changed[found[0]] = found[1]
         return HeatReport(
             self._heat.known_seconds(now_seconds),
+            self._heat.window_seconds,
             self._most_urgent(changed),
             self._changed_photos(now_seconds),
             self.hits.peek(MAX_HITS),

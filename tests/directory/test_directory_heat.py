@@ -79,7 +79,7 @@ def test_heat_adds_up_over_copies_and_machines() -> None:
 def test_a_machine_is_the_sum_of_its_volumes(reports: list[tuple[str, int, float]]) -> None:
     heat = ClusterHeat(load_bytes=1000.0)
     for store, volume, reads in reports:
-        heat.take(store, HeatReport(1.0, (VolumeRow(volume, 1, 1.0, tuple(row(reads, 10 * reads))),)), 1.0)
+        heat.take(store, HeatReport(1.0, volumes=(VolumeRow(volume, 1, 1.0, tuple(row(reads, 10 * reads))),)), 1.0)
         if reads > 9e5:
             heat.drop(store, [volume])
     for store in (A, B):

@@ -98,7 +98,7 @@ def test_what_has_changed_by_a_tenth_is_told_and_nothing_else(control: ControlBl
     bench.read(1, 2000)
     assert list(bench.beat().volumes) == [1]
     document = told[-1].document()
-    assert document == {"knownSeconds": 1000.0}
+    assert document == {"knownSeconds": 1000.0, "windowSeconds": 60.0}
 
 
 def test_a_volume_that_cools_is_told_of_until_it_is_cold(control: ControlBlock) -> None:
@@ -111,7 +111,10 @@ def test_a_volume_that_cools_is_told_of_until_it_is_cold(control: ControlBlock) 
     assert rows[-1] == (0.0,) * 9
     assert min(value for row in rows for value in row[::3] if value) >= COLD_READS
     assert len(rows) < 150
-    assert bench.beat(30.0).document() == {"knownSeconds": pytest.approx(bench.now - 1000.0)}
+    assert bench.beat(30.0).document() == {
+        "knownSeconds": pytest.approx(bench.now - 1000.0),
+        "windowSeconds": 60.0,
+    }
 
 
 def test_a_lost_heartbeat_is_made_up_for(control: ControlBlock) -> None:
