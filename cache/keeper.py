@@ -303,13 +303,15 @@ class _Cache:
 
     async def _turn(self) -> None:
         """Say that the keeper lives; tell the policy of hits; free what is out of use."""
+        filled = 0
         while True:
             self._board.cells[Cell.KEEPER_NS] = clock.now_ns()
             self._memory.take_hits()
             if self._memory.waiting_bytes:
                 self._memory.reclaim()
-            waiting = bool(self._memory.waiting_bytes)
-            await asyncio.sleep(self._timing.tick_seconds if waiting else self._timing.idle_tick_seconds)
+            filled, before = self._memory.filled, filled
+            busy = bool(self._memory.waiting_bytes) or filled != before
+            await asyncio.sleep(self._timing.tick_seconds if busy else self._timing.idle_tick_seconds)
 
     # -- what others hear
 

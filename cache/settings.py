@@ -36,7 +36,7 @@ class Timing:
     Parameters
     ----------
     tick_seconds, idle_tick_seconds: hits are taken in, space is reclaimed, and workers see that the keeper lives; less
-        often while no space waits to be reclaimed, since each time takes the core from a worker.
+        often while nothing is fetched or waits to be reclaimed, since each time takes the core from a worker.
     publish_seconds: sizes and counters are put on the board; workers are looked after.
     worker_patience_seconds: a worker whose event loop does not turn for so long is killed.
     restart_first_seconds, restart_most_seconds, worker_stable_seconds: see :class:`haystack.workers.RestartTiming`.

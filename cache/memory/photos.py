@@ -119,6 +119,8 @@ class PhotoMemory:
         self._areas: dict[int, WorkerArea] = {}
         self._fillings: dict[int, Filling] = {}
         self._entries = self._data_bytes = 0
+        self.filled = 0
+        """Photos that were ever kept."""
         self._evictions = self._evicted_bytes = self._dropped = self._refused = self._hits_lost = 0
         self._fit_policy()
 
@@ -197,6 +199,7 @@ class PhotoMemory:
             self._void(entry, filling.runs)
             return False
         self._entries += 1
+        self.filled += 1
         self._data_bytes += photo.data_bytes
         self.policy.add(entry, hash((photo.volume, photo.key, photo.alternate)), _size_of(filling.runs))
         return True
