@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -36,6 +37,9 @@ HEAL_SECONDS = 90.0
 POLL_SECONDS = 0.05
 TIDYING_SECONDS = 0.5
 """After a compaction's end: what a Store removes then is counted, too."""
+
+REUSED_SECONDS = 5.0
+"""A compaction that goes on may make a file with the inode of one that was removed at the start."""
 
 STORE_CALLS = ("rename", "fsync", "fdatasync", "unlink")
 DIRECTORY_CALLS = ("fdatasync", "pwrite", "writev")
@@ -126,12 +130,17 @@ class Compacting:
                     found.append(1000 * job["pauseSeconds"])
         return found
 
-    def leftovers(self) -> list[str]:
-        """Files of compactions that are over."""
+    def leftovers(self, only: frozenset[int] | None = None) -> list[str]:
+        """Files of compactions that are over.
+
+        Parameters
+        ----------
+        only: inodes of the files to look at: another compaction may be under way.
+        """
         found = []
         for store in self.cluster.stores:
             folder = self.cluster.data_of(store)
-            names = [path.name for path in folder.iterdir()]
+            names = [entry.name for entry in os.scandir(folder) if only is None or entry.inode() in only]
             found += [f"{store.name}/{name}" for name in names if ".compact" in name or ".cut." in name]
             indexes = Counter(name.partition(".")[0] for name in names if name.endswith(".idx"))
             found += [f"{store.name}: {count} indexes of {volume}" for volume, count in indexes.items() if count > 1]
@@ -380,9 +389,14 @@ class Kills:
 
     async def _start(self, node: Node) -> None:
         """Start it again; nothing is left of what it was at."""
+        there = frozenset[int]()
+        if node in self.cluster.stores:
+            there = frozenset(entry.inode() for entry in os.scandir(self.cluster.data_of(node)))
         await asyncio.to_thread(node.start)
-        leftovers = [text for text in self._compacting.leftovers() if text.startswith(node.name)]
-        assert not leftovers, leftovers
+        deadline = time.monotonic() + REUSED_SECONDS
+        while leftovers := [text for text in self._compacting.leftovers(there) if text.startswith(node.name)]:
+            assert time.monotonic() < deadline, leftovers
+            await asyncio.sleep(POLL_SECONDS)
 
     async def _require_right(self, what: str) -> None:
         await full_strength(self.cluster, within_seconds=HEAL_SECONDS)
