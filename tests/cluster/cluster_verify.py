@@ -16,6 +16,8 @@ from cluster_record import Fate, Photo, Recorder
 POLL_SECONDS = 0.2
 READS_AT_ONCE = 32
 READ_TIMEOUT_SECONDS = 20.0
+UNSURE_SECONDS = 10.0
+"""Within which a copy knows that it counts, and says of what is not there that it is not there: until then 503."""
 
 
 def promised_copies(replication: str) -> int:
@@ -99,12 +101,19 @@ async def verify_photos(cluster: Cluster, recorder: Recorder) -> int:
 
         async def verify(photo: Photo, address: str) -> None:
             nonlocal compared
+            deadline = time.monotonic() + UNSURE_SECONDS
             async with limit:
-                try:
-                    answer = await http.request("GET", address, f"/{photo.fid}", timeout_seconds=READ_TIMEOUT_SECONDS)
-                except NoAnswer as problem:
-                    problems.append(str(problem))
-                    return
+                while True:
+                    try:
+                        answer = await http.request(
+                            "GET", address, f"/{photo.fid}", timeout_seconds=READ_TIMEOUT_SECONDS
+                        )
+                    except NoAnswer as problem:
+                        problems.append(str(problem))
+                        return
+                    if answer.status != 503 or time.monotonic() >= deadline:
+                        break
+                    await asyncio.sleep(0.1)
             compared += 1
             if photo.fate is Fate.STORED and (answer.status != 200 or not photo.is_content(answer.body)):
                 problems.append(f"{photo.fid} is lost at {address}: {answer.status} {answer.body[:100]!r}")
