@@ -191,7 +191,9 @@ async def test_each_photo_is_at_one_of_several_caches_and_a_dead_one_is_skipped(
     options = ClusterOptions(places("dc1/A"), writable_volumes=1, caches=3, dead_after_seconds=1.5)
     with running_cluster(tmp_path / "cluster", options) as cluster:
         async with HaystackClient(f"http://{cluster.directory.address}") as client:
-            photos = dict([await put(client) for _ in range(15)])
+            await _until_named(http, cluster, 3)
+            # So many that each Cache has some: with 15, one of 150 times one has none.
+            photos = dict([await put(client) for _ in range(60)])
             for _ in range(3):
                 for fid, photo in photos.items():
                     assert await client.read(fid) == photo
