@@ -32,6 +32,7 @@ from cache.upstream import Upstreams
 from haystack.bounded import BoundedCache
 from haystack.errors import HaystackError, NeedleNotFound, VolumeNotFound
 from haystack.fid import Fid
+from haystack.lifetime import end_tasks
 from haystack.signed_urls import UrlSigner
 
 NEGATIVE_SECONDS = 1.0
@@ -165,9 +166,7 @@ class Desk:
 
     async def close(self) -> None:
         """Break everything off."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     # Questions.
 

@@ -18,6 +18,7 @@ from haystack.client.health import StoreHealth
 from haystack.errors import HaystackError, NeedleNotFound, VolumeNotFound, VolumeUnavailable
 from haystack.fid import Fid
 from haystack.json_calls import json_call
+from haystack.lifetime import end_tasks
 from haystack.weighted import weighted_order
 
 BELIEVED_SECONDS = 10.0
@@ -101,9 +102,7 @@ class Places:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for task in self._asking.values():
-            task.cancel()
-        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+        await end_tasks(self._asking.values())
         await self._session.close()
 
     async def locate(self, volume: int) -> Place:

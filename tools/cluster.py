@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from haystack.lifetime import end_tasks
 from tools.children import Child, ChildFailed, Ready, describe_exit
 
 RESTART_DELAY_FIRST_SECONDS = 0.5
@@ -151,9 +152,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop all others, then the Directory, which takes the Stores' last confirmations until then."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        await end_tasks(self._keepers)
         await asyncio.gather(*(self._stop(child) for child in self._others))
         await self._stop(self._directory)
 

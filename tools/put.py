@@ -13,6 +13,7 @@ import click
 
 from haystack.client import FileSource, HaystackClient, IteratorSource, StoredPhoto
 from haystack.errors import HaystackError
+from haystack.lifetime import end_tasks
 from tools.app import App, cluster_options, pass_app, replication_option, ttl_option
 from tools.connect import check_reachable, connect, run_async
 from tools.images import DEFAULT_TYPE, upload_type
@@ -68,9 +69,7 @@ async def put_all(app: App, uploads: Sequence[Upload]) -> int:
                 stored.append(_document(upload, photo))
                 app.output.say(f"{photo.fid}  {photo.url}")
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
     app.output.document({"stored": stored, "failed": failed})
     return 1 if failed else 0
 

@@ -27,6 +27,7 @@ from frontend.tickets import TicketOffice
 from haystack.client import HaystackClient
 from haystack.config import FrontendSettings
 from haystack.errors import ConfigError
+from haystack.lifetime import end_tasks
 from haystack.signed_urls import UrlSigner
 
 CLUSTER_TIMEOUT_SECONDS = 5.0
@@ -94,9 +95,7 @@ async def open_site(
         try:
             yield site
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
             await site.pictures.close()
             own.close()
 

@@ -29,6 +29,7 @@ from haystack.client.retry import RetryPolicy
 from haystack.client.sources import PIECE_BYTES, Data, FileSource, IteratorSource
 from haystack.client.uploading import DEFAULT_DEADLINE_SECONDS
 from haystack.fid import Fid
+from haystack.lifetime import end_tasks
 
 STOP_SECONDS = 10.0
 
@@ -195,10 +196,7 @@ class SyncHaystackClient:
             raise
 
     async def _end(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        await end_tasks(task for task in asyncio.all_tasks() if task is not asyncio.current_task())
         await self._client.__aexit__(None, None, None)
         await self._loop.shutdown_asyncgens()
         await self._loop.shutdown_default_executor()

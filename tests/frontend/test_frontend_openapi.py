@@ -16,16 +16,8 @@ from typing import Any
 import pytest
 import requests
 import schemathesis
+from api_checks import CHECKS
 from hypothesis import HealthCheck, Phase, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    negative_data_rejection,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-    unsupported_method,
-)
 from site_harness import PASSWORD, running
 
 from frontend.api.calls import CALLS
@@ -33,15 +25,6 @@ from frontend.api.openapi import document
 from frontend.api.table import PREFIX
 
 EXAMPLES = int(os.environ.get("HAYSTACK_SCHEMA_EXAMPLES", "8"))
-CHECKS = (
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_schema_conformance,
-    response_headers_conformance,
-    negative_data_rejection,
-    unsupported_method,
-)
 
 schema = schemathesis.openapi.from_dict(document())
 
